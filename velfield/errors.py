@@ -1,0 +1,16 @@
+"""Errors that a user can mend: one line each, with the values and the way out."""
+
+
+class VelfieldError(Exception):
+    """A mistake in what was asked.
+
+    The message is ``what is wrong: name=value; what to do``; the command line prints it as one line and exits 2.
+    """
+
+
+class CatalogueError(VelfieldError):
+    """A catalogue that cannot be read as it is: names the file and, where they matter, the rank and the column."""
+
+
+class StoreError(VelfieldError):
+    """A field store, velocity store or model bundle that is absent, unfinished, or does not fit the request."""
