@@ -1,0 +1,198 @@
+"""The field and velocity stores: schema, whole shards, metadata last."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from velfield import shards, storage, store
+from velfield.boxes import BoxLayout
+from velfield.cosmology import OUTER_RIM
+from velfield.errors import StoreError, VelfieldError
+
+
+def spec_of(boxes: BoxLayout, **changes: object) -> store.FieldSpec:
+    values: dict = {
+        "boxes": boxes,
+        "cosmology": OUTER_RIM,
+        "redshift": 0.212,
+        "periodic": True,
+        "rsd": "random_radial",
+        "observer_per_box": False,
+        "line_of_sight": None,
+        "observer": np.tile([10.0, 20.0, 30.0], (boxes.nbox, 1)),
+        "min_mass": 1e12,
+        "assignment": "ngp",
+        "seed": 1,
+        "split": ["train"] * (boxes.nbox - 1) + ["validation"],
+        "parent": "ab12",
+        "inputs": {"halos": {"url": "h"}},
+        "means": {"halo_mass": 2e12, "halo_number": 0.5, "matter_number": 8.0},
+        "totals": {"halos": 3},
+        "fingerprint": "f00d",
+    }
+    return store.FieldSpec(**(values | changes))
+
+
+def arrays_of(boxes: BoxLayout, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    n = boxes.nbox
+    return {
+        "halo_mass": rng.exponential(2e12, (n, *boxes.shape)).astype("f4"),
+        "halo_number": rng.poisson(0.5, (n, *boxes.shape)).astype("f4"),
+        "matter_number": rng.poisson(8.0, (n, *boxes.shape)).astype("f4"),
+        "velocity": rng.normal(0, 300, (n, 3, *boxes.shape)).astype("f4"),
+        "velocity_flag": rng.integers(0, 2, (n, *boxes.shape)).astype("u1"),
+    }
+
+
+BOXES = BoxLayout(boxsize=90.0, boxes=3, cells=6, margin=1)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return str(tmp_path / "fields.zarr")
+
+
+def test_round_trip_through_plain_xarray(url):
+    arrays = arrays_of(BOXES)
+    store.write_fields(url, spec_of(BOXES), arrays)
+    ds = xr.open_zarr(url)  # nothing of ours
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(ds[name].values, values)
+    assert ds["velocity"].dims == ("box", "component", "x", "y", "z")
+    assert ds["velocity"].attrs["units"] == "km/s"
+    np.testing.assert_allclose(ds.x.values, (np.arange(8) - 0.5) * 5.0)
+    np.testing.assert_allclose(ds.origin.values[5], [0.0, 30.0, 60.0])
+    assert list(ds.split.values[-2:]) == ["train", "validation"]
+    assert json.loads(ds.attrs["cosmology"])["omega_m"] == 0.2648
+    assert set(ds.coords) >= {"origin", "observer", "split", "parent", "component"}
+
+
+def test_memory_file_system(url):
+    url = f"memory://{url}"
+    arrays = arrays_of(BOXES)
+    store.write_fields(url, spec_of(BOXES), arrays)
+    np.testing.assert_array_equal(store.open_fields(url)["velocity"].values, arrays["velocity"])
+
+
+def test_chunk_is_a_box_and_shards_are_several(url):
+    store.write_fields(url, spec_of(BOXES), arrays_of(BOXES))
+    array = zarr.open_array(f"{url}/velocity", mode="r")
+    assert array.chunks == (1, 3, 8, 8, 8)
+    assert array.shards == (4, 3, 8, 8, 8)  # 27 boxes over at least 8 shards
+
+
+def test_shards_stay_below_their_size():
+    layout = store.field_layout(spec_of(BoxLayout(boxsize=3000.0, boxes=10, cells=60)))
+    assert layout.boxes_per_shard == shards.SHARD_BYTES // (3 * 60**3 * 4)
+    assert [b for s in range(layout.nshard) for b in layout.boxes_of(s)] == list(range(1000))
+
+
+def test_store_opens_only_when_published(url):
+    layout = store.field_layout(spec_of(BOXES))
+    shards.create(url, layout)
+    with pytest.raises(StoreError, match=r"no store here: url=.*; make one with velfield paint"):
+        store.open_fields(url)
+    storage.write_json(f"{url}/{store.WORK}/job.json", {})
+    with pytest.raises(StoreError, match="not finished"):
+        store.open_fields(url)
+    shards.write_boxes(url, layout, range(BOXES.nbox), arrays_of(BOXES))
+    shards.publish(url, layout)
+    assert store.open_fields(url).sizes["box"] == 27
+
+
+def test_unwritten_boxes_read_as_nan(url):
+    layout = store.field_layout(spec_of(BOXES))
+    shards.create(url, layout)
+    shards.publish(url, layout)
+    ds = store.open_fields(url)
+    assert np.isnan(ds.velocity.values).all()
+    assert (ds.velocity_flag.values == 255).all()
+
+
+@pytest.mark.parametrize("boxes", [range(0, 3), range(1, 4), range(2, 10), [0, 2, 1, 3]])
+def test_parts_of_shards_are_refused(url, boxes):
+    layout = store.field_layout(spec_of(BOXES))
+    shards.create(url, layout)
+    some = {k: v[: len(boxes)] for k, v in arrays_of(BOXES).items()}
+    with pytest.raises(StoreError, match=r"does not cover whole shards: .* boxes per shard=4"):
+        shards.write_boxes(url, layout, boxes, some)
+
+
+def test_wrong_arrays_are_refused(url):
+    layout = store.field_layout(spec_of(BOXES))
+    shards.create(url, layout)
+    arrays = arrays_of(BOXES)
+    with pytest.raises(StoreError, match="variables do not match"):
+        shards.write_boxes(url, layout, range(27), {"velocity": arrays["velocity"]})
+    with pytest.raises(StoreError, match=r"variable=velocity, got .*float64"):
+        shards.write_boxes(url, layout, range(27), arrays | {"velocity": arrays["velocity"].astype("f8")})
+
+
+def test_shards_written_apart_equal_one_write(tmp_path):
+    arrays, layout = arrays_of(BOXES), store.field_layout(spec_of(BOXES))
+    for name, order in (("a", [range(27)]), ("b", [layout.boxes_of(s) for s in reversed(range(layout.nshard))])):
+        shards.create(str(tmp_path / name), layout)
+        for boxes in order:
+            part = {k: v[boxes[0] : boxes[-1] + 1] for k, v in arrays.items()}
+            shards.write_boxes(str(tmp_path / name), layout, boxes, part)
+        shards.publish(str(tmp_path / name), layout)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) > 30
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_overdensity_and_density(url):
+    arrays = arrays_of(BOXES)
+    store.write_fields(url, spec_of(BOXES), arrays)
+    ds = store.open_fields(url)
+    delta = ds.velfield.overdensity("halo_number")
+    assert delta.chunks is not None  # lazy
+    np.testing.assert_allclose(delta.values, arrays["halo_number"] / 0.5 - 1, rtol=1e-6)
+    own = ds.velfield.overdensity("halo_mass", mean="box")
+    np.testing.assert_allclose(ds.velfield.core(own).mean(("x", "y", "z")), 0, atol=1e-6)  # float32 of 216 cells
+    np.testing.assert_allclose(ds.velfield.density("halo_number").values, arrays["halo_number"] / 125, rtol=1e-6)
+    assert ds.velfield.input("mass_density").attrs["units"] == "Msun/h h3 Mpc-3"
+    assert ds.velfield.core(ds).sizes["x"] == 6
+
+
+def test_unknown_names_are_refused(url):
+    store.write_fields(url, spec_of(BOXES, means={"halo_mass": 1.0}), {"halo_mass": arrays_of(BOXES)["halo_mass"]})
+    ds = store.open_fields(url)
+    with pytest.raises(StoreError, match=r"no such field: variable=matter_number; paint it again with --particles"):
+        ds.velfield.overdensity("matter_number")
+    with pytest.raises(VelfieldError, match=r"unknown input: input='mass'; choose from mass_overdensity"):
+        ds.velfield.input("mass")
+    with pytest.raises(VelfieldError, match="unknown mean"):
+        ds.velfield.overdensity("halo_mass", mean="all")
+
+
+def test_velocity_store_has_the_cores_coordinates(tmp_path, url):
+    arrays = arrays_of(BOXES)
+    store.write_fields(url, spec_of(BOXES), arrays)
+    ds = store.open_fields(url)
+    layout = store.velocity_layout(ds, model={"name": "m"}, source=url, fingerprint="aa")
+    out = str(tmp_path / "velocity.zarr")
+    shards.create(out, layout)
+    truth = ds.velfield.core(ds.velocity)
+    shards.write_boxes(out, layout, range(27), {"velocity": truth.values})
+    shards.publish(out, layout)
+    predicted = store.open_velocity(out).velocity
+    assert float(abs(truth - predicted).max()) == 0.0
+    xr.testing.assert_equal(truth.coords.to_dataset().load(), predicted.coords.to_dataset().load())
+    with pytest.raises(StoreError, match="kind=velocity"):
+        store.open_fields(out)
+
+
+def test_opening_gives_no_warning(url):
+    store.write_fields(url, spec_of(BOXES), arrays_of(BOXES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.open_fields(url)
+        xr.open_zarr(url)
+        xr.open_zarr(url, consolidated=False)

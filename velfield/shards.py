@@ -1,0 +1,162 @@
+"""Zarr v3 groups written by many tasks at once: whole shards only, root metadata last.
+
+Writing a part of a shard means reading the rest and writing it back; two tasks that do so lose each other's data
+without an error. So `write_boxes` takes whole shards and refuses anything else. A group opens only once its root
+``zarr.json`` is there, and `publish` writes that last: a store that opens is complete.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from velfield import storage
+from velfield.errors import StoreError
+
+SHARD_BYTES = 32 * 2**20  # of the widest variable: large enough for object storage, small enough for any worker
+LEAST_SHARDS = 8  # so that a small store, too, is written by several workers
+ROOT = "zarr.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """A data variable: one chunk is one box. ``shape`` and ``dims`` are those of a box, without the box axis."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coordinate:
+    """A coordinate: small, written when the store is made."""
+
+    dims: tuple[str, ...]
+    values: NDArray[Any]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """All of a store but its data: what `create` and `publish` write."""
+
+    nbox: int
+    variables: Mapping[str, Variable]
+    coords: Mapping[str, Coordinate]
+    attrs: Mapping[str, Any]
+
+    @property
+    def boxes_per_shard(self) -> int:
+        """Boxes in a shard, the same for every variable; it depends on the layout alone, never on the workers."""
+        widest = max(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in self.variables.values())
+        return max(1, min(SHARD_BYTES // widest, -(-self.nbox // LEAST_SHARDS)))
+
+    @property
+    def nshard(self) -> int:
+        """Number of shards of each variable."""
+        return -(-self.nbox // self.boxes_per_shard)
+
+    def boxes_of(self, shard: int) -> range:
+        """The boxes that a shard holds."""
+        first = shard * self.boxes_per_shard
+        return range(first, min(first + self.boxes_per_shard, self.nbox))
+
+
+def create(url: str, layout: Layout) -> None:
+    """Write the metadata of the arrays and the coordinates, not the root: the store does not open yet."""
+    for key, data in _metadata(layout).items():
+        if key != ROOT:
+            storage.write_bytes(storage.join(url, *key.split("/")), data)
+
+
+def publish(url: str, layout: Layout) -> None:
+    """Write the root metadata: from here on the store opens."""
+    storage.write_bytes(storage.join(url, ROOT), _metadata(layout)[ROOT])
+
+
+def published(url: str) -> bool:
+    """Whether the store at ``url`` has its root metadata."""
+    return storage.exists(storage.join(url, ROOT))
+
+
+def write_boxes(url: str, layout: Layout, boxes: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write consecutive boxes that make up whole shards.
+
+    Parameters
+    ----------
+    boxes : sequence of int
+        Consecutive box numbers, from a shard's first to a shard's last.
+    arrays : mapping of str to ndarray
+        For every variable of the layout its values, boxes along the first axis.
+    """
+    first, end = boxes[0], boxes[-1] + 1
+    per = layout.boxes_per_shard
+    if list(boxes) != list(range(first, end)) or first % per or (end % per and end != layout.nbox):
+        raise StoreError(
+            f"a write that does not cover whole shards: boxes={first}..{end - 1}, boxes per shard={per}; "
+            "write from a shard's first box to a shard's last"
+        )
+    if set(arrays) != set(layout.variables):
+        raise StoreError(
+            f"variables do not match the layout: got {sorted(arrays)}, expected {sorted(layout.variables)}"
+        )
+    for name, values in arrays.items():
+        variable = layout.variables[name]
+        if values.shape != (end - first, *variable.shape) or values.dtype != np.dtype(variable.dtype):
+            raise StoreError(
+                f"wrong shape or type: variable={name}, got {values.shape} {values.dtype}, "
+                f"expected {(end - first, *variable.shape)} {variable.dtype}"
+            )
+        array = zarr.open_array(zarr_store(storage.join(url, name)), mode="r+", zarr_format=3)
+        array[first:end] = values
+
+
+def zarr_store(url: str) -> Any:
+    """Return the Zarr store behind a URL."""
+    fs, path = storage.filesystem(url)
+    if storage.is_local(url):
+        return zarr.storage.LocalStore(path)
+    return zarr.storage.FsspecStore.from_url(url, storage_options=dict(fs.storage_options))
+
+
+def _metadata(layout: Layout) -> dict[str, bytes]:
+    """Every metadata document and coordinate chunk of the store, by key."""
+    memory = zarr.storage.MemoryStore()
+    root = zarr.create_group(memory, attributes=dict(layout.attrs))
+    on_box = " ".join(sorted(name for name in layout.coords if name not in layout.coords[name].dims))
+    for name, variable in layout.variables.items():
+        root.create_array(
+            name,
+            shape=(layout.nbox, *variable.shape),
+            chunks=(1, *variable.shape),
+            shards=(layout.boxes_per_shard, *variable.shape),
+            dtype=variable.dtype,
+            fill_value=np.nan if np.dtype(variable.dtype).kind == "f" else 255,  # a lost chunk shows
+            compressors=(ZstdCodec(level=3), Crc32cCodec()),
+            dimension_names=("box", *variable.dims),
+            attributes={**variable.attrs, "coordinates": on_box},
+        )
+    for name, coord in layout.coords.items():
+        values = coord.values
+        array = root.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype=str if values.dtype.kind in "UOT" else values.dtype,
+            dimension_names=coord.dims,
+            attributes=dict(coord.attrs),
+        )
+        array[...] = values.astype(object) if values.dtype.kind in "UT" else values
+    with warnings.catch_warnings():
+        # one document describes the whole group: a reader needs one request; readers without the extension ignore it
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
+        zarr.consolidate_metadata(memory)
+    return {key: buffer.to_bytes() for key, buffer in memory._store_dict.items()}

@@ -1,0 +1,306 @@
+"""The field store and the velocity store: their schema (docs/store.md), how they are made and opened.
+
+The only module that names the stores' variables, coordinates and attributes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from velfield import shards, storage
+from velfield.boxes import BoxLayout
+from velfield.cosmology import Cosmology
+from velfield.errors import StoreError, VelfieldError
+from velfield.shards import Coordinate, Layout, Variable
+from velfield.version import __version__
+
+SCHEMA = 1
+WORK = ".work"  # beneath a store: what an unfinished job has done so far
+COMPONENTS = np.array(["x", "y", "z"], dtype=object)
+INPUTS = {  # what a network or linear theory may take: the variable and how it is scaled
+    "mass_overdensity": ("halo_mass", "overdensity"),
+    "number_overdensity": ("halo_number", "overdensity"),
+    "mass_density": ("halo_mass", "density"),
+    "number_density": ("halo_number", "density"),
+    "matter_overdensity": ("matter_number", "overdensity"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSpec:
+    """Everything that a field store says about itself besides its data.
+
+    Parameters
+    ----------
+    boxes : BoxLayout
+        How the parent is cut.
+    periodic : bool
+        Whether the parent is.
+    rsd : str
+        ``none``, ``plane_parallel``, ``center_radial`` or ``random_radial``.
+    line_of_sight, observer : ndarray (nbox, 3), optional
+        Unit vectors, or observers' positions in the parent [h⁻¹Mpc].
+    min_mass : float
+        Halos below it [h⁻¹M⊙] were left out; 0 keeps all.
+    split : sequence of str
+        For each box ``train`` or ``validation``.
+    parent : str
+        Fingerprint of the input catalogues.
+    inputs : mapping
+        By ``halos`` and ``particles``: URL, rows, bytes and fingerprint of each catalogue.
+    means : mapping
+        The parent's mean per cell of each painted count or mass; its keys say which variables there are.
+    totals : mapping
+        Rows and sums that were read and painted.
+    fingerprint : str
+        Hash of settings, inputs and schema.
+    """
+
+    boxes: BoxLayout
+    cosmology: Cosmology
+    redshift: float
+    periodic: bool
+    rsd: str
+    observer_per_box: bool
+    line_of_sight: NDArray[np.float64] | None
+    observer: NDArray[np.float64] | None
+    min_mass: float
+    assignment: str
+    seed: int
+    split: Sequence[str]
+    parent: str
+    inputs: Mapping[str, Any]
+    means: Mapping[str, float]
+    totals: Mapping[str, Any]
+    fingerprint: str
+
+
+def field_layout(spec: FieldSpec) -> Layout:
+    """The Zarr layout of a field store."""
+    return Layout(
+        nbox=spec.boxes.nbox, variables=_field_variables(spec), coords=_field_coords(spec), attrs=_field_attrs(spec)
+    )
+
+
+def write_fields(url: str, spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a whole field store that fits in memory, in one go."""
+    layout = field_layout(spec)
+    shards.create(url, layout)
+    shards.write_boxes(url, layout, range(spec.boxes.nbox), arrays)
+    shards.publish(url, layout)
+
+
+def open_fields(url: str, *, chunks: Any = "box") -> xr.Dataset:
+    """Open a field store lazily.
+
+    Parameters
+    ----------
+    url : str
+        Any fsspec URL.
+    chunks : optional
+        As in `xarray.open_zarr`. By default Dask arrays of one box a chunk where Dask is installed; ``None`` gives
+        arrays that are read when they are indexed, without Dask.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the accessor ``.velfield`` for over-densities and cores.
+    """
+    return _open(url, "fields", chunks, "velfield paint")
+
+
+def open_velocity(url: str, *, chunks: Any = "box") -> xr.Dataset:
+    """Open a velocity store lazily, as `open_fields` does a field store."""
+    return _open(url, "velocity", chunks, "velfield predict")
+
+
+def velocity_layout(fields: xr.Dataset, *, model: Mapping[str, Any], source: str, fingerprint: str) -> Layout:
+    """The Zarr layout of the velocity store that a model makes from ``fields``, on the coordinates of its cores."""
+    core = fields.velfield.core(fields)
+    n = core.sizes["x"]
+    velocity = Variable(dims=("component", "x", "y", "z"), shape=(3, n, n, n), dtype="float32", attrs=VELOCITY_ATTRS)
+    coords = {
+        str(name): Coordinate(dims=tuple(map(str, c.dims)), values=c.values, attrs=dict(c.attrs))
+        for name, c in core.coords.items()
+    }
+    kept = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")
+    attrs = {name: fields.attrs[name] for name in kept} | {
+        "velfield_schema": SCHEMA,
+        "velfield_kind": "velocity",
+        "velfield_version": __version__,
+        "model": json.dumps(dict(model)),
+        "input": source,
+        "input_fingerprint": fields.attrs["fingerprint"],
+        "fingerprint": fingerprint,
+        "Conventions": "CF-1.11",
+    }
+    return Layout(nbox=core.sizes["box"], variables={"velocity": velocity}, coords=coords, attrs=attrs)
+
+
+VELOCITY_ATTRS = {
+    "units": "km/s",
+    "long_name": "proper peculiar velocity of the dark matter, mean per cell, real space",
+}
+
+
+def _field_variables(spec: FieldSpec) -> dict[str, Variable]:
+    dims, shape = ("x", "y", "z"), spec.boxes.shape
+    known = {
+        "halo_mass": ("Msun/h", "halo mass per cell"),
+        "halo_number": ("1", "number of halos per cell"),
+        "matter_number": ("1", "number of dark-matter particles per cell, real space"),
+    }
+    variables = {
+        name: Variable(
+            dims=dims,
+            shape=shape,
+            dtype="float32",
+            attrs={"units": units, "long_name": text, "mean": float(spec.means[name])},
+        )
+        for name, (units, text) in known.items()
+        if name in spec.means
+    }
+    if "matter_number" in spec.means:
+        variables["velocity"] = Variable(
+            dims=("component", *dims), shape=(3, *shape), dtype="float32", attrs=VELOCITY_ATTRS
+        )
+        flags = {
+            "long_name": "where the velocity comes from",
+            "flag_values": [0, 1, 2],
+            "flag_meanings": "measured from_neighbours outside_parent",
+        }
+        variables["velocity_flag"] = Variable(dims=dims, shape=shape, dtype="uint8", attrs=flags)
+    return variables
+
+
+def _field_coords(spec: FieldSpec) -> dict[str, Coordinate]:
+    boxes, length = spec.boxes, {"units": "Mpc/h"}
+    centres = boxes.cell_centres()
+    coords = {
+        name: Coordinate(
+            dims=(name,),
+            values=centres,
+            attrs=length | {"long_name": f"{name} of the cell centre from the box's corner"},
+        )
+        for name in ("x", "y", "z")
+    }
+    coords["component"] = Coordinate(dims=("component",), values=COMPONENTS)
+    coords["axis"] = Coordinate(dims=("axis",), values=COMPONENTS)
+    origin = np.array([boxes.origin(b) for b in range(boxes.nbox)])
+    coords["origin"] = Coordinate(dims=("box", "axis"), values=origin, attrs=length | {"long_name": "the box's corner"})
+    if spec.line_of_sight is not None:
+        coords["line_of_sight"] = Coordinate(
+            dims=("box", "axis"), values=spec.line_of_sight, attrs={"long_name": "unit vector away from the observer"}
+        )
+    if spec.observer is not None:
+        coords["observer"] = Coordinate(
+            dims=("box", "axis"), values=spec.observer, attrs=length | {"long_name": "position of the observer"}
+        )
+    coords["split"] = Coordinate(dims=("box",), values=np.array(list(spec.split), dtype=object))
+    coords["parent"] = Coordinate(dims=("box",), values=np.array([spec.parent] * boxes.nbox, dtype=object))
+    return coords
+
+
+def _field_attrs(spec: FieldSpec) -> dict[str, Any]:
+    boxes = spec.boxes
+    return {
+        "velfield_schema": SCHEMA,
+        "velfield_kind": "fields",
+        "velfield_version": __version__,
+        "cosmology": json.dumps(spec.cosmology.to_dict()),
+        "redshift": float(spec.redshift),
+        "boxsize": float(boxes.boxsize),
+        "boxes": boxes.boxes,
+        "cells": boxes.cells,
+        "cellsize": boxes.cellsize,
+        "margin": boxes.margin,
+        "periodic": spec.periodic,
+        "rsd": spec.rsd,
+        "observer_per_box": spec.observer_per_box,
+        "min_mass": float(spec.min_mass),
+        "assignment": spec.assignment,
+        "seed": spec.seed,
+        "inputs": json.dumps(dict(spec.inputs)),
+        "totals": json.dumps(dict(spec.totals)),
+        "fingerprint": spec.fingerprint,
+        "Conventions": "CF-1.11",
+    }
+
+
+def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
+    if not shards.published(url):
+        if storage.exists(storage.join(url, WORK)):
+            raise StoreError(f"this store is not finished: url={url}; run the same {verb} command again to go on")
+        raise StoreError(f"no store here: url={url}; make one with {verb}")
+    if chunks == "box":
+        chunks = {} if importlib.util.find_spec("dask") else None
+    ds = xr.open_zarr(shards.zarr_store(url), chunks=chunks)
+    found = ds.attrs.get("velfield_kind"), ds.attrs.get("velfield_schema")
+    if found != (kind, SCHEMA):
+        raise StoreError(
+            f"not a store of this kind: url={url}, kind={found[0]}, schema={found[1]}; "
+            f"expected kind={kind}, schema={SCHEMA}, as {verb} writes"
+        )
+    return ds
+
+
+def cosmology_of(ds: xr.Dataset) -> Cosmology:
+    """The cosmology that a store was made with."""
+    return Cosmology.from_dict(json.loads(ds.attrs["cosmology"]))
+
+
+@xr.register_dataset_accessor("velfield")
+class FieldAccessor:
+    """``ds.velfield``: quantities derived lazily from a field store."""
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._ds = ds
+
+    def core(self, array: Any) -> Any:
+        """The cells of the boxes proper of a Dataset or DataArray: without the margin."""
+        margin = int(self._ds.attrs["margin"])
+        cut = slice(margin, margin + int(self._ds.attrs["cells"]))
+        return array.isel({dim: cut for dim in ("x", "y", "z") if dim in array.dims})
+
+    def overdensity(self, name: str, mean: str = "parent") -> xr.DataArray:
+        """Density contrast δ = value / mean − 1 of ``halo_mass``, ``halo_number`` or ``matter_number``.
+
+        ``mean="parent"`` divides by the parent's mean per cell, ``mean="box"`` by the box's own over its core.
+        """
+        values = self._variable(name)
+        if mean == "parent":
+            average: Any = values.attrs["mean"]
+        elif mean == "box":
+            average = self.core(values).mean(("x", "y", "z"), dtype="float64")
+        else:
+            raise VelfieldError(f"unknown mean: mean={mean!r}; choose parent or box")
+        delta = (values / average - 1).astype("float32").rename(f"{name}_overdensity")
+        return delta.assign_attrs(units="1", long_name=f"density contrast of {name}")
+
+    def density(self, name: str) -> xr.DataArray:
+        """Value per volume: counts in (h⁻¹Mpc)⁻³, masses in h⁻¹M⊙ (h⁻¹Mpc)⁻³."""
+        values = self._variable(name)
+        density = (values / float(self._ds.attrs["cellsize"]) ** 3).astype("float32").rename(f"{name}_density")
+        units = "h3 Mpc-3" if values.attrs["units"] == "1" else f"{values.attrs['units']} h3 Mpc-3"
+        return density.assign_attrs(units=units, long_name=f"density of {name}")
+
+    def input(self, kind: str, mean: str = "parent") -> xr.DataArray:
+        """One of the inputs that models take: a key of `INPUTS`."""
+        if kind not in INPUTS:
+            raise VelfieldError(f"unknown input: input={kind!r}; choose from {', '.join(INPUTS)}")
+        variable, form = INPUTS[kind]
+        return self.overdensity(variable, mean) if form == "overdensity" else self.density(variable)
+
+    def _variable(self, name: str) -> xr.DataArray:
+        if name not in self._ds:
+            catalogue = "--particles" if name == "matter_number" else "--halos"
+            raise StoreError(f"the store has no such field: variable={name}; paint it again with {catalogue}")
+        return self._ds[name]
