@@ -1,0 +1,285 @@
+"""Counts, masses and momenta of tracers summed on a window of one global grid, and velocities from these sums.
+
+Cell i covers [i, i+1)·cellsize of the parent; its centre is at (i + ½)·cellsize. The cell of a position follows from
+integers on the parent's grid, so it does not depend on the window that asks: windows painted apart and put side by
+side are the whole, to the last bit. One pass adds everything; a tracer that misses the window costs two divisions at
+most. The kernels release the GIL and use one thread each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from velfield.errors import VelfieldError
+
+CELLS_PER_AXIS = {"ngp": 1, "cic": 2, "tsc": 3}  # over which an assignment spreads a tracer
+_OUTSIDE, _INVALID = -(2**62), -(2**62) + 1  # places on an axis that are none
+_LARGEST_CELL = 2.0**52  # beyond it neighbouring float64 lie further apart than cells do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painted:
+    """Sums over the tracers in each cell of a window; nothing is divided.
+
+    Attributes
+    ----------
+    number : ndarray (nx, ny, nz), float64
+        Number of tracers.
+    mass : ndarray (nx, ny, nz), float64, or None
+        Sum of their masses, in the unit that was given.
+    momentum : ndarray (3, nx, ny, nz), float64, or None
+        Sum of their velocities [km/s], each tracer counting once whatever its mass.
+    """
+
+    number: NDArray[np.float64]
+    mass: NDArray[np.float64] | None
+    momentum: NDArray[np.float64] | None
+
+
+def paint(
+    pos: NDArray[Any],
+    vel: NDArray[Any] | None = None,
+    mass: NDArray[Any] | None = None,
+    *,
+    cellsize: float,
+    start: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    ngrid: int | None = None,
+    assignment: str = "ngp",
+) -> Painted:
+    """Sum number, mass and momentum of tracers on a window of the parent's grid.
+
+    Parameters
+    ----------
+    pos : ndarray (N, 3)
+        Positions in the parent [h⁻¹Mpc], float32 or float64; with ``ngrid`` any periodic image.
+    vel : ndarray (N, 3), optional
+        Velocities [km/s].
+    mass : ndarray (N,), optional
+        Masses [h⁻¹M⊙].
+    cellsize : float
+        Side of a cell [h⁻¹Mpc].
+    start : (int, int, int)
+        Global index of the window's first cell; may be negative.
+    shape : (int, int, int)
+        Cells of the window along each axis; may exceed ``ngrid``, then cells repeat.
+    ngrid : int, optional
+        Cells along the side of a periodic parent, where a position at the parent's side is the position 0. Without it
+        space has no period.
+    assignment : {"ngp", "cic", "tsc"}
+        Nearest grid point, cloud in cell or triangular-shaped cloud: over 1, 2 or 3 cells an axis, by the distance to
+        their centres (Hockney & Eastwood 1981).
+    """
+    pos, vel, mass = _check_tracers(pos, vel, mass)
+    if assignment not in CELLS_PER_AXIS:
+        raise VelfieldError(f"unknown assignment: assignment={assignment!r}; choose ngp, cic or tsc")
+    if not 0 < cellsize < math.inf or min(shape) < 1 or (ngrid is not None and ngrid < 1):
+        raise VelfieldError(
+            f"no such window: cellsize={cellsize}, shape={tuple(shape)}, ngrid={ngrid}; "
+            "sizes and counts must be positive"
+        )
+    period = ngrid or 0
+    once = tuple(min(n, period) if period else n for n in shape)
+    first = tuple(s % period if period else s for s in start)
+    fields = 1 + (mass is not None) + 3 * (vel is not None)
+    sums = np.zeros((*once, fields))  # a cell's sums lie side by side: one cache line per deposit
+    invalid = _add(sums, pos, vel, mass, float(cellsize), first, period, CELLS_PER_AXIS[assignment])
+    if invalid:
+        raise VelfieldError(
+            f"positions that are no place on the grid: tracers={invalid} of {len(pos)}, cellsize={cellsize}; "
+            "remove rows that are not finite"
+        )
+    if once != tuple(shape):
+        sums = sums[np.ix_(*(np.arange(n) % period for n in shape))]
+    return Painted(
+        number=np.ascontiguousarray(sums[..., 0]),
+        mass=None if mass is None else np.ascontiguousarray(sums[..., 1]),
+        momentum=None if vel is None else np.ascontiguousarray(np.moveaxis(sums[..., -3:], -1, 0)),
+    )
+
+
+def fill_velocity(
+    momentum: NDArray[np.float64],
+    number: NDArray[np.float64],
+    flag_outside: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Divide momentum by number; give empty cells the mean velocity of their neighbours.
+
+    An empty cell takes the mean of those of its 26 neighbours whose velocity is known. Cells are filled in sweeps, all
+    of a sweep from what was known before it, so neither order nor memory layout matters.
+
+    Parameters
+    ----------
+    momentum : ndarray (3, nx, ny, nz)
+        Sum of the velocities in each cell [km/s].
+    number : ndarray (nx, ny, nz)
+        Number of tracers in each cell.
+    flag_outside : bool ndarray (nx, ny, nz), optional
+        Cells outside a parent that is not periodic: they get NaN and are nobody's source.
+
+    Returns
+    -------
+    velocity : ndarray (3, nx, ny, nz), float32
+        Mean velocity [km/s].
+    flag : ndarray (nx, ny, nz), uint8
+        0 measured, 1 from neighbours, 2 outside.
+    """
+    if momentum.shape != (3, *number.shape) or (flag_outside is not None and flag_outside.shape != number.shape):
+        raise VelfieldError(
+            f"shapes do not fit: momentum={momentum.shape}, number={number.shape}, "
+            f"flag_outside={None if flag_outside is None else flag_outside.shape}; give (3, x, y, z) and (x, y, z)"
+        )
+    outside = np.zeros(number.shape, dtype=bool) if flag_outside is None else np.asarray(flag_outside, dtype=bool)
+    known = (number > 0) & ~outside
+    velocity = np.full(momentum.shape, np.nan)
+    np.divide(momentum, number, out=velocity, where=known)
+    empty = np.argwhere(~known & ~outside)
+    while len(empty):
+        values, found = _mean_of_neighbours(velocity, known, empty)
+        if not found.any():
+            raise VelfieldError(
+                f"no tracer to take a velocity from: empty cells={len(empty)} of {number.size}; "
+                "paint more tracers or larger cells"
+            )
+        cells = tuple(empty[found].T)
+        velocity[(slice(None), *cells)] = values[found].T
+        known[cells] = True
+        empty = empty[~found]
+    flag = np.where(outside, 2, (number <= 0).astype(np.uint8)).astype(np.uint8)
+    return velocity.astype(np.float32), flag
+
+
+def _check_tracers(pos: Any, vel: Any, mass: Any) -> tuple[Any, Any, Any]:
+    pos = np.asarray(pos)
+    vel = None if vel is None else np.asarray(vel)
+    mass = None if mass is None else np.asarray(mass)
+    n = len(pos) if pos.ndim else 0
+    if pos.shape != (n, 3) or (vel is not None and vel.shape != (n, 3)) or (mass is not None and mass.shape != (n,)):
+        raise VelfieldError(
+            f"tracers' shapes do not fit: pos={pos.shape}, vel={None if vel is None else vel.shape}, "
+            f"mass={None if mass is None else mass.shape}; give (N, 3), (N, 3) and (N,)"
+        )
+    if pos.dtype not in (np.float32, np.float64):
+        raise VelfieldError(f"positions of the wrong type: dtype={pos.dtype}; give float32 or float64")
+    return pos, vel, mass
+
+
+def _jit(function: Callable[..., Any]) -> Any:
+    """Compile on first use; keep the machine code on disk where there is a place for it."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither the package nor the user's cache folder can be written to
+        return numba.njit(nogil=True)(function)
+
+
+@_jit
+def _place(x, cellsize, start, ngrid, cells, width):
+    """First cell of the tracer's cloud, counted from the window's first, and how far into a cell it lies.
+
+    Without a period the place may be negative; with one it is in [0, ngrid). ``ngrid = 0`` means no period.
+    """
+    u = x / cellsize
+    if not abs(u) < _LARGEST_CELL:
+        return _INVALID, 0.0
+    # L / (L / n) may round to just below n: boxsize must still be 0
+    if ngrid > 0 and ngrid * (1.0 - 4.5e-16) <= u < ngrid:
+        u = float(ngrid)
+    if cells == 2:
+        u -= 0.5
+    i = math.floor(u)
+    place = i - start - (1 if cells == 3 else 0)
+    if ngrid == 0:
+        return (place if -cells < place < width else _OUTSIDE), u - i
+    if place < 0:
+        place += ngrid
+    if place < 0 or place >= ngrid:
+        place %= ngrid
+    return (place if place < width or place > ngrid - cells else _OUTSIDE), u - i
+
+
+@_jit
+def _weights(offset, cells):
+    """Shares of the cloud's cells, from how far into its cell (CIC: past a centre) the tracer lies, in cells."""
+    if cells == 1:
+        return 1.0, 0.0, 0.0
+    if cells == 2:
+        return 1.0 - offset, offset, 0.0
+    d = offset - 0.5
+    return 0.5 * (0.5 - d) ** 2, 0.75 - d * d, 0.5 * (0.5 + d) ** 2
+
+
+@_jit
+def _cell(place, ngrid, width):
+    """Window cell at a place, or -1 if it has none."""
+    if ngrid > 0 and place >= ngrid:
+        place %= ngrid
+    return place if 0 <= place < width else -1
+
+
+@_jit
+def _deposit(sums, i, j, k, w, p, mass, vel):
+    """Add tracer p's share w to one cell."""
+    sums[i, j, k, 0] += w
+    if mass is not None:
+        sums[i, j, k, 1] += w * mass[p]
+    if vel is not None:
+        v = sums.shape[3] - 3
+        sums[i, j, k, v] += w * vel[p, 0]
+        sums[i, j, k, v + 1] += w * vel[p, 1]
+        sums[i, j, k, v + 2] += w * vel[p, 2]
+
+
+@_jit
+def _add(sums, pos, vel, mass, cellsize, start, ngrid, cells):
+    """Add all tracers in order; return how many have no valid position (these are left out)."""
+    nx, ny, nz, _ = sums.shape
+    invalid = 0
+    for p in range(pos.shape[0]):
+        x, dx = _place(pos[p, 0], cellsize, start[0], ngrid, cells, nx)
+        y, dy = (x, dx) if x <= _INVALID else _place(pos[p, 1], cellsize, start[1], ngrid, cells, ny)
+        z, dz = (y, dy) if y <= _INVALID else _place(pos[p, 2], cellsize, start[2], ngrid, cells, nz)
+        if z <= _INVALID:
+            invalid += z == _INVALID
+            continue
+        if cells == 1:
+            _deposit(sums, x, y, z, 1.0, p, mass, vel)
+            continue
+        wx, wy, wz = _weights(dx, cells), _weights(dy, cells), _weights(dz, cells)
+        for a in range(cells):
+            i = _cell(x + a, ngrid, nx)
+            for b in range(cells if i >= 0 else 0):
+                j = _cell(y + b, ngrid, ny)
+                for c in range(cells if j >= 0 else 0):
+                    k = _cell(z + c, ngrid, nz)
+                    if k >= 0:
+                        _deposit(sums, i, j, k, wx[a] * wy[b] * wz[c], p, mass, vel)
+    return invalid
+
+
+@_jit
+def _mean_of_neighbours(velocity, known, empty):
+    """Mean of the known velocities among the 26 neighbours of each cell (M, 3), and whether there is any (M,)."""
+    nx, ny, nz = known.shape
+    values = np.zeros((len(empty), 3))
+    found = np.zeros(len(empty), np.bool_)
+    for m in range(len(empty)):
+        x, y, z = empty[m]
+        count = 0
+        for i in range(max(x - 1, 0), min(x + 2, nx)):
+            for j in range(max(y - 1, 0), min(y + 2, ny)):
+                for k in range(max(z - 1, 0), min(z + 2, nz)):
+                    if known[i, j, k]:
+                        count += 1
+                        for axis in range(3):
+                            values[m, axis] += velocity[axis, i, j, k]
+        if count > 0:
+            values[m] /= count
+            found[m] = True
+    return values, found
