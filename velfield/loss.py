@@ -1,0 +1,121 @@
+"""The paper's loss: mean squared error, a dice loss, and a mean squared error weighted by the true speed.
+
+All velocities are in units of σ_v, the rms velocity component of the training cells, so that the terms compare and
+their weights mean the same for every simulation. With N cells and v_t, v_p the true and the predicted velocity:
+
+    mse      = Σ |v_p − v_t|² / 3N
+    dice     = 1 − 2 Σ v_p·v_t / (Σ |v_p|² + Σ |v_t|²)
+    weighted = Σ |v_t|^α |v_p − v_t|² / 3N
+
+What a term is for: where v_p and v_t have correlation ρ, the mse alone is least at the posterior mean, whose slope on
+the truth is ρ²; dice is least where Σ|v_p|² = Σ|v_t|², slope ρ; weighting by speed (α > 0) lies between. A slope nearer
+to 1 is thus bought, not better: report the slope both ways and ρ beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from velfield.errors import VelfieldError
+
+DICE_OVER = ("batch", "sample", "channel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights and choices of the loss.
+
+    Parameters
+    ----------
+    mse, dice, weighted : float
+        Weight of each term; 0 leaves it out.
+    alpha : float
+        Power of the true speed in the weighted term: +1, or −1 and +2 as other readings of the paper's equation.
+    floor : float
+        Least speed [σ_v] that the weight knows where ``alpha`` is negative; keeps the weight finite at v_t = 0.
+    dice_over : {"batch", "sample", "channel"}
+        One dice over the whole batch, the mean of one a sample, or the mean of one a component.
+    count_filled : bool
+        Whether cells without a particle, whose velocity was filled in from their neighbours, count. They do unless
+        asked otherwise: leaving them out would take the emptiest places out of the training.
+    """
+
+    mse: float = 1.0
+    dice: float = 1.0
+    weighted: float = 0.5
+    alpha: float = 1.0
+    floor: float = 0.1
+    dice_over: str = "batch"
+    count_filled: bool = True
+
+    def __post_init__(self) -> None:
+        weights = (self.mse, self.dice, self.weighted)
+        if min(weights) < 0 or max(weights) == 0:
+            raise VelfieldError(
+                f"no such loss: mse={self.mse}, dice={self.dice}, weighted={self.weighted}; "
+                "weights must not be negative, and one must be positive"
+            )
+        if self.dice_over not in DICE_OVER:
+            raise VelfieldError(
+                f"unknown reduction of the dice loss: dice_over={self.dice_over!r}; choose {', '.join(DICE_OVER)}"
+            )
+        if self.floor <= 0:
+            raise VelfieldError(f"no such floor of the speed: floor={self.floor}; give a positive share of σ_v")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LossConfig:
+        """Rebuild what `to_dict` wrote."""
+        return cls(**values)
+
+
+def counted_cells(flag: Tensor, config: LossConfig) -> Tensor:
+    """Which cells count, from ``velocity_flag`` (box, x, y, z): never those outside the parent (2)."""
+    return flag != 2 if config.count_filled else flag == 0
+
+
+def velocity_loss(predicted: Tensor, true: Tensor, counted: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """Every term of the loss and their weighted sum.
+
+    Parameters
+    ----------
+    predicted, true : Tensor
+        Velocities (box, 3, x, y, z) [σ_v]; where ``counted`` is false ``true`` may be NaN.
+    counted : Tensor
+        bool (box, x, y, z): the cells that count.
+    config : LossConfig
+        Weights and choices.
+
+    Returns
+    -------
+    dict
+        ``mse``, ``dice``, ``weighted`` unweighted, and ``loss``, their weighted sum; scalars that carry gradients.
+    """
+    where = counted.unsqueeze(1)
+    predicted = torch.where(where, predicted.float(), 0.0)
+    true = torch.where(where, true.float(), 0.0)
+    cells = counted.sum().clamp(min=1)
+    squared = (predicted - true).square().sum(dim=1)
+    speed = true.square().sum(dim=1).sqrt()
+    if config.alpha < 0:
+        speed = speed.clamp(min=config.floor)
+    mse = squared.sum() / (3 * cells)
+    weighted = (speed.pow(config.alpha) * squared).sum() / (3 * cells)
+    dice = _dice(predicted, true, config.dice_over)
+    loss = config.mse * mse + config.dice * dice + config.weighted * weighted
+    return {"loss": loss, "mse": mse, "dice": dice, "weighted": weighted}
+
+
+def _dice(predicted: Tensor, true: Tensor, over: str) -> Tensor:
+    axes = {"batch": (0, 1, 2, 3, 4), "sample": (1, 2, 3, 4), "channel": (0, 2, 3, 4)}[over]
+    product = (predicted * true).sum(dim=axes)
+    power = (predicted.square() + true.square()).sum(dim=axes)
+    tiny = torch.finfo(torch.float32).tiny  # all cells left out: dice 1, no NaN
+    return (1 - 2 * product / power.clamp(min=tiny)).mean()

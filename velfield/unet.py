@@ -1,0 +1,182 @@
+"""The paper's 3D U-Net: from the density of tracers to the velocity of matter.
+
+Down: a block, then max-pooling by 2, ``depth`` times. Up: upsampling by 2, the skip from the same size beside it, a
+block. A block is two 3³ convolutions with normalisation and PReLU and, as the paper's *Conv Add Block*, the block's
+own input added before the last PReLU (through a 1³ convolution where the number of channels changes). A linear 1³
+convolution gives the three components. Channels double at each level: width, 2·width, 4·width, ...
+
+A velocity depends on tracers far away, so the reach of the network matters: 2·(3·2ᵈ − 2) cells on each side at depth
+d, that is 20 at depth 2 and 44 at depth 3 (and up to 2ᵈ − 1 more, by the cell's place in a pooled one), before the
+normalisation, which sees the whole box.
+
+Any size of box works: it is padded to a multiple of 2ᵈ, evenly on both sides, and the result cropped back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from velfield.errors import VelfieldError
+
+NORMS = ("group", "batch")
+UPSAMPLINGS = ("nearest", "trilinear")
+PADDINGS = ("zeros", "replicate", "circular")
+Padding = Literal["zeros", "replicate", "circular"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Everything that fixes the network's shape.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Kinds of density in, components of the velocity out.
+    width : int
+        Channels of the first block; doubles at each level down.
+    depth : int
+        Number of poolings.
+    norm : {"group", "batch"}
+        The paper found GroupNorm clearly better than BatchNorm.
+    groups : int
+        Groups of the GroupNorm; must divide ``width``.
+    conv_add : bool
+        Blocks with the addition (the paper's Conv Add Block), or plain ones.
+    upsample : {"nearest", "trilinear"}
+        How a level's result is doubled before the block above it.
+    padding : {"zeros", "replicate", "circular"}
+        What lies beyond the box, for convolutions and for the padding to a multiple of 2ᵈ.
+    dropout : float
+        Share of a block's inner activations that are dropped while training; 0.2 in the paper's survey models.
+    """
+
+    in_channels: int
+    out_channels: int = 3
+    width: int = 16
+    depth: int = 2
+    norm: str = "group"
+    groups: int = 8
+    conv_add: bool = True
+    upsample: str = "nearest"
+    padding: Padding = "zeros"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("norm", self.norm, NORMS),
+            ("upsample", self.upsample, UPSAMPLINGS),
+            ("padding", self.padding, PADDINGS),
+        ):
+            if value not in choices:
+                raise VelfieldError(f"unknown {name} of the U-Net: {name}={value!r}; choose {', '.join(choices)}")
+        if min(self.in_channels, self.out_channels, self.width, self.groups) < 1 or self.depth < 0:
+            raise VelfieldError(
+                f"no such U-Net: in_channels={self.in_channels}, out_channels={self.out_channels}, width={self.width}, "
+                f"groups={self.groups}, depth={self.depth}; all must be at least 1, the depth at least 0"
+            )
+        if self.norm == "group" and self.width % self.groups:
+            raise VelfieldError(
+                f"groups do not divide the width: width={self.width}, groups={self.groups}; "
+                "choose a width that is a multiple of groups"
+            )
+        if not 0 <= self.dropout < 1:
+            raise VelfieldError(f"no such dropout: dropout={self.dropout}; give a share from 0 up to, not including, 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> UNetConfig:
+        """Rebuild what `to_dict` wrote."""
+        return cls(**values)
+
+
+class Block(nn.Module):
+    """Two convolutions with normalisation and PReLU, with the block's input added before the last PReLU."""
+
+    def __init__(self, channels_in: int, channels: int, config: UNetConfig) -> None:
+        super().__init__()
+        # no bias: the normalisation that follows would take it out again
+        self.conv1 = nn.Conv3d(channels_in, channels, 3, padding=1, padding_mode=config.padding, bias=False)
+        self.norm1 = _norm(channels, config)
+        self.act1 = nn.PReLU(channels)
+        self.drop = nn.Dropout(config.dropout) if config.dropout else None
+        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1, padding_mode=config.padding, bias=False)
+        self.norm2 = _norm(channels, config)
+        self.act2 = nn.PReLU(channels)
+        self.skip: nn.Module | None = None
+        if config.conv_add:
+            self.skip = nn.Conv3d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(box, channels_in, x, y, z) → (box, channels, x, y, z)."""
+        y = self.act1(self.norm1(self.conv1(x)))
+        if self.drop is not None:
+            y = self.drop(y)
+        y = self.norm2(self.conv2(y))
+        if self.skip is not None:
+            y = y + self.skip(x)
+        return self.act2(y)
+
+
+class UNet(nn.Module):
+    """The network: (box, in_channels, x, y, z) → (box, out_channels, x, y, z), any x, y, z."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.width * 2**level for level in range(config.depth + 1)]
+        self.down = nn.ModuleList(
+            Block(before, width, config) for before, width in zip([config.in_channels, *widths], widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            Block(widths[level + 1] + widths[level], widths[level], config) for level in reversed(range(config.depth))
+        )
+        self.out = nn.Conv3d(config.width, config.out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Densities, normalised, to velocities in units of σ_v."""
+        x, crop = _pad(x, 2**self.config.depth, self.config.padding)
+        skips = []
+        for block in self.down[:-1]:
+            x = block(x)
+            skips.append(x)
+            x = functional.max_pool3d(x, 2)
+        x = self.down[-1](x)
+        for block, skip in zip(self.up, reversed(skips), strict=True):
+            x = block(torch.cat([_double(x, self.config.upsample), skip], dim=1))
+        return self.out(x)[crop]
+
+    @property
+    def parameters_count(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def _norm(channels: int, config: UNetConfig) -> nn.Module:
+    return nn.GroupNorm(config.groups, channels) if config.norm == "group" else nn.BatchNorm3d(channels)
+
+
+def _double(x: Tensor, mode: str) -> Tensor:
+    if mode == "trilinear":
+        return functional.interpolate(x, scale_factor=2, mode=mode, align_corners=False)
+    return functional.interpolate(x, scale_factor=2, mode=mode)
+
+
+def _pad(x: Tensor, multiple: int, mode: str) -> tuple[Tensor, tuple[slice, ...]]:
+    """Pad the last three axes to a multiple, evenly on both sides; also return the slices that take it off again."""
+    crop, widths = [slice(None), slice(None)], []
+    for size in x.shape[-3:]:
+        low = (-size % multiple) // 2
+        crop.append(slice(low, low + size))
+        widths.append((low, -size % multiple - low))
+    if any(low or high for low, high in widths):
+        flat = [width for pair in reversed(widths) for width in pair]  # torch counts axes from the last
+        x = functional.pad(x, flat, mode="constant" if mode == "zeros" else mode)
+    return x, tuple(crop)
