@@ -1,0 +1,243 @@
+"""How near a predicted velocity field is to the true one: the paper's measures, with the choices it leaves open.
+
+Each measure is taken box by box, over all cells of the box and over its centre and its edge apart, and then averaged
+over the boxes; the scatter between boxes is kept, because it is large. docs/measures.md has the formulae.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from velfield.errors import VelfieldError
+from velfield.spectra import correlation
+
+RESIDUAL = 200.0  # km/s: the paper counts the residuals below it
+CENTRE = 200.0  # h⁻¹Mpc: side of the central cube that the paper looks at apart
+EDGE = 50.0  # h⁻¹Mpc: thickness of the outer shell
+PAPER_SIDE = 300.0  # h⁻¹Mpc: smaller boxes take the same shares of their side, 2/3 and 1/6
+
+MEASURES = (
+    "slope",
+    "slope_inverse",
+    "residuals_200",
+    "residuals_200_magnitude",
+    "residuals_200_vector",
+    "cos_theta",
+    "coherence",
+    "coherence_median",
+    "coherence_ratio",
+    "r",
+    "rms",
+)
+COUNTS = ("cells", "missing", "zero_vectors")
+PARTS = ("", "_centre", "_edge")
+MEASURED, FILLED, OUTSIDE = 0, 1, 2  # the store's velocity_flag
+
+Row = dict[str, dict[str, Any]]
+
+
+def metrics(
+    predicted: Any, true: Any, *, cellsize: float | None = None, flag: Any = None, count_filled: bool = True
+) -> Row:
+    """Measure a predicted velocity field against the truth.
+
+    Parameters
+    ----------
+    predicted, true : array (box, 3, x, y, z) or (3, x, y, z)
+        Velocities [km/s], without margins. A DataArray is put into this order by its dimensions' names, and read one
+        box at a time.
+    cellsize : float, optional
+        Side of a cell [h⁻¹Mpc]. Without it there is no r(k), and centre and edge are shares of the side.
+    flag : array (box, x, y, z) or (x, y, z), optional
+        The store's `velocity_flag`: cells of flag 2 are left out.
+    count_filled : bool
+        Whether cells without a particle, whose velocity was taken from their neighbours (flag 1), count.
+
+    Returns
+    -------
+    dict
+        ``{measure: {"mean", "std", "boxes"}}``: mean and scatter over boxes, and the value of each box. ``std`` is that
+        of a sample (n − 1), None for a single box. What is undefined is None. With ``cellsize`` also
+        ``"r_of_k": {"k", "mean", "std"}`` [h Mpc⁻¹].
+    """
+    p, t = _in_order(predicted, "predicted", vector=True), _in_order(true, "true", vector=True)
+    f = None if flag is None else _in_order(flag, "flag", vector=False)
+    if p.shape != t.shape or p.shape[1] != 3 or (f is not None and f.shape != (t.shape[0], *t.shape[2:])):
+        raise VelfieldError(
+            f"velocities do not fit each other: predicted={p.shape}, true={t.shape}"
+            + (f", flag={f.shape}" if f is not None else "")
+            + "; give (box, 3, x, y, z) or (3, x, y, z) for both, cores without margins"
+        )
+    return combine(
+        [
+            measure_box(
+                np.asarray(p[b]),
+                np.asarray(t[b]),
+                cellsize=cellsize,
+                flag=None if f is None else np.asarray(f[b]),
+                count_filled=count_filled,
+            )
+            for b in range(p.shape[0])
+        ]
+    )
+
+
+def measure_box(
+    predicted: NDArray[Any],
+    true: NDArray[Any],
+    *,
+    cellsize: float | None = None,
+    flag: NDArray[Any] | None = None,
+    count_filled: bool = True,
+) -> dict[str, Any]:
+    """Measures of one box (3, x, y, z): ``{measure: float}``, and ``r_of_k: (k, r)`` where ``cellsize`` is given."""
+    known = np.isfinite(true).all(axis=0)
+    if flag is not None:
+        known &= flag != OUTSIDE
+        if not count_filled:
+            known &= flag != FILLED
+    usable = known & np.isfinite(predicted).all(axis=0)
+    centre, edge = regions(true.shape[1:], cellsize)
+    values: dict[str, Any] = {}
+    for suffix, part in zip(PARTS, (usable, usable & centre, usable & edge), strict=True):
+        chosen = _compare(predicted[:, part].astype(np.float64), true[:, part].astype(np.float64))
+        values |= {name + suffix: value for name, value in chosen.items()}
+    values["missing"] = int(known.sum() - usable.sum())
+    if cellsize is not None:
+        values["r_of_k"] = r_of_k(np.where(usable, predicted, 0), np.where(usable, true, 0), cellsize)
+    return values
+
+
+def combine(boxes: Sequence[Mapping[str, Any]]) -> Row:
+    """Mean and scatter over boxes of what `measure_box` returned for each."""
+    if not boxes:
+        raise VelfieldError("nothing to average: boxes=0; give at least one box")
+    row: Row = {}
+    for name in boxes[0]:
+        if name == "r_of_k":
+            k = np.asarray(boxes[0][name][0])
+            curves = np.array([box[name][1] for box in boxes])
+            mean, std = _mean_and_scatter(curves)
+            row[name] = {"k": _plain(k), "mean": _plain(mean), "std": _plain(std)}
+        else:
+            values = np.array([box[name] for box in boxes], dtype=float)
+            mean, std = _mean_and_scatter(values)
+            row[name] = {"mean": _plain(mean), "std": _plain(std), "boxes": _plain(values)}
+    return row
+
+
+def regions(shape: tuple[int, ...], cellsize: float | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Masks (x, y, z) of the cells whose centres lie in the central cube, and in the outer shell.
+
+    The cube is 200 h⁻¹Mpc wide and the shell 50 h⁻¹Mpc thick; in boxes under 300 h⁻¹Mpc, or of unknown cell size, 2/3
+    and 1/6 of the side, so that a box always has both.
+    """
+    depth = []  # of each cell below the nearest face, and of the whole box, along each axis, in units of cells
+    for n in shape:
+        i = np.arange(n) + 0.5
+        depth.append(np.minimum(i, n - i))
+    side = min(shape) * cellsize if cellsize is not None else 0.0
+    unit = cellsize if cellsize is not None and side >= PAPER_SIDE else PAPER_SIDE / min(shape)
+    inside = [d > 0.5 * (n - CENTRE / unit) for d, n in zip(depth, shape, strict=True)]
+    within = [d > EDGE / unit for d in depth]
+    return _outer_and(inside), ~_outer_and(within)
+
+
+def r_of_k(predicted: NDArray[Any], true: NDArray[Any], cellsize: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Correlation of two velocity fields (3, x, y, z) by wavenumber [h Mpc⁻¹]: all components together.
+
+    A box cut out of a larger volume is not periodic; its opposite faces would make a step that fills the spectrum. The
+    fields, less their means, are therefore faded out towards the faces (Hann window) before the transform.
+    """
+    shape = true.shape[1:]
+    window = np.ones(())
+    for axis, n in enumerate(shape):
+        one = np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
+        window = window[..., None] * one if axis else one
+    p, t = ((v - v.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float64)) * window for v in (predicted, true))
+    k, r = correlation(p, t, max(shape) * cellsize)
+    return np.asarray(k), np.asarray(r)
+
+
+def _compare(p: NDArray[np.float64], t: NDArray[np.float64]) -> dict[str, float]:
+    """Measures of the vectors p against t, both (3, cells)."""
+    if p.shape[1] == 0:
+        return dict.fromkeys(MEASURES, np.nan) | {"cells": 0, "zero_vectors": 0}
+    slope, inverse, r = _lines(p, t)
+    difference = p - t
+    p2, t2, pt = (p * p).sum(0), (t * t).sum(0), (p * t).sum(0)
+    with_angle, with_truth = (p2 > 0) & (t2 > 0), t2 > 0
+    coherence = pt[with_truth] / t2[with_truth]
+    values = {
+        "slope": slope,
+        "slope_inverse": inverse,
+        "residuals_200": np.mean(np.abs(difference) < RESIDUAL),
+        "residuals_200_magnitude": np.mean(np.abs(np.sqrt(p2) - np.sqrt(t2)) < RESIDUAL),
+        "residuals_200_vector": np.mean((difference**2).sum(0) < RESIDUAL**2),
+        "cos_theta": _mean(pt[with_angle] / np.sqrt(p2[with_angle] * t2[with_angle])),
+        "coherence": _mean(coherence),
+        "coherence_median": np.median(coherence) if coherence.size else np.nan,
+        "coherence_ratio": pt.sum() / t2.sum() if t2.any() else np.nan,
+        "r": r,
+        "rms": np.sqrt(np.mean(difference**2)),
+    }
+    return {k: float(v) for k, v in values.items()} | {
+        "cells": p.shape[1],
+        "zero_vectors": int((~with_angle).sum()),
+    }
+
+
+def _lines(p: NDArray[np.float64], t: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Slopes of the lines, fitted with intercept, of p on t and of t on p, and the correlation; components together."""
+    dp, dt = p - p.mean(), t - t.mean()
+    pp, tt, pt = float((dp * dp).sum()), float((dt * dt).sum()), float((dp * dt).sum())
+    slope = pt / tt if tt > 0 else np.nan
+    inverse = pt / pp if pp > 0 else np.nan
+    return slope, inverse, pt / np.sqrt(pp * tt) if pp > 0 and tt > 0 else np.nan
+
+
+def _in_order(values: Any, name: str, *, vector: bool) -> Any:
+    """Bring an array, or a DataArray by its names, to (box, [3,] x, y, z) without reading it."""
+    wanted = ("box", "component", "x", "y", "z") if vector else ("box", "x", "y", "z")
+    dims = getattr(values, "dims", None)
+    if dims is not None:
+        if set(dims) not in (set(wanted), set(wanted[1:])):
+            raise VelfieldError(f"not a velocity field: {name}={tuple(dims)}; give the dimensions {', '.join(wanted)}")
+        values = values.transpose(*(d for d in wanted if d in dims))
+        return values if "box" in dims else values.expand_dims("box")
+    values = np.asarray(values)
+    if values.ndim == len(wanted) - 1:
+        values = values[None]
+    if values.ndim != len(wanted):
+        raise VelfieldError(f"not a field of boxes: {name}={values.shape}; give ({', '.join(wanted)}), or without box")
+    return values
+
+
+def _outer_and(masks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    a, b, c = masks
+    return np.asarray(a[:, None, None] & b[None, :, None] & c[None, None, :])
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _mean_and_scatter(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and sample deviation over the first axis, of the values that are defined."""
+    defined = np.isfinite(values)
+    n = defined.sum(axis=0)
+    filled = np.where(defined, values, 0)
+    mean = np.where(n > 0, filled.sum(axis=0) / np.maximum(n, 1), np.nan)
+    square = np.where(defined, (values - mean) ** 2, 0).sum(axis=0)
+    return mean, np.where(n > 1, np.sqrt(square / np.maximum(n - 1, 1)), np.nan)
+
+
+def _plain(values: NDArray[Any]) -> Any:
+    """Python numbers, None for what is undefined: JSON has no NaN."""
+    if values.ndim:
+        return [_plain(v) for v in np.asarray(values)]
+    return float(values) if np.isfinite(values) else None
