@@ -1,0 +1,156 @@
+"""The bytes of GenericIO files: headers and columns fetched by exact ranges over fsspec, checked and decoded."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from velfield import storage
+from velfield.errors import CatalogueError
+from velfield.genericio_layout import CRC_BYTES, CRC_OF_WHOLE, Column, Header, crc64, header_bytes, parse
+
+FIRST_READ = 32 * 1024  # bytes; holds the header of any Outer Rim sub-file
+BATCH = 128 * 2**20  # bytes fetched before they are decoded: what a read needs beyond its result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Piece:
+    """One column of one block: the bytes to fetch and where their values go.
+
+    Parameters
+    ----------
+    file, start, stop : int
+        Which file, and the range of its bytes; with the trailing CRC unless these are some rows of raw data.
+    compressed, checked : bool
+        Whether the bytes are packed, and whether to check the CRC.
+    column : Column
+        Whose values they are.
+    rank, nrows : int
+        The block's number in the job and all its rows.
+    rows : slice
+        The wanted rows of the block.
+    target : ndarray (rows,) or (rows, components)
+        Filled with the values.
+    """
+
+    file: int
+    start: int
+    stop: int
+    compressed: bool
+    checked: bool
+    column: Column
+    rank: int
+    nrows: int
+    rows: slice
+    target: NDArray
+
+
+def suffix(url: str, partition: int) -> str:
+    """What a sub-file's name adds to the rank map's; in a web address a bare ``#`` would end the path."""
+    return f"%23{partition}" if url.startswith(("http://", "https://")) else f"#{partition}"
+
+
+def read_headers(url: str, suffixes: list[str]) -> list[Header]:
+    """Read the headers of ``url`` + suffix, all at once where the file system can."""
+    fs, path = storage.filesystem(url)
+    paths = [path + s for s in suffixes]
+    urls = [url + s for s in suffixes]
+    prefixes = fs.cat_ranges(paths, [0] * len(paths), [FIRST_READ] * len(paths), on_error="return")
+    for name, prefix in zip(urls, prefixes, strict=True):
+        raise_unread(name, prefix)
+    sizes = fs.sizes(paths)
+    found = []
+    for name, one, prefix, size in zip(urls, paths, prefixes, sizes, strict=True):
+        length = header_bytes(name, prefix, size)
+        head = prefix[:length] if length <= len(prefix) else prefix + fs.cat_file(one, len(prefix), length)
+        found.append(parse(name, head, size))
+    return found
+
+
+def raise_unread(url: str, result: Any) -> None:
+    """Turn what a file system gave instead of bytes into our error."""
+    if isinstance(result, FileNotFoundError):
+        raise CatalogueError(
+            f"no such file: file={url}; check the path, and copy all of a catalogue's # files"
+        ) from result
+    if isinstance(result, BaseException):
+        raise CatalogueError(
+            f"file cannot be read: file={url}, reason={result}; check path and permissions"
+        ) from result
+
+
+def batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    """Group pieces so that the bytes of a group stay below ``BATCH``, or are one piece."""
+    batch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if batch and size + piece.stop - piece.start > BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(piece)
+        size += piece.stop - piece.start
+    if batch:
+        yield batch
+
+
+def fetch(fs: Any, paths: Sequence[str], headers: Sequence[Header], batch: list[Piece]) -> None:
+    """Fetch a batch, neighbours in one range, and decode it."""
+    ranges: list[list[Piece]] = []
+    for piece in sorted(batch, key=lambda p: (p.file, p.start)):
+        if ranges and (ranges[-1][-1].file, ranges[-1][-1].stop) == (piece.file, piece.start):
+            ranges[-1].append(piece)
+        else:
+            ranges.append([piece])
+    found = fs.cat_ranges(
+        [paths[r[0].file] for r in ranges],
+        [r[0].start for r in ranges],
+        [r[-1].stop for r in ranges],
+        on_error="return",
+    )
+    for together, data in zip(ranges, found, strict=True):
+        header = headers[together[0].file]
+        raise_unread(header.url, data)
+        view = memoryview(data)
+        for piece in together:
+            _decode(header, piece, view[piece.start - together[0].start : piece.stop - together[0].start])
+
+
+def _decode(header: Header, piece: Piece, data: memoryview) -> None:
+    """Check the stored bytes of a piece and put its values into their place."""
+    where = f"file={header.url}, rank={piece.rank}, column={piece.column.name}"
+    if len(data) < piece.stop - piece.start:
+        raise CatalogueError(f"file has become shorter: {where}; copy the file again")
+    if piece.checked and crc64(data) != CRC_OF_WHOLE:
+        raise CatalogueError(f"data are damaged, their CRC does not match: {where}; copy the file again")
+    count = piece.nrows if piece.compressed else piece.rows.stop - piece.rows.start
+    raw: Any = data
+    if piece.compressed:
+        raw = _decompress(header, piece, data[:-CRC_BYTES], where)
+    kind = piece.column.dtype.newbyteorder(header.order)  # type: ignore[arg-type]
+    values = np.frombuffer(raw, kind, count * piece.column.components).reshape(count, *piece.target.shape[1:])
+    piece.target[...] = values[piece.rows] if piece.compressed else values
+
+
+def _decompress(header: Header, piece: Piece, data: memoryview, where: str) -> bytes:
+    """Undo blosc: a CRC of the raw bytes, then the buffer."""
+    expected = piece.nrows * piece.column.rowbytes
+    stated, _, stored = struct.unpack_from("<3I", data, 12) if len(data) >= 24 else (0, 0, 0)
+    if (stated, stored) != (expected, len(data) - 8):
+        raise CatalogueError(
+            f"compressed block does not fit its rows: {where}, bytes={stated}, expected={expected}; make the file again"
+        )
+    try:
+        raw = bytes(blosc.decompress(data[8:]))
+    except (RuntimeError, ValueError) as error:
+        raise CatalogueError(
+            f"compressed block cannot be unpacked: {where}, reason={error}; copy the file again"
+        ) from error
+    if piece.checked and crc64(raw) != struct.unpack_from(header.order + "Q", data)[0]:
+        raise CatalogueError(f"unpacked data are damaged, their CRC does not match: {where}; make the file again")
+    return raw
