@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from velfield import storage
 from velfield.errors import CatalogueError
 from velfield.genericio_layout import CRC_BYTES, Column, Header
-from velfield.genericio_read import Piece, batches, fetch, read_headers, suffix
+from velfield.genericio_read import Piece, batches, fetch, files_state, read_headers, suffix
 from velfield.genericio_write import write
 
-__all__ = ["Block", "Column", "GenericIO", "open", "write"]
+__all__ = ["Block", "Column", "GenericIO", "open", "open_again", "write"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +220,21 @@ def open(url: str) -> GenericIO:
         _check_part(url, header, headers[0], there, of_file)
     _check_ranks(url, ranks)
     return GenericIO(url, headers, ranks, cartesian={"$x", "$y", "$z"} <= names, top=top)
+
+
+_opened: dict[str, tuple[object, GenericIO]] = {}  # by url, with the state its files were in
+
+
+def open_again(url: str) -> GenericIO:
+    """Open as `open` does, but take the headers from memory where the files are as they were."""
+    url = os.fspath(url)
+    state, gio = _opened.get(url, (None, None))
+    if gio is None or state is None or state != files_state(gio.files):
+        gio = open(url)
+        if len(_opened) >= 16:
+            _opened.clear()
+        _opened[url] = (files_state(gio.files), gio)
+    return gio
 
 
 def _check_part(url: str, header: Header, first: Header, listed: NDArray[np.int64], ranks: NDArray[np.int64]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from velfield.genericio_layout import CRC_BYTES, CRC_OF_WHOLE, Column, Header, c
 
 FIRST_READ = 32 * 1024  # bytes; holds the header of any Outer Rim sub-file
 BATCH = 128 * 2**20  # bytes fetched before they are decoded: what a read needs beyond its result
+SETTLED = 3.0  # s; a file untouched for so long shows any later change in its time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,6 +86,22 @@ def raise_unread(url: str, result: Any) -> None:
         raise CatalogueError(
             f"file cannot be read: file={url}, reason={result}; check path and permissions"
         ) from result
+
+
+def files_state(urls: Sequence[str]) -> object:
+    """What changes when the files do; None where that cannot be told.
+
+    On a local disk inode, size and time of all files; a time just past is no proof, for its clock may tick slowly.
+    Elsewhere tag and time of the first, which a writer writes last.
+    """
+    fs, path = storage.filesystem(urls[0])
+    if storage.is_local(urls[0]):
+        stats = [os.stat(path + url[len(urls[0]) :]) for url in urls if storage.exists(url)]
+        settled = len(stats) == len(urls) and all(abs(time.time() - s.st_mtime) > SETTLED for s in stats)
+        return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in stats] if settled else None
+    found = fs.info(path) if fs.exists(path) else {}
+    state = [found.get(key) for key in ("ETag", "LastModified", "size")]
+    return None if state[0] is None or state[1] is None else state
 
 
 def batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
