@@ -9,15 +9,14 @@ most. The kernels release the GIL and use one thread each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from velfield.errors import VelfieldError
+from velfield.kernel import kernel
 
 CELLS_PER_AXIS = {"ngp": 1, "cic": 2, "tsc": 3}  # over which an assignment spreads a tracer
 _OUTSIDE, _INVALID = -(2**62), -(2**62) + 1  # places on an axis that are none
@@ -171,15 +170,7 @@ def _check_tracers(pos: Any, vel: Any, mass: Any) -> tuple[Any, Any, Any]:
     return pos, vel, mass
 
 
-def _jit(function: Callable[..., Any]) -> Any:
-    """Compile on first use; keep the machine code on disk where there is a place for it."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package nor the user's cache folder can be written to
-        return numba.njit(nogil=True)(function)
-
-
-@_jit
+@kernel
 def _place(x, cellsize, start, ngrid, cells, width):
     """First cell of the tracer's cloud, counted from the window's first, and how far into a cell it lies.
 
@@ -204,7 +195,7 @@ def _place(x, cellsize, start, ngrid, cells, width):
     return (place if place < width or place > ngrid - cells else _OUTSIDE), u - i
 
 
-@_jit
+@kernel
 def _weights(offset, cells):
     """Shares of the cloud's cells, from how far into its cell (CIC: past a centre) the tracer lies, in cells."""
     if cells == 1:
@@ -215,7 +206,7 @@ def _weights(offset, cells):
     return 0.5 * (0.5 - d) ** 2, 0.75 - d * d, 0.5 * (0.5 + d) ** 2
 
 
-@_jit
+@kernel
 def _cell(place, ngrid, width):
     """Window cell at a place, or -1 if it has none."""
     if ngrid > 0 and place >= ngrid:
@@ -223,23 +214,39 @@ def _cell(place, ngrid, width):
     return place if 0 <= place < width else -1
 
 
-@_jit
-def _deposit(sums, i, j, k, w, p, mass, vel):
-    """Add tracer p's share w to one cell."""
+@kernel
+def _deposit(sums, i, j, k, w, m, v):
+    """Add a share w of a tracer with mass m and velocity v to one cell."""
+    fields = sums.shape[3]
     sums[i, j, k, 0] += w
-    if mass is not None:
-        sums[i, j, k, 1] += w * mass[p]
-    if vel is not None:
-        v = sums.shape[3] - 3
-        sums[i, j, k, v] += w * vel[p, 0]
-        sums[i, j, k, v + 1] += w * vel[p, 1]
-        sums[i, j, k, v + 2] += w * vel[p, 2]
+    if fields == 2 or fields == 5:
+        sums[i, j, k, 1] += w * m
+    if fields >= 4:
+        sums[i, j, k, fields - 3] += w * v[0]
+        sums[i, j, k, fields - 2] += w * v[1]
+        sums[i, j, k, fields - 1] += w * v[2]
 
 
-@_jit
+@kernel
+def _deposit_cloud(sums, place, offset, ngrid, cells, m, v):
+    """Add a tracer to the cells of its cloud that lie in the window."""
+    nx, ny, nz, _ = sums.shape
+    wx, wy, wz = _weights(offset[0], cells), _weights(offset[1], cells), _weights(offset[2], cells)
+    for a in range(cells):
+        i = _cell(place[0] + a, ngrid, nx)
+        for b in range(cells if i >= 0 else 0):
+            j = _cell(place[1] + b, ngrid, ny)
+            for c in range(cells if j >= 0 else 0):
+                k = _cell(place[2] + c, ngrid, nz)
+                if k >= 0:
+                    _deposit(sums, i, j, k, wx[a] * wy[b] * wz[c], m, v)
+
+
+@kernel
 def _add(sums, pos, vel, mass, cellsize, start, ngrid, cells):
     """Add all tracers in order; return how many have no valid position (these are left out)."""
     nx, ny, nz, _ = sums.shape
+    m, v = 0.0, (0.0, 0.0, 0.0)
     invalid = 0
     for p in range(pos.shape[0]):
         x, dx = _place(pos[p, 0], cellsize, start[0], ngrid, cells, nx)
@@ -248,22 +255,18 @@ def _add(sums, pos, vel, mass, cellsize, start, ngrid, cells):
         if z <= _INVALID:
             invalid += z == _INVALID
             continue
+        if mass is not None:
+            m = float(mass[p])
+        if vel is not None:
+            v = (float(vel[p, 0]), float(vel[p, 1]), float(vel[p, 2]))
         if cells == 1:
-            _deposit(sums, x, y, z, 1.0, p, mass, vel)
-            continue
-        wx, wy, wz = _weights(dx, cells), _weights(dy, cells), _weights(dz, cells)
-        for a in range(cells):
-            i = _cell(x + a, ngrid, nx)
-            for b in range(cells if i >= 0 else 0):
-                j = _cell(y + b, ngrid, ny)
-                for c in range(cells if j >= 0 else 0):
-                    k = _cell(z + c, ngrid, nz)
-                    if k >= 0:
-                        _deposit(sums, i, j, k, wx[a] * wy[b] * wz[c], p, mass, vel)
+            _deposit(sums, x, y, z, 1.0, m, v)
+        else:
+            _deposit_cloud(sums, (x, y, z), (dx, dy, dz), ngrid, cells, m, v)
     return invalid
 
 
-@_jit
+@kernel
 def _mean_of_neighbours(velocity, known, empty):
     """Mean of the known velocities among the 26 neighbours of each cell (M, 3), and whether there is any (M,)."""
     nx, ny, nz = known.shape
