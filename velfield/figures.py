@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib
@@ -151,7 +151,7 @@ def contours(true: NDArray[Any], fields: Mapping[str, NDArray[Any]], cellsize: f
 
     Each panel has the fitted line, its slope, and the diagonal.
     """
-    where = _part(true, cellsize, part)
+    where = _part((true, *fields.values()), cellsize, part)
     limit = 1.1 * max(float(np.nanpercentile(np.abs(v[:, where]), 99.9)) for v in (true, *fields.values()))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.4, 3.0 * len(fields) + 0.5), layout="constrained")
@@ -295,9 +295,9 @@ def _filled(ax: Axes, x: NDArray[Any], y: NDArray[Any], density: NDArray[Any], c
     ax.contour(x, y, density.T, levels=levels, colors=[colour_], linewidths=0.9)
 
 
-def _part(true: NDArray[Any], cellsize: float, part: str) -> NDArray[np.bool_]:
-    known = np.isfinite(true).all(axis=0)
-    centre, edge = measures.regions(true.shape[1:], cellsize)
+def _part(shown: Iterable[NDArray[Any]], cellsize: float, part: str) -> NDArray[np.bool_]:
+    known = np.all([np.isfinite(v).all(axis=0) for v in shown], axis=0)
+    centre, edge = measures.regions(known.shape, cellsize)
     return known & {"": np.ones_like(known), "centre": centre, "edge": edge}[part]
 
 

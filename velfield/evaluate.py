@@ -1,0 +1,262 @@
+"""A model against the truth, box by box: metrics.json, a table, and the paper's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from velfield import analytic, storage
+from velfield.errors import StoreError, VelfieldError
+from velfield.measures import combine, measure_box
+from velfield.progress import Progress, Silent
+from velfield.store import open_fields
+from velfield.tables import table
+from velfield.version import __version__
+
+AT_ONCE = 8  # boxes that a network is given in one go
+BUNDLE = "unet"  # the row's name of every bundle
+
+Predict = Callable[[xr.Dataset, Sequence[int]], NDArray[Any]]  # store, boxes -> (box, 3, x, y, z)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What is measured: its row's name, how it predicts, what it saw in training, and how it was set up."""
+
+    row: str
+    predict: Predict
+    parents: tuple[str, ...]
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Test:
+    """A field store and the boxes of it that are measured."""
+
+    url: str
+    ds: xr.Dataset
+    boxes: tuple[int, ...]
+
+    __test__ = False  # not for pytest
+
+
+def evaluate(
+    model: str,
+    fields: str | Sequence[str],
+    out: str | None = None,
+    *,
+    split: str | None = None,
+    allow_seen: bool = False,
+    figures: bool = True,
+    compare: Sequence[str] = ("linear",),
+    box: int | None = None,
+    seed: int = 0,
+    tracer: str = "number",
+    smoothing: float | None = None,
+    count_filled: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure a model on field stores that hold the truth.
+
+    Parameters
+    ----------
+    model : str
+        ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, or a bundle's URL.
+    fields : str or sequence of str
+        Field stores with velocities, of the same cells.
+    out : str, optional
+        Folder that gets ``metrics.json`` (this row), ``evaluation.json`` (what was run, each box's values),
+        ``table.md`` and ``figures/*.png``; what is there is replaced.
+    split : str, optional
+        Only boxes of this split, ``train`` or ``validation``; all by default.
+    allow_seen : bool
+        Take boxes of universes that the bundle was trained on, too.
+    figures : bool
+        Draw figures (only with ``out``).
+    compare : sequence of str
+        Analytic models drawn beside this one.
+    box : int, optional
+        The box of the first store that is drawn; by default one drawn with ``seed``.
+    tracer, smoothing :
+        For the analytic rows, see `velfield.analytic.settings`.
+    count_filled : bool
+        Whether cells without a particle, filled from their neighbours, count.
+
+    Returns
+    -------
+    dict
+        ``{row: {measure: {"mean", "std"}, …, "r_of_k": …}}``, what metrics.json holds.
+    """
+    tests = _tests([fields] if isinstance(fields, str) else list(fields), split)
+    judged = _judged(model, tests[0].ds, tracer, smoothing)
+    if not allow_seen:
+        _refuse_seen(judged, tests)
+    drawn = _drawn(tests, box, seed) if figures and out is not None else None
+    kept: NDArray[Any] | None = None
+    measured = []
+    report: Progress = Silent() if progress is None else progress
+    report.start(f"evaluate {judged.row}", sum(len(test.boxes) for test in tests), "boxes")
+    for test, number, predicted in _predictions(judged, tests):
+        true, flag = _truth(test.ds, number)
+        cellsize = float(test.ds.attrs["cellsize"])
+        measured.append(measure_box(predicted, true, cellsize=cellsize, flag=flag, count_filled=count_filled))
+        if drawn is not None and (test.url, number) == (drawn[0].url, drawn[1]):
+            kept = predicted
+        report.advance(note=f"cos θ {measured[-1]['cos_theta']:.2f}")
+    report.done()
+    row = combine(measured)
+    rows = {judged.row: without_boxes(row)}
+    if out is not None:
+        figure_files = [] if drawn is None else _draw(out, judged.row, *drawn, kept, compare, rows)
+        about = {
+            "model": model,
+            "row": judged.row,
+            "settings": dict(judged.about),
+            "split": split,
+            "allow_seen": allow_seen,
+            "count_filled": count_filled,
+            "fields": [_provenance(test) for test in tests],
+            "boxes": {name: value["boxes"] for name, value in row.items() if "boxes" in value},
+            "figures": figure_files,
+            "figure_box": None if drawn is None else {"url": drawn[0].url, "box": drawn[1]},
+            "velfield_version": __version__,
+        }
+        storage.write_json(storage.join(out, "evaluation.json"), about)
+        storage.write_bytes(storage.join(out, "table.md"), (table(rows, width=None) + "\n").encode())
+        storage.write_json(storage.join(out, "metrics.json"), rows)
+    return rows
+
+
+def without_boxes(row: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A row as metrics.json has it: mean and scatter, without each box's value."""
+    return {name: {k: v for k, v in value.items() if k != "boxes"} for name, value in row.items()}
+
+
+def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
+    """Open the stores and pick the boxes."""
+    if not urls:
+        raise VelfieldError("nothing to evaluate on: fields=[]; give at least one field store")
+    tests = []
+    for url in urls:
+        ds = open_fields(url, chunks=None)
+        if "velocity" not in ds:
+            raise StoreError(f"the store holds no truth: url={url}, variable=velocity; paint it again with --particles")
+        splits = np.asarray(ds["split"].values)
+        boxes = np.arange(ds.sizes["box"]) if split is None else np.flatnonzero(splits == split)
+        if boxes.size == 0:
+            raise StoreError(
+                f"no boxes of this split: url={url}, split={split}; choose from {', '.join(sorted(set(splits)))}"
+            )
+        tests.append(Test(url=url, ds=ds, boxes=tuple(int(b) for b in boxes)))
+    shapes = {(int(t.ds.attrs["cells"]), float(t.ds.attrs["cellsize"])) for t in tests}
+    if len(shapes) > 1:
+        found = ", ".join(f"{n} cells of {size:g} Mpc/h" for n, size in sorted(shapes))
+        raise VelfieldError(f"boxes of different sizes cannot be averaged: {found}; evaluate them one by one")
+    return tests
+
+
+def _judged(model: str, ds: xr.Dataset, tracer: str, smoothing: float | None) -> Judged:
+    """An analytic model by its name, or a bundle by its URL."""
+    if model in analytic.NAMES:
+        how = analytic.settings(model, ds, tracer=tracer, smoothing=smoothing)
+
+        def linear(ds: xr.Dataset, boxes: Sequence[int]) -> NDArray[Any]:
+            return np.stack([analytic.reconstruct(how, ds, box) for box in boxes])
+
+        return Judged(row=model, predict=linear, parents=(), about=how.to_dict())
+    if not storage.exists(model):
+        raise VelfieldError(
+            f"no such model: model={model}; give {', '.join(analytic.NAMES)}, or the URL of a bundle that "
+            "velfield train wrote"
+        )
+    from velfield.model import load_model  # torch: only where a network is asked for
+
+    bundle = load_model(model)
+
+    about = {"bundle": model, "unlike_training": bundle.differences(ds)}
+
+    def network(ds: xr.Dataset, boxes: Sequence[int]) -> NDArray[Any]:
+        velocity = bundle.predict(ds.isel(box=list(boxes)))["velocity"]
+        return np.asarray(velocity.transpose("box", "component", "x", "y", "z"))
+
+    return Judged(row=BUNDLE, predict=network, parents=tuple(bundle.metadata["parents"]), about=about)
+
+
+def _refuse_seen(judged: Judged, tests: Sequence[Test]) -> None:
+    for test in tests:
+        parents = test.ds["parent"].values[list(test.boxes)]
+        seen = sorted(set(parents) & set(judged.parents))
+        if seen:
+            count = int(np.isin(parents, seen).sum())
+            raise VelfieldError(
+                f"the model was trained on this universe: url={test.url}, boxes={count} of {len(test.boxes)}, "
+                f"parent={seen[0]}; evaluate on another seed's, or allow it with --allow-seen"
+            )
+
+
+def _predictions(judged: Judged, tests: Sequence[Test]) -> Iterator[tuple[Test, int, NDArray[Any]]]:
+    """Store, box number and prediction of each box; a few boxes in memory at a time."""
+    for test in tests:
+        for first in range(0, len(test.boxes), AT_ONCE):
+            boxes = test.boxes[first : first + AT_ONCE]
+            predicted = judged.predict(test.ds, boxes)
+            for number, velocity in zip(boxes, predicted, strict=True):
+                yield test, number, velocity
+
+
+def _truth(ds: xr.Dataset, box: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """True velocity (3, x, y, z) [km/s] and flags (x, y, z) of a box's core."""
+    one = ds.isel(box=box)
+    core = one.velfield.core(one[["velocity", "velocity_flag"]])
+    return (
+        np.asarray(core["velocity"].transpose("component", "x", "y", "z")),
+        np.asarray(core["velocity_flag"].transpose("x", "y", "z")),
+    )
+
+
+def _drawn(tests: Sequence[Test], box: int | None, seed: int) -> tuple[Test, int]:
+    """The box that the figures show."""
+    if box is None:
+        return tests[0], int(np.random.default_rng(seed).choice(tests[0].boxes))
+    if box not in tests[0].boxes:
+        raise VelfieldError(
+            f"no such box among the measured ones: box={box}, boxes={len(tests[0].boxes)}, url={tests[0].url}; "
+            "choose another or leave it out"
+        )
+    return tests[0], box
+
+
+def _draw(
+    out: str,
+    row: str,
+    test: Test,
+    box: int,
+    predicted: NDArray[Any] | None,
+    compare: Sequence[str],
+    rows: Mapping[str, Any],
+) -> list[str]:
+    """Write the figures of one box and return their paths below ``out``."""
+    from velfield import figures  # matplotlib: only where something is drawn
+
+    shown = {name: analytic.reconstruct(name, test.ds, box) for name in compare if name != row}
+    if predicted is not None:
+        shown[row] = predicted
+    true, _ = _truth(test.ds, box)
+    written = []
+    for name, figure in figures.draw(true, shown, float(test.ds.attrs["cellsize"]), rows).items():
+        figures.save(figure, storage.join(out, "figures", f"{name}.png"))
+        written.append(f"figures/{name}.png")
+    return written
+
+
+def _provenance(test: Test) -> dict[str, Any]:
+    attrs = test.ds.attrs
+    kept = ("fingerprint", "redshift", "cells", "cellsize", "margin", "rsd", "min_mass", "boxsize")
+    return {"url": test.url, "boxes": list(test.boxes), "parents": sorted(set(test.ds["parent"].values))} | {
+        name: attrs[name] for name in kept
+    }

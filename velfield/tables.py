@@ -1,0 +1,163 @@
+"""Rows of metrics.json as text: a table that fits a terminal, and the sentences that sum it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """How a measure is shown: its label, a scale and decimals, and what is best.
+
+    ``best`` is ``one`` (nearest to 1), ``high`` or ``low``.
+    """
+
+    name: str
+    label: str
+    best: str
+    scale: float = 1.0
+    decimals: int = 2
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """Mean ± scatter over boxes; the scatter is left out where there is one box."""
+        value = row.get(self.name) or {}
+        mean, std = value.get("mean"), value.get("std")
+        if mean is None:
+            return "–"
+        shown = f"{mean * self.scale:.{self.decimals}f}"
+        return shown if std is None else f"{shown}±{std * self.scale:.{self.decimals}f}"
+
+    def merit(self, row: Mapping[str, Any]) -> float:
+        """The higher the better; −inf where the measure is undefined."""
+        mean = (row.get(self.name) or {}).get("mean")
+        if mean is None:
+            return float("-inf")
+        return {"one": -abs(mean - 1), "high": mean, "low": -mean}[self.best]
+
+
+ENTRIES = (
+    Entry(name="slope", label="slope, pred. on true", best="one"),
+    Entry(name="slope_inverse", label="slope, true on pred.", best="one"),
+    Entry(name="residuals_200", label="< 200 km/s [%]", best="high", scale=100, decimals=1),
+    Entry(name="cos_theta", label="cos θ", best="high"),
+    Entry(name="coherence", label="coherence Γ", best="one"),
+    Entry(name="coherence_median", label="Γ, median", best="one"),
+    Entry(name="r", label="r", best="high"),
+    Entry(name="rms", label="rms error [km/s]", best="low", decimals=0),
+    Entry(name="cos_theta_centre", label="cos θ, centre", best="high"),
+    Entry(name="cos_theta_edge", label="cos θ, edge", best="high"),
+)
+HEADLINE = {  # the measures that the paper claims to gain in, and r
+    "slope": "slope",
+    "residuals_200": "residuals below 200 km/s",
+    "cos_theta": "cos θ",
+    "r": "r",
+}
+BY_NAME = {entry.name: entry for entry in ENTRIES}
+
+
+def best(entry: Entry, rows: Rows) -> set[str]:
+    """The models whose value, as shown, is the best of several."""
+    if len(rows) < 2:
+        return set()
+    top = max(rows.values(), key=entry.merit)
+    if entry.merit(top) == float("-inf"):
+        return set()
+    shown = entry.text(top).split("±")[0]
+    return {name for name, row in rows.items() if entry.text(row).split("±")[0] == shown}
+
+
+def table(metrics: Rows, width: int | None = 80) -> str:
+    """A Markdown table: a line for each measure, a column for each model, mean±scatter over boxes, ``*`` at the best.
+
+    Where it would be wider than ``width`` columns the models are spread over several tables.
+    """
+    blocks, names = [], list(metrics)
+    while names:
+        n = len(names)
+        while n > 1 and width is not None and _width(metrics, names[:n]) > width:
+            n -= 1
+        blocks.append(_block(metrics, names[:n]))
+        names = names[n:]
+    return "\n\n".join(blocks)
+
+
+def headline(metrics: Rows, model: str = "unet", weak: str = "linear", strong: str = "linear_padded") -> list[str]:
+    """What a reader should know first: is the network ahead of the paper's FFT, and is the padded FFT ahead of it.
+
+    Plain sentences; one that has no row to speak of is left out. Values that look the same are level.
+    """
+    if model not in metrics:
+        return []
+    sentences = []
+    if weak in metrics:
+        ahead, behind, level = _sides(metrics, model, weak)
+        verdict = "beats" if len(ahead) == len(HEADLINE) else "does not beat"
+        on = f"on all {len(HEADLINE)} measures" if len(ahead) == len(HEADLINE) else "on all measures"
+        sentences.append(
+            f"The U-Net {verdict} the paper's FFT (dark matter, real space, the box alone, periodic) {on}: "
+            f"{_numbers(metrics, model, weak, [*ahead, *level, *behind])}."
+        )
+    if strong in metrics:
+        ahead, behind, level = _sides(metrics, model, strong)
+        if behind:
+            sentences.append(
+                "The zero-padded FFT, which is given the dark matter itself in real space, is ahead of the U-Net in "
+                f"{_numbers(metrics, strong, model, behind)}."
+            )
+        if ahead:
+            sentences.append(f"The U-Net is ahead of the zero-padded FFT in {_numbers(metrics, model, strong, ahead)}.")
+        if level:
+            sentences.append(f"The two are level in {_numbers(metrics, model, strong, level)}.")
+    return sentences
+
+
+def _sides(metrics: Rows, model: str, other: str) -> tuple[list[str], list[str], list[str]]:
+    """The headline's measures in which ``model`` is better than ``other``, worse, and the same as shown."""
+    sides: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for name in HEADLINE:
+        mine, theirs = (BY_NAME[name].merit(metrics[n]) for n in (model, other))
+        level = _bare(metrics[model], name) == _bare(metrics[other], name) or mine == theirs
+        sides[2 if level else int(mine < theirs)].append(name)
+    return sides
+
+
+def _numbers(metrics: Rows, first: str, second: str, names: Sequence[str]) -> str:
+    return ", ".join(f"{HEADLINE[n]} {_bare(metrics[first], n)} against {_bare(metrics[second], n)}" for n in names)
+
+
+def _bare(row: Mapping[str, Any], name: str) -> str:
+    entry = BY_NAME[name]
+    return entry.text(row).split("±")[0] + (" %" if entry.scale == 100 else "")
+
+
+def _cells(metrics: Rows, names: Sequence[str]) -> list[list[str]]:
+    lines = [["mean±scatter of boxes", *names]]
+    for entry in ENTRIES:
+        winners = best(entry, metrics)
+        lines.append([entry.label, *(entry.text(metrics[n]) + ("*" if n in winners else "") for n in names)])
+    return lines
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+
+
+def _width(metrics: Rows, names: Sequence[str]) -> int:
+    widths = _widths(_cells(metrics, names))
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _block(metrics: Rows, names: Sequence[str]) -> str:
+    lines = _cells(metrics, names)
+    widths = _widths(lines)
+    padded = []
+    for line in lines:
+        cells = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        padded.append(f"| {' | '.join(cells)} |")
+    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
+    return "\n".join([padded[0], rule, *padded[1:]])
