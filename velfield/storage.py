@@ -26,6 +26,20 @@ def exists(url: str) -> bool:
     return bool(fs.exists(path))
 
 
+def is_folder(url: str) -> bool:
+    """Whether there is a folder at ``url``."""
+    fs, path = filesystem(url)
+    return bool(fs.isdir(path))
+
+
+def names(url: str) -> list[str]:
+    """Names of what lies in the folder, sorted; none if there is no such folder."""
+    fs, path = filesystem(url)
+    if not fs.exists(path):
+        return []
+    return sorted(found.rstrip("/").rsplit("/", 1)[-1] for found in fs.ls(path, detail=False))
+
+
 def read_bytes(url: str) -> bytes:
     """Return the whole file."""
     fs, path = filesystem(url)

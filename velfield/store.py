@@ -252,6 +252,11 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
     return ds
 
 
+def attributes(url: str) -> dict[str, Any]:
+    """Root attributes of a finished store."""
+    return dict(storage.read_json(storage.join(url, shards.ROOT)).get("attributes", {}))
+
+
 def cosmology_of(ds: xr.Dataset) -> Cosmology:
     """The cosmology that a store was made with."""
     return Cosmology.from_dict(json.loads(ds.attrs["cosmology"]))

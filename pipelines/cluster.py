@@ -1,0 +1,137 @@
+"""A Dask cluster to run jobs on, and the one loop that runs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, WorkerPlugin, as_completed
+
+from velfield.errors import VelfieldError
+
+AHEAD = 4  # tasks a thread has waiting: enough to keep it busy, few enough to keep the scheduler small
+
+
+class CapThreads(WorkerPlugin):
+    """One task, one thread: numba, torch and zarr bring pools of their own, which would fight over the cores."""
+
+    name = "velfield-cap-threads"
+
+    def setup(self, worker: Any) -> None:  # noqa: ARG002
+        """Cap the pools of the worker's process."""
+        import numba
+        import zarr
+
+        numba.set_num_threads(1)
+        zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when a task first imports it
+
+
+@contextmanager
+def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: bool = False) -> Iterator[Client]:
+    """Connect to a cluster, or start one on this machine for as long as the context lasts.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address of a running scheduler, as ``tcp://host:8786``; by default ``DASK_SCHEDULER_ADDRESS`` if it is set.
+    workers : int, optional
+        Processes of the local cluster; by default one for each core.
+    quiet : bool
+        Do not print the dashboard's address.
+    """
+    scheduler = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout="20s")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise VelfieldError(
+                f"no Dask scheduler answers: scheduler={scheduler}; start one with dask scheduler, "
+                "or leave --scheduler out to use this machine"
+            ) from error
+        with client:
+            client.register_plugin(CapThreads())
+            _say(client, quiet)
+            yield client
+        return
+    settings = {
+        "distributed.worker.daemon": True,
+        "distributed.scheduler.allowed-failures": 3,
+        "distributed.comm.timeouts.connect": "60s",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers or os.cpu_count(),
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=_dashboard_address(),
+            silence_logs=40,
+        ) as local,
+        Client(local) as client,
+    ):
+        client.register_plugin(CapThreads())
+        _say(client, quiet)
+        yield client
+
+
+def run_tasks(
+    client: Client, task: Callable[..., Any], items: Sequence[Any], *common: Any, name: str
+) -> Iterator[tuple[Any, Any]]:
+    """Run ``task(item, *common)`` for every item, a few ahead at a time, and yield (item, result) as they finish.
+
+    Results are let go as soon as they are here, so a worker that dies later takes no finished work with it. The first
+    error of a task is raised here and cancels the rest.
+    """
+    threads = sum(client.nthreads().values()) or 1
+    waiting = iter(items)
+    running: dict[Any, Any] = {}
+    done = as_completed()
+
+    def submit_next() -> None:
+        for item in waiting:
+            future = client.submit(task, item, *common, key=f"{name}-{uuid.uuid4().hex}")
+            running[future.key] = item
+            done.add(future)
+            return
+
+    for _ in range(AHEAD * threads):
+        submit_next()
+    try:
+        for future in done:
+            result = future.result()
+            item = running.pop(future.key)
+            future.release()
+            submit_next()
+            yield item, result
+    finally:
+        if running:
+            client.cancel(list(done.futures), force=True)
+
+
+def _dashboard_address() -> str:
+    """Dask's usual port if it is free, else any: asking Dask for a taken port prints a warning."""
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", 8787))
+        except OSError:
+            return "127.0.0.1:0"
+    return "127.0.0.1:8787"
+
+
+def _say(client: Client, quiet: bool) -> None:
+    if not quiet:
+        workers = client.nthreads()
+        print(  # noqa: T201
+            f"Dask dashboard: {client.dashboard_link} ({len(workers)} workers, {sum(workers.values())} threads)",
+            file=sys.stderr,
+            flush=True,
+        )

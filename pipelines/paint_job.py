@@ -1,0 +1,277 @@
+"""What a painting job is, settled before anything runs: its settings, its inputs, and what it will cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from distributed import Client
+
+from velfield import patches, store
+from velfield.boxes import BoxLayout
+from velfield.catalogue import Catalogue, open_catalogue
+from velfield.cosmology import OUTER_RIM, Cosmology
+from velfield.errors import VelfieldError
+from velfield.paint import CELLS_PER_AXIS
+from velfield.pipelines.receipts import Receipts
+from velfield.redshift_space import sightlines
+
+KINDS = ("halos", "particles")
+WORKER_BASE = 350 * 2**20  # bytes of a worker that has done nothing but import what the tasks need
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintConfig:
+    """What to paint.
+
+    Parameters
+    ----------
+    halos, particles : str, optional
+        URLs of catalogues; one of the two may be left out.
+    boxes, cells : int
+        Boxes along the parent's side, and cells along a box's side.
+    margin : int
+        Cells of its surroundings that each box carries on every side.
+    rsd : str
+        ``none``, ``plane_parallel``, ``center_radial`` or ``random_radial``; moves halos only.
+    observer_per_box : bool
+        With ``random_radial``: draw an observer for each box instead of one for all.
+    min_mass : float
+        Halos below it [h⁻¹M⊙] are left out.
+    assignment : str
+        ``ngp``, ``cic`` or ``tsc``.
+    seed : int
+        Draws the observers and the split.
+    validation : float
+        Share of the boxes set apart for validation.
+    redshift : float, optional
+        Of the snapshot, where the file's name does not say.
+    boxsize : float, optional
+        Side of the parent [h⁻¹Mpc], where the file does not say.
+    periodic : bool
+        Whether the parent repeats.
+    max_shift : float
+        A halo carried further by redshift space [h⁻¹Mpc] is refused: its velocity cannot be right.
+    cosmology : Cosmology
+        Turns velocities into shifts.
+    """
+
+    halos: str | None
+    particles: str | None
+    boxes: int
+    cells: int
+    margin: int = 0
+    rsd: str = "random_radial"
+    observer_per_box: bool = False
+    min_mass: float = 0.0
+    assignment: str = "ngp"
+    seed: int = 1
+    validation: float = 0.2
+    redshift: float | None = None
+    boxsize: float | None = None
+    periodic: bool = True
+    max_shift: float = 50.0
+    cosmology: Cosmology = OUTER_RIM
+
+    def __post_init__(self) -> None:
+        if self.halos is None and self.particles is None:
+            raise VelfieldError("nothing to paint: no catalogue is named; give --halos, --particles or both")
+        if self.assignment not in CELLS_PER_AXIS:
+            raise VelfieldError(
+                f"unknown assignment: assignment={self.assignment!r}; choose {', '.join(CELLS_PER_AXIS)}"
+            )
+        if not 0 <= self.validation < 1 or self.min_mass < 0 or self.max_shift <= 0:
+            raise VelfieldError(
+                f"out of range: validation={self.validation}, min_mass={self.min_mass}, max_shift={self.max_shift}; "
+                "validation is a share below 1, the others must not be negative"
+            )
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The catalogues that were named, by kind."""
+        return {kind: url for kind in KINDS if (url := getattr(self, kind)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A painting job that is ready to run: the catalogues are opened, the scene is set."""
+
+    out: str
+    config: PaintConfig
+    scene: patches.Scene
+    catalogues: Mapping[str, Catalogue]
+    fingerprint: str
+
+    @property
+    def receipts(self) -> Receipts:
+        """What is done so far."""
+        return Receipts(out=self.out, fingerprint=self.fingerprint)
+
+    @property
+    def blocks(self) -> list[tuple[str, int]]:
+        """Every block of every catalogue, in the order in which they are added."""
+        return [(kind, i) for kind, cat in self.catalogues.items() for i in range(len(cat.blocks))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a job will read, make and need; `plan_of` shows the arithmetic."""
+
+    boxes: int
+    shards: int
+    blocks: int
+    tasks: int
+    bytes_to_read: int
+    store_bytes: int
+    block_memory: int
+    shard_memory: int
+
+    @property
+    def worker_memory(self) -> int:
+        """The most that one task holds at a time [bytes]."""
+        return max(self.block_memory, self.shard_memory)
+
+    def table(self) -> str:
+        """Lines for a person."""
+        rows = (
+            ("boxes", f"{self.boxes:,} in {self.shards:,} shards"),
+            ("tasks", f"{self.tasks:,}: {self.blocks:,} blocks to read, {self.shards:,} shards to write"),
+            ("to read", _size(self.bytes_to_read)),
+            ("store", f"{_size(self.store_bytes)} before compression"),
+            ("memory per worker", f"{_size(self.worker_memory)} a task, {_size(WORKER_BASE)} for the process"),
+        )
+        return "\n".join(f"{name:<18} {value}" for name, value in rows)
+
+
+def prepare(out: str, config: PaintConfig) -> Job:
+    """Open the catalogues and settle everything that the tasks share. Reads headers only."""
+    catalogues = {kind: open_catalogue(url, redshift=config.redshift) for kind, url in config.urls.items()}
+    for kind, cat in catalogues.items():
+        if cat.kind != kind:
+            raise VelfieldError(
+                f"a catalogue of the wrong kind: --{kind}={cat.url} holds {cat.kind}; exchange --halos and --particles"
+            )
+    boxsize = _agreed("boxsize", config.boxsize, {kind: cat.boxsize for kind, cat in catalogues.items()})
+    redshift = _agreed("redshift", config.redshift, {kind: cat.redshift for kind, cat in catalogues.items()})
+    boxes = BoxLayout(boxsize=boxsize, boxes=config.boxes, cells=config.cells, margin=config.margin)
+    scene = patches.Scene(
+        boxes=boxes,
+        cosmology=config.cosmology,
+        redshift=redshift,
+        periodic=config.periodic,
+        sightlines=sightlines(config.rsd, boxes, seed=config.seed, observer_per_box=config.observer_per_box),
+        assignment=config.assignment,
+        max_shift=config.max_shift,
+    )
+    settings = {name: value for name, value in asdict(config).items() if name not in KINDS}
+    settings |= {"boxsize": boxsize, "redshift": redshift, "schema": store.SCHEMA}
+    settings |= {kind: cat.fingerprint for kind, cat in catalogues.items()}
+    fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return Job(out=out, config=config, scene=scene, catalogues=catalogues, fingerprint=fingerprint)
+
+
+def plan_of(job: Job) -> Plan:
+    """Count what the job reads and writes, and the memory of its largest tasks."""
+    boxes, cats = job.scene.boxes, job.catalogues
+    layout = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {}))
+    window = 8 * int(np.prod(boxes.shape))  # bytes of a float64 grid
+    most_rows = max(block.nrows for cat in cats.values() for block in cat.blocks)
+    # columns as read, the same as (N, 3) arrays, float64 positions before and after the shift; then the window's five
+    # sums twice over, and the patches, which together fill the parent's share of the block at most a few times
+    block_memory = (
+        most_rows * (2 * 28 + 3 * 24)
+        + 2 * 5 * window
+        + 5 * 8 * boxes.ngrid**3 // max(1, min(len(cat.blocks) for cat in cats.values()))
+    )
+    # per box the five sums, the velocity before and after it is cast, and what is written
+    shard_memory = layout.boxes_per_shard * window * 4 + 14 * window
+    return Plan(
+        boxes=boxes.nbox,
+        shards=layout.nshard,
+        blocks=len(job.blocks),
+        tasks=len(job.blocks) + layout.nshard,
+        bytes_to_read=sum(_bytes_to_read(cat, job) for cat in cats.values()),
+        store_bytes=sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in layout.variables.values())
+        * boxes.nbox,
+        block_memory=block_memory,
+        shard_memory=shard_memory,
+    )
+
+
+def check_fits(plan: Plan, client: Client) -> None:
+    """Refuse a plan whose tasks do not fit into the cluster's workers."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [worker["memory_limit"] // worker["nthreads"] for worker in workers if worker["memory_limit"]]
+    if limits and min(limits) < plan.worker_memory + WORKER_BASE:
+        raise VelfieldError(
+            f"a task does not fit into a worker: needed={_size(plan.worker_memory + WORKER_BASE)}, "
+            f"a thread's share={_size(min(limits))}; start fewer --workers or larger ones"
+        )
+
+
+def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> store.FieldSpec:
+    """Describe the store that the job makes; ``means`` and ``totals`` are known once all blocks are painted."""
+    config, scene = job.config, job.scene
+    nbox = scene.boxes.nbox
+    order = np.random.default_rng([config.seed, 0x5EED]).permutation(nbox)
+    kept_apart = set(order[: round(config.validation * nbox)].tolist())
+    source = job.catalogues.get("particles") or job.catalogues["halos"]
+    return store.FieldSpec(
+        boxes=scene.boxes,
+        cosmology=scene.cosmology,
+        redshift=scene.redshift,
+        periodic=scene.periodic,
+        rsd=config.rsd,
+        observer_per_box=config.observer_per_box,
+        line_of_sight=scene.sightlines.line_of_sight,
+        observer=scene.sightlines.observer,
+        min_mass=config.min_mass,
+        assignment=config.assignment,
+        seed=config.seed,
+        split=["validation" if b in kept_apart else "train" for b in range(nbox)],
+        parent=source.fingerprint,
+        inputs={
+            kind: {"url": cat.url, "rows": len(cat), "bytes": cat.nbytes, "fingerprint": cat.fingerprint}
+            for kind, cat in job.catalogues.items()
+        },
+        means=means,
+        totals=totals,
+        fingerprint=job.fingerprint,
+    )
+
+
+def painted_of(job: Job) -> list[str]:
+    """The counts and masses that the job paints."""
+    named = {"halos": ["halo_mass", "halo_number"], "particles": ["matter_number"]}
+    return [name for kind in job.catalogues for name in named[kind]]
+
+
+def _agreed(name: str, given: float | None, found: Mapping[str, float | None]) -> float:
+    """The one value that the user and the catalogues give; otherwise an error that says who says what."""
+    known = {kind: value for kind, value in found.items() if value is not None}
+    if given is not None:
+        known = {"given": given} | known
+    if not known:
+        raise VelfieldError(f"the {name} is not known: the catalogues do not say; give --{name}")
+    values = list(known.values())
+    if any(abs(value - values[0]) > 1e-6 * max(1.0, abs(values[0])) for value in values):
+        says = ", ".join(f"{who}={value:g}" for who, value in known.items())
+        raise VelfieldError(f"the catalogues do not agree on the {name}: {says}; they must be of one snapshot")
+    return float(values[0])
+
+
+def _bytes_to_read(cat: Catalogue, job: Job) -> int:
+    wanted = cat.tracer_columns(velocities=cat.kind == "particles" or job.config.rsd != "none")
+    return cat.stored_bytes(wanted)
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.3g} TiB"

@@ -1,0 +1,71 @@
+"""What a job has done so far: receipts beneath ``OUT/.work/<fingerprint>/``, each written once its piece is whole.
+
+The fingerprint covers settings, inputs and schema, so a receipt never stands for other work. Nothing is overwritten: a
+place that holds another store, or another job's unfinished one, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from velfield import shards, storage, store
+from velfield.errors import StoreError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipts:
+    """The receipts of the job with this fingerprint that makes the store at ``out``."""
+
+    out: str
+    fingerprint: str
+
+    @property
+    def work(self) -> str:
+        """Folder of this job's receipts and intermediate files."""
+        return storage.join(self.out, store.WORK, self.fingerprint[:16])
+
+    def finished(self) -> bool:
+        """Whether this job's store is there, whole. A place that holds anything else is refused."""
+        if shards.published(self.out):
+            found = str(store.attributes(self.out).get("fingerprint", "none"))
+            if found != self.fingerprint:
+                raise StoreError(
+                    f"another store is here: out={self.out}, its fingerprint={found[:16]}, "
+                    f"this job's={self.fingerprint[:16]}; name another place, or remove it"
+                )
+            return True
+        begun = storage.names(storage.join(self.out, store.WORK))
+        others = [name for name in begun if name != self.fingerprint[:16]]
+        if others:
+            raise StoreError(
+                f"an unfinished store with other settings or inputs is here: out={self.out}, "
+                f"its fingerprint={others[0]}, this job's={self.fingerprint[:16]}; name another place, or remove it"
+            )
+        if not begun and storage.names(self.out):
+            raise StoreError(f"this place is not empty: out={self.out}; name another place, or remove what is there")
+        return False
+
+    def begin(self, summary: Mapping[str, Any]) -> bool:
+        """Take the place for this job; False if its store is finished already."""
+        if self.finished():
+            return False
+        storage.write_json(storage.join(self.work, "job.json"), dict(summary))
+        return True
+
+    def find(self, *name: str) -> dict[str, Any] | None:
+        """The receipt of this name, None if the piece is not done."""
+        url = self._url(name)
+        return dict(storage.read_json(url)) if storage.exists(url) else None
+
+    def leave(self, receipt: Mapping[str, Any], *name: str) -> None:
+        """Write a receipt: the piece is whole."""
+        storage.write_json(self._url(name), dict(receipt))
+
+    def clear(self) -> None:
+        """Remove receipts and intermediate files, of a job that is finished."""
+        storage.remove(storage.join(self.out, store.WORK))
+
+    def _url(self, name: tuple[str, ...]) -> str:
+        return storage.join(self.work, *name[:-1], f"{name[-1]}.json")

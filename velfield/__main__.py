@@ -1,0 +1,7 @@
+"""``python -m velfield`` is the command line."""
+
+import sys
+
+from velfield.cli import main
+
+sys.exit(main())

@@ -1,0 +1,173 @@
+"""The command line: one verb for each step of the journey.
+
+Every verb shows its progress on standard error, can be interrupted and run again, and exits 0 only if the work is done;
+2 on a user's mistake, with one line that says what to do; 130 when interrupted. Heavy imports happen inside the verbs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from velfield.errors import VelfieldError
+from velfield.progress import Terminal
+from velfield.version import __version__
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+RSD = click.Choice(["none", "plane_parallel", "center_radial", "random_radial"])
+ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="velfield")
+def cli() -> None:
+    """3D peculiar-velocity fields from halo and galaxy catalogues.
+
+    The journey: simulate (or bring a catalogue) → paint → train → evaluate → predict. Every URL is any that fsspec
+    knows (a path, s3://…); credentials come from the environment.
+    """
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of verbs that run on a cluster."""
+    for option in (
+        click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]"),
+        click.option("--scheduler", help="Running Dask scheduler (tcp://…), also DASK_SCHEDULER_ADDRESS."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("url")
+@click.option("--boxsize", type=float, required=True, help="Side of the periodic volume [h⁻¹Mpc].")
+@click.option("--particles", type=int, required=True, help="Particles along one side.")
+@click.option("--redshift", type=float, multiple=True, default=(0.0,), help="Snapshot; may be repeated.")
+@click.option("--seed", type=int, required=True, help="Of the initial conditions and the halos.")
+@click.option("--min-halo-mass", type=float, default=3.7e10, help="Least massive halo written [h⁻¹M⊙].")
+@click.option("--steps", type=int, help="Particle-mesh steps.  [default: the configuration's]")
+@click.option("--device", default="cpu", help="cpu or cuda.")
+def simulate(url: str, steps: int | None, redshift: tuple[float, ...], **options: Any) -> None:
+    """Make a universe: particles and halos as GenericIO, in the Outer Rim release's names, beneath URL."""
+    from velfield.simulate import SimulateConfig
+    from velfield.simulate import simulate as run
+
+    if steps is not None:
+        options["steps"] = steps
+    config = SimulateConfig(redshifts=redshift, **options)
+    with Terminal() as progress:
+        result = run(url, config, progress)
+    if result.already_there:
+        click.echo(f"already there, nothing done: {url}")
+    for snapshot in result.snapshots:
+        click.echo(
+            f"z = {snapshot.redshift:.4g}: {snapshot.halos} ({snapshot.nhalos:,} halos), "
+            f"{snapshot.particles} ({snapshot.nparticles:,} particles)"
+        )
+
+
+@cli.command()
+@click.argument("url")
+@click.option("--redshift", type=float, help="Of a catalogue whose name does not say.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(url: str, redshift: float | None, as_json: bool) -> None:
+    """Say what is at URL: a catalogue, a field or velocity store, a model bundle, a simulation."""
+    from velfield.info import describe, lines
+
+    what = describe(url, redshift)
+    click.echo(json.dumps(what, indent=2) if as_json else "\n".join(lines(what)))
+
+
+@cli.command()
+@click.argument("out")
+@click.option("--halos", help="Catalogue of halos.")
+@click.option("--particles", help="Catalogue of dark-matter particles.")
+@click.option("--boxes", type=int, required=True, help="Boxes along the parent's side.")
+@click.option("--cells", type=int, required=True, help="Cells along a box's side.")
+@click.option("--margin", type=int, default=0, help="Cells of surroundings that each box carries on every side.")
+@click.option("--rsd", type=RSD, default="random_radial", help="Redshift-space pattern of the halos.")
+@click.option("--observer-per-box", is_flag=True, help="random_radial: an observer for each box, not one for all.")
+@click.option("--min-mass", type=float, default=0.0, help="Leave out halos below it [h⁻¹M⊙].")
+@click.option("--assignment", type=ASSIGNMENT, default="ngp", help="How a tracer is shared among cells.")
+@click.option("--seed", type=int, default=1, help="Draws the observers and the split.")
+@click.option("--validation", type=float, default=0.2, help="Share of the boxes set apart for validation.")
+@click.option("--redshift", type=float, help="Of the snapshot, where the files' names do not say.")
+@click.option("--boxsize", type=float, help="Side of the parent [h⁻¹Mpc], where the files do not say.")
+@click.option("--periodic/--not-periodic", default=True, help="Whether the parent repeats.")
+@click.option("--max-shift", type=float, default=50.0, help="Refuse halos carried further [h⁻¹Mpc].")
+@click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
+@cluster_options
+def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **options: Any) -> None:
+    """Paint catalogues into a field store of boxes at OUT."""
+    from velfield.pipelines.cluster import connect
+    from velfield.pipelines.paint import paint as run
+    from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare
+
+    job = prepare(out, PaintConfig(**options))
+    planned = plan_of(job)
+    if plan:
+        click.echo(planned.table())
+        return
+    if job.receipts.finished():
+        click.echo(f"already painted, nothing done: {out}")
+        return
+    with connect(scheduler, workers) as client, Terminal() as progress:
+        check_fits(planned, client)
+        run(client, job, progress)
+    click.echo(f"painted {planned.boxes} boxes: {out}")
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("fields")
+@click.argument("out")
+@click.option("--batch", type=click.IntRange(1), default=4, help="Boxes that go through the network together.")
+@cluster_options
+def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None, workers: int | None) -> None:
+    """Predict the velocity of every box of a field store with a model bundle, into a velocity store at OUT."""
+    from velfield.pipelines.cluster import connect
+    from velfield.pipelines.predict import predict as run
+    from velfield.pipelines.predict import prepare
+
+    job = prepare(model, fields, out, batch=batch)
+    for difference in job.differences:
+        click.echo(f"note: {difference}", err=True)
+    if job.receipts.finished():
+        click.echo(f"already predicted, nothing done: {out}")
+        return
+    with connect(scheduler, workers) as client, Terminal() as progress:
+        run(client, job, progress)
+    click.echo(f"predicted {job.layout.nbox} boxes: {out}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        cli.main(args=arguments, prog_name="velfield", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context is not None else ""
+        return _fail(error.format_message().rstrip(".") + hint)
+    except VelfieldError as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        print("velfield: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: file={error.filename}" if error.filename else str(error), status=1)
+    return 0
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(f"velfield: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return status

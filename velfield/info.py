@@ -1,0 +1,91 @@
+"""``velfield info``: what lies at a URL, as plain values and as lines for a person."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from velfield import catalogue, shards, storage, store
+from velfield.errors import VelfieldError
+
+SHOWN = 12  # hexadecimal digits of a fingerprint, for people
+
+
+def describe(url: str, redshift: float | None = None) -> dict[str, Any]:
+    """Describe a catalogue, a store, a model bundle or a simulation, by its content.
+
+    Parameters
+    ----------
+    url : str
+        Any fsspec URL.
+    redshift : float, optional
+        Of a catalogue whose name does not say.
+
+    Returns
+    -------
+    dict
+        Plain values; ``what`` says which of these it is.
+    """
+    if shards.published(url):
+        return _store(url)
+    for name, what in (("metadata.json", "model bundle"), ("simulation.json", "simulation")):
+        if storage.exists(storage.join(url, name)):
+            return {"what": what, "url": url, **storage.read_json(storage.join(url, name))}
+    if storage.exists(storage.join(url, store.WORK)):
+        raise VelfieldError(f"an unfinished store: url={url}; run the command that makes it again to go on")
+    if storage.is_folder(url):
+        raise VelfieldError(f"nothing of velfield's is here: url={url}; name a catalogue, a store or a bundle")
+    return {"what": "catalogue", **catalogue.describe(catalogue.open_catalogue(url, redshift=redshift))}
+
+
+def lines(what: dict[str, Any]) -> list[str]:
+    """The description for a person: a heading, then a line for each value."""
+    out = [f"{what['what']}: {what['url']}"]
+    for name, value in what.items():
+        if name in ("what", "url", "columns", "variables"):
+            continue
+        out += _lines_of(name, value, 2)
+    for name, column in what.get("columns", {}).items():
+        shape = f" × {column['components']}" if column["components"] > 1 else ""
+        out.append(f"  {name:<22} {column['dtype'] + shape:<12} {column['unit']:<10} {column['description']}".rstrip())
+    for name, variable in what.get("variables", {}).items():
+        out.append(f"  {name:<16} {variable['dtype']:<8} {variable['units']:<8} {variable['shape']}")
+    return out
+
+
+def _lines_of(name: str, value: Any, indent: int) -> list[str]:
+    start = " " * indent
+    if isinstance(value, dict):
+        return [f"{start}{name}:"] + [line for key, item in value.items() for line in _lines_of(key, item, indent + 2)]
+    if isinstance(value, list):
+        value = ", ".join(map(str, value)) if not any(isinstance(v, dict | list) for v in value) else json.dumps(value)
+    if name == "fingerprint":
+        value = str(value)[:SHOWN]
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return [f"{start}{name.replace('_', ' '):<20} {text}"]
+
+
+def _store(url: str) -> dict[str, Any]:
+    attrs = store.attributes(url)
+    if "velfield_kind" not in attrs:
+        raise VelfieldError(f"a Zarr group that velfield did not write: url={url}; open it with xarray")
+    ds = (store.open_fields if attrs["velfield_kind"] == "fields" else store.open_velocity)(url, chunks=None)
+    what: dict[str, Any] = {
+        "what": "field store" if attrs["velfield_kind"] == "fields" else "velocity store",
+        "url": url,
+    }
+    for name, value in attrs.items():
+        if name not in ("velfield_kind", "Conventions"):
+            what[name] = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
+    if "split" in ds.coords:
+        what["split"] = dict(Counter(map(str, ds.split.values)))
+    what["variables"] = {
+        str(name): {
+            "dtype": str(v.dtype),
+            "units": v.attrs.get("units", ""),
+            "shape": " ".join(f"{dim}={n}" for dim, n in v.sizes.items()),
+        }
+        for name, v in ds.data_vars.items()
+    }
+    return what
