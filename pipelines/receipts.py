@@ -35,6 +35,7 @@ class Receipts:
                     f"another store is here: out={self.out}, its fingerprint={found[:16]}, "
                     f"this job's={self.fingerprint[:16]}; name another place, or remove it"
                 )
+            self.clear()  # of a run that was stopped between publishing and clearing
             return True
         begun = storage.names(storage.join(self.out, store.WORK))
         others = [name for name in begun if name != self.fingerprint[:16]]

@@ -1,0 +1,125 @@
+"""The prediction job: a model and a field store in, a velocity store out. A task predicts and writes whole shards."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from distributed import Client
+
+from velfield import analytic, shards, store
+from velfield.errors import VelfieldError
+from velfield.pipelines.cluster import run_tasks
+from velfield.pipelines.receipts import Receipts
+from velfield.progress import Progress, Silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A prediction that is ready to run: the input opened, the model found to fit it."""
+
+    model: str
+    fields: str
+    out: str
+    batch: int
+    layout: shards.Layout
+    fingerprint: str
+    differences: Sequence[str]
+
+    @property
+    def receipts(self) -> Receipts:
+        """What is done so far."""
+        return Receipts(out=self.out, fingerprint=self.fingerprint)
+
+
+def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
+    """Open the input and the model, and see that they fit.
+
+    Parameters
+    ----------
+    model : str
+        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``.
+    fields : str
+        A field store's URL.
+    out : str
+        Where the velocity store will be.
+    batch : int
+        Boxes that go through a network together.
+    """
+    ds = store.open_fields(fields, chunks=None)
+    differences: list[str] = []
+    if model in analytic.NAMES:
+        about: dict[str, Any] = {"name": model, **analytic.settings(model, ds).to_dict()}
+    else:
+        from velfield.model import load_model
+
+        loaded = load_model(model)
+        loaded.check(ds)
+        about = {"url": model, "weights": loaded.metadata["weights"]["sha256"]}
+        for name, (models, stores) in loaded.differences(ds).items():
+            differences.append(f"the model was trained at {name}={models}, the store has {name}={stores}")
+    settings = {"schema": store.SCHEMA, "model": about, "input": ds.attrs["fingerprint"]}
+    fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    layout = store.velocity_layout(ds, model=about, source=fields, fingerprint=fingerprint)
+    return Job(
+        model=model,
+        fields=fields,
+        out=out,
+        batch=batch,
+        layout=layout,
+        fingerprint=fingerprint,
+        differences=differences,
+    )
+
+
+def predict(client: Client, job: Job, progress: Progress | None = None) -> bool:
+    """Run the job, or what is left of it. Returns False if the store was finished already."""
+    progress = progress or Silent()
+    if not job.receipts.begin({"model": job.model, "fields": job.fields, "fingerprint": job.fingerprint}):
+        return False
+    shards.create(job.out, job.layout)
+    left = [s for s in range(job.layout.nshard) if job.receipts.find("shards", f"{s:05d}") is None]
+    before = job.layout.nshard - len(left)
+    progress.start("predict", sum(len(job.layout.boxes_of(s)) for s in left), "boxes")
+    for shard, _ in run_tasks(client, predict_shard, left, job, name="predict-write"):
+        progress.advance(len(job.layout.boxes_of(shard)))
+    progress.done(f"{len(left)} shards" + (f", {before} were done before" if before else ""))
+    shards.publish(job.out, job.layout)
+    job.receipts.clear()
+    return True
+
+
+def predict_shard(shard: int, job: Job) -> None:
+    """Task: predict the boxes of one shard and write it."""
+    if job.receipts.find("shards", f"{shard:05d}"):
+        return  # a worker died after it had written the receipt
+    boxes = job.layout.boxes_of(shard)
+    ds = store.open_fields(job.fields, chunks=None)
+    if job.model in analytic.NAMES:
+        how = analytic.settings(job.model, ds)
+        velocity = np.stack([analytic.reconstruct(how, ds, box) for box in boxes])
+    else:
+        model = _model(job.model, json.loads(job.layout.attrs["model"])["weights"])
+        velocity = model.predict(ds.isel(box=slice(boxes[0], boxes[-1] + 1)), batch=job.batch).velocity.values
+    shards.write_boxes(job.out, job.layout, boxes, {"velocity": velocity})
+    job.receipts.leave({"boxes": [boxes[0], boxes[-1]]}, "shards", f"{shard:05d}")
+
+
+@functools.lru_cache(maxsize=2)
+def _model(url: str, weights: str) -> Any:
+    """A worker loads a model once, and sees that it is still the one that the job began with."""
+    import torch
+
+    from velfield.model import load_model
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    model = load_model(url)
+    if model.metadata["weights"]["sha256"] != weights:
+        raise VelfieldError(f"the model changed while it was used: model={url}; run the same command again")
+    return model
