@@ -159,8 +159,7 @@ def r_of_k(predicted: NDArray[Any], true: NDArray[Any], cellsize: float) -> tupl
         one = np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
         window = window[..., None] * one if axis else one
     p, t = ((v - v.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float64)) * window for v in (predicted, true))
-    k, r = correlation(p, t, max(shape) * cellsize)
-    return np.asarray(k), np.asarray(r)
+    return correlation(p, t, np.array(shape) * cellsize)
 
 
 def _compare(p: NDArray[np.float64], t: NDArray[np.float64]) -> dict[str, float]:

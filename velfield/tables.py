@@ -96,23 +96,20 @@ def headline(metrics: Rows, model: str = "unet", weak: str = "linear", strong: s
     sentences = []
     if weak in metrics:
         ahead, behind, level = _sides(metrics, model, weak)
-        verdict = "beats" if len(ahead) == len(HEADLINE) else "does not beat"
-        on = f"on all {len(HEADLINE)} measures" if len(ahead) == len(HEADLINE) else "on all measures"
-        sentences.append(
-            f"The U-Net {verdict} the paper's FFT (dark matter, real space, the box alone, periodic) {on}: "
-            f"{_numbers(metrics, model, weak, [*ahead, *level, *behind])}."
-        )
+        count = {0: "none", len(HEADLINE): "all"}.get(len(ahead), str(len(ahead)))
+        sentences.append(f"The U-Net beats the paper's FFT on {count} of {len(HEADLINE)} measures.")
+        sentences.append(f"U-Net against FFT: {_numbers(metrics, model, weak, [*ahead, *level, *behind])}.")
     if strong in metrics:
         ahead, behind, level = _sides(metrics, model, strong)
         if behind:
             sentences.append(
-                "The zero-padded FFT, which is given the dark matter itself in real space, is ahead of the U-Net in "
+                "The zero-padded FFT, which is given the dark matter itself in real space, is ahead of the U-Net: "
                 f"{_numbers(metrics, strong, model, behind)}."
             )
         if ahead:
-            sentences.append(f"The U-Net is ahead of the zero-padded FFT in {_numbers(metrics, model, strong, ahead)}.")
+            sentences.append(f"The U-Net is ahead of the zero-padded FFT: {_numbers(metrics, model, strong, ahead)}.")
         if level:
-            sentences.append(f"The two are level in {_numbers(metrics, model, strong, level)}.")
+            sentences.append(f"U-Net and zero-padded FFT are level: {_numbers(metrics, model, strong, level)}.")
     return sentences
 
 
