@@ -26,6 +26,7 @@ from velfield.errors import VelfieldError
 NORMS = ("group", "batch")
 UPSAMPLINGS = ("nearest", "trilinear")
 PADDINGS = ("zeros", "replicate", "circular")
+DEEPEST = 7  # 128 cells beneath one; a deeper network is a mistake
 Padding = Literal["zeros", "replicate", "circular"]
 
 
@@ -74,10 +75,10 @@ class UNetConfig:
         ):
             if value not in choices:
                 raise VelfieldError(f"unknown {name} of the U-Net: {name}={value!r}; choose {', '.join(choices)}")
-        if min(self.in_channels, self.out_channels, self.width, self.groups) < 1 or self.depth < 0:
+        if min(self.in_channels, self.out_channels, self.width, self.groups) < 1 or not 0 <= self.depth <= DEEPEST:
             raise VelfieldError(
                 f"no such U-Net: in_channels={self.in_channels}, out_channels={self.out_channels}, width={self.width}, "
-                f"groups={self.groups}, depth={self.depth}; all must be at least 1, the depth at least 0"
+                f"groups={self.groups}, depth={self.depth}; all must be at least 1, the depth from 0 to {DEEPEST}"
             )
         if self.norm == "group" and self.width % self.groups:
             raise VelfieldError(

@@ -1,0 +1,287 @@
+"""Batches for training: boxes of field stores, normalised, turned by the cube's symmetries, on the device.
+
+Which box a step sees, in which of its orientations, is a pure function of the seed and the step's number. So a run
+that is interrupted goes on with the same batches, and the two ways of loading give the same bits: *resident* (every
+wanted box in memory, on the device) and *stream* (worker processes read the Zarr arrays; no xarray, no Dask). Workers
+start by forkserver: a forked copy of a process that has used Zarr on object storage hangs.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from velfield import shards, storage, symmetry
+from velfield.errors import StoreError, VelfieldError
+from velfield.normalisation import Normalisation
+from velfield.progress import Progress
+from velfield.sources import FieldSource
+from velfield.store import INPUTS
+
+LOADERS = ("auto", "resident", "stream")
+RESIDENT_SHARE = 0.5  # of the free memory that the resident mode may take: the rest is for the network and others
+READERS = 8  # boxes read at once into the resident mode: hides the latency of object storage
+AS_IT_IS = -1  # in place of a symmetry's number
+
+Sample = tuple[int, int]  # which of the boxes, which of the symmetries
+
+
+class Batch(NamedTuple):
+    """A step's boxes."""
+
+    inputs: Tensor  # (box, channel, x, y, z), normalised, margins included
+    velocity: Tensor  # (box, 3, x, y, z) [σ_v], cores
+    flag: Tensor  # (box, x, y, z) uint8: velocity_flag, cores
+
+
+class RawBox(NamedTuple):
+    """One box as it is stored."""
+
+    inputs: NDArray[np.float32]  # (channel, x, y, z), in the units of the inputs' kinds, margins included
+    velocity: NDArray[np.float32]  # (3, x, y, z) [km/s], core
+    flag: NDArray[np.uint8]  # (x, y, z), core
+
+
+class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Boxes of some field stores by number, read from their Zarr arrays.
+
+    Parameters
+    ----------
+    sources : sequence of FieldSource
+        The stores; plain values, so that this goes to worker processes.
+    inputs : sequence of str
+        Kinds of input, one a channel.
+    which : sequence of (int, int)
+        Number of the store and of the box in it, for each box.
+    symmetries : sequence of Symmetry
+        What a sample's second number counts.
+    normalisation : Normalisation, optional
+        Not needed for `raw`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[FieldSource],
+        inputs: Sequence[str],
+        which: Sequence[tuple[int, int]],
+        symmetries: Sequence[Any] = (),
+        normalisation: Normalisation | None = None,
+    ) -> None:
+        self.sources, self.inputs, self.which = list(sources), tuple(inputs), list(which)
+        self.symmetries, self.normalisation = list(symmetries), normalisation
+        self._arrays: dict[tuple[int, str], Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_arrays": {}}  # each process opens the arrays itself
+
+    def __getitem__(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+        box, turn = sample
+        return self.turned(self.read(box), turn)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all boxes as tensors."""
+        described = self.sources[0].described
+        core = int(described["cells"])
+        side = core + 2 * int(described["margin"])
+        return len(self) * (4 * len(self.inputs) * side**3 + (3 * 4 + 1) * core**3)
+
+    def raw(self, box: int) -> RawBox:
+        """One box as it is stored; refuses a box that was lost from the store."""
+        number, inside = self.which[box]
+        source = self.sources[number]
+        margin, cells = int(source.described["margin"]), int(source.described["cells"])
+        core = (slice(margin, margin + cells),) * 3
+        inputs = np.stack([self._input(number, inside, kind) for kind in self.inputs])
+        velocity = np.asarray(self._array(number, "velocity")[inside])[:, *core]
+        flag = np.asarray(self._array(number, "velocity_flag")[inside])[core]
+        if not np.isfinite(inputs).all() or not np.isfinite(velocity[:, flag != 2]).all():
+            raise StoreError(
+                f"a box of the store has lost its data: store={source.url}, box={inside}; "
+                "check it with velfield verify, and paint it again"
+            )
+        return RawBox(inputs, velocity, flag)
+
+    def read(self, box: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One box, normalised: inputs, velocity, flag."""
+        if self.normalisation is None:
+            raise VelfieldError("boxes without a normalisation: normalisation=None; give one, or use raw()")
+        inputs, velocity, flag = self.raw(box)
+        return (
+            torch.from_numpy(self.normalisation.inputs(inputs)),
+            torch.from_numpy(velocity / np.float32(self.normalisation.sigma_v)),
+            torch.from_numpy(flag),
+        )
+
+    def turned(self, tensors: tuple[Tensor, Tensor, Tensor], turn: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same box in another orientation."""
+        if turn == AS_IT_IS:
+            return tensors
+        s = self.symmetries[turn]
+        inputs, velocity, flag = tensors
+        return (
+            symmetry.apply_scalar(inputs, s).contiguous(),
+            symmetry.apply_vector(velocity, s, 0).contiguous(),
+            symmetry.apply_scalar(flag, s).contiguous(),
+        )
+
+    def _input(self, number: int, box: int, kind: str) -> NDArray[np.float32]:
+        source = self.sources[number]
+        variable, form = INPUTS[kind]
+        values = np.asarray(self._array(number, variable)[box])
+        if form == "overdensity":
+            return np.asarray(values / source.means[variable] - 1, dtype=np.float32)
+        return np.asarray(values / source.described["cellsize"] ** 3, dtype=np.float32)
+
+    def _array(self, number: int, name: str) -> Any:
+        if (number, name) not in self._arrays:
+            url = storage.join(self.sources[number].url, name)
+            self._arrays[number, name] = zarr.open_array(shards.zarr_store(url), mode="r", zarr_format=3)
+        return self._arrays[number, name]
+
+
+def step_samples(step: int, *, boxes: int, symmetries: int, batch: int, seed: int) -> list[Sample]:
+    """The samples of a step: epochs are shuffled one by one and cut into batches without a seam between them."""
+    samples = []
+    for place in range(step * batch, (step + 1) * batch):
+        epoch, inside = divmod(place, boxes)
+        order, turns = _epoch(boxes, symmetries, seed, epoch)
+        samples.append((int(order[inside]), int(turns[inside])))
+    return samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSamples:
+    """The samples of each of ``steps``, made when their turn comes; the rest as in `step_samples`."""
+
+    steps: range
+    boxes: int
+    symmetries: int
+    batch: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        for step in self.steps:
+            yield step_samples(step, boxes=self.boxes, symmetries=self.symmetries, batch=self.batch, seed=self.seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(boxes: int, symmetries: int, seed: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(boxes)
+    turns = rng.integers(symmetries, size=boxes) if symmetries else np.full(boxes, AS_IT_IS)
+    return order, turns
+
+
+class Batches:
+    """Batches of ``data``, one for each entry of ``samples``; can be gone through again.
+
+    Parameters
+    ----------
+    data : Boxes
+        Where they come from.
+    samples : sequence of list of (int, int)
+        For each batch its samples.
+    device : torch.device
+        Where the tensors shall be.
+    resident : bool
+        Keep every box in memory on the device, or read each when it is its turn.
+    workers : int
+        Processes that read ahead when streaming; 0 reads in this one.
+    """
+
+    def __init__(
+        self, data: Boxes, samples: Iterable[list[Sample]], *, device: torch.device, resident: bool, workers: int
+    ) -> None:
+        self.data, self.samples, self.device, self.resident = data, samples, device, resident
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] | None = None
+        self._loader = None if resident else _loader(data, samples, workers, pin=device.type == "cuda")
+
+    def load(self, progress: Progress, label: str) -> None:
+        """Read what the resident mode keeps; nothing to do when streaming."""
+        if not self.resident or self._kept is not None:
+            return
+        progress.start(label, len(self.data), "boxes")
+        self._kept = []
+        with ThreadPoolExecutor(READERS) as pool:
+            for tensors in pool.map(self.data.read, range(len(self.data))):
+                self._kept.append(self._moved(tensors))
+                progress.advance(1)
+        progress.done(f"{self.data.nbytes / 2**20:.0f} MiB")
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._loader is not None:
+            for tensors in self._loader:
+                yield Batch(*self._moved(tensors))
+            return
+        if self._kept is None:
+            raise VelfieldError("resident boxes were not read yet: loaded=False; call load() first")
+        for samples in self.samples:
+            turned = [self.data.turned(self._kept[box], turn) for box, turn in samples]
+            yield Batch(*(torch.stack(part) for part in zip(*turned, strict=True)))
+
+    def _moved(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, velocity, flag = (t.to(self.device, non_blocking=True) for t in tensors)
+        return inputs, velocity, flag
+
+
+def fits_in_memory(nbytes: int, device: torch.device) -> bool:
+    """The rule of ``--loader auto``: resident where all boxes take at most half of the memory that is free now."""
+    return nbytes <= RESIDENT_SHARE * free_memory(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Memory that could be taken now [bytes]: the GPU's, or the machine's within the container's limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):  # not Linux: half of what the machine has
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            free = min(free, int(limit.read()) - int(used.read()))
+    except (OSError, ValueError):  # no such limit
+        pass
+    return max(free, 0)
+
+
+def _loader(data: Boxes, samples: Iterable[list[Sample]], workers: int, *, pin: bool) -> DataLoader[Any]:
+    options: dict[str, Any] = {}
+    if workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["velfield.batches"])  # torch is imported once, not by every worker
+        options = {
+            "num_workers": workers,
+            "multiprocessing_context": context,
+            "persistent_workers": True,
+            "worker_init_fn": _begin_worker,
+        }
+    # a generator of its own: otherwise each iterator draws from torch's global one, which dropout draws from too
+    return DataLoader(data, batch_sampler=samples, generator=torch.Generator(), pin_memory=pin, **options)
+
+
+def _begin_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which then ends its workers
+    zarr.config.set({"threading.max_workers": 1, "async.concurrency": 4})

@@ -1,0 +1,289 @@
+"""Model bundles: a trained network with all that is needed to use it, and predictions from them.
+
+A bundle is a folder: ``model.safetensors`` (weights), ``metadata.json`` (everything else, docs/network.md), and
+``README.md`` (the model card). ``metadata.json`` is written last and holds the checksum of the weights: a bundle that
+opens is complete. Nothing on the way in is executed: safetensors and JSON only, within stated limits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from velfield import storage
+from velfield.errors import StoreError, VelfieldError
+from velfield.normalisation import Normalisation
+from velfield.sources import describe, differing
+from velfield.store import VELOCITY_ATTRS
+from velfield.unet import UNet, UNetConfig
+from velfield.version import __version__
+
+SCHEMA = 1
+WEIGHTS, METADATA, CARD = "model.safetensors", "metadata.json", "README.md"
+LARGEST_WEIGHTS = 2**30  # bytes: 250 million parameters, far above any sensible width; stops a hostile file
+LARGEST_METADATA = 2**24  # bytes
+KEPT = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")  # by predict
+
+
+class Model:
+    """A trained network: densities in, velocities [km/s] out.
+
+    Parameters
+    ----------
+    net : UNet
+        The network; put into evaluation mode.
+    normalisation : Normalisation
+        Of its inputs and of the velocity.
+    metadata : dict
+        What `metadata.json` says; `trained_on` in it describes the training stores.
+    device : torch.device
+        Where predictions are made.
+    """
+
+    def __init__(
+        self, net: UNet, normalisation: Normalisation, metadata: dict[str, Any], device: torch.device | None = None
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.net = net.to(self.device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+        self.normalisation = normalisation
+        self.metadata = metadata
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Kinds of input, in the order of the channels."""
+        return tuple(channel.kind for channel in self.normalisation.channels)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Fingerprints of the universes that the training saw."""
+        return tuple(self.metadata["parents"])
+
+    def predict_array(self, inputs: NDArray[Any], batch: int = 4) -> NDArray[np.float32]:
+        """Velocities from densities, both as arrays.
+
+        Parameters
+        ----------
+        inputs : ndarray (box, channel, x, y, z)
+            One channel for each of `inputs`, in its own units; with the margin where the model was trained with one.
+        batch : int
+            Boxes at a time; the result does not depend on it beyond float32 rounding (docs/network.md).
+
+        Returns
+        -------
+        ndarray (box, 3, x, y, z)
+            float32 [km/s], margins included.
+        """
+        if inputs.ndim != 5 or inputs.shape[1] != len(self.inputs) or batch < 1:
+            raise VelfieldError(
+                f"inputs do not fit the model: shape={inputs.shape}, batch={batch}; give (box, channel, x, y, z) with "
+                f"the channels {', '.join(self.inputs)}, and a batch of at least 1"
+            )
+        if not np.isfinite(inputs).all():
+            raise VelfieldError(
+                f"inputs are not finite: cells={int((~np.isfinite(inputs)).sum())}; "
+                "check the store with velfield verify, and paint it again"
+            )
+        out = np.empty((len(inputs), 3, *inputs.shape[2:]), dtype=np.float32)
+        with torch.inference_mode():
+            for first in range(0, len(inputs), batch):
+                x = torch.from_numpy(self.normalisation.inputs(inputs[first : first + batch])).to(self.device)
+                v = self.net(x.contiguous(memory_format=torch.channels_last_3d)) * self.normalisation.sigma_v
+                out[first : first + batch] = v.cpu().numpy()
+        return out
+
+    def predict(self, ds: xr.Dataset, batch: int = 4) -> xr.Dataset:
+        """Velocities of all boxes of a field store, on the coordinates of its cores.
+
+        Reads ``batch`` boxes at a time; the velocities of all boxes are held in memory.
+        """
+        self.check(ds)
+        core = ds.velfield.core(ds)
+        if not core.sizes["box"]:
+            raise VelfieldError("no box to predict: box=0; select at least one")
+        parts = [ds.velfield.core(part).values for part in self._predicted(ds, batch)]
+        velocity = xr.DataArray(
+            np.concatenate(parts), dims=("box", "component", "x", "y", "z"), attrs=dict(VELOCITY_ATTRS)
+        )
+        coords = core.coords.to_dataset().load().coords
+        attrs = {name: ds.attrs[name] for name in KEPT if name in ds.attrs}
+        return xr.Dataset({"velocity": velocity}, coords=coords, attrs=attrs | {"velfield_kind": "velocity"})
+
+    def check(self, ds: xr.Dataset) -> None:
+        """Refuse a field store that the model cannot take: a missing input, another unit, another cell size."""
+        described = describe(ds, self.inputs)
+        trained = self.metadata["trained_on"]
+        for name in ("cellsize", *(f"units of {kind}" for kind in self.inputs)):
+            if differing({name: trained[name]}, described):
+                raise StoreError(
+                    f"the store does not fit the model: {name}={described[name]}, the model's {name}={trained[name]}; "
+                    "paint the store as the model's, or use another model"
+                )
+
+    def differences(self, ds: xr.Dataset) -> dict[str, tuple[Any, Any]]:
+        """In what else a field store differs from the training: name to (the model's, the store's).
+
+        Redshift, cosmology, redshift-space pattern, mass threshold, assignment, size of boxes and margin. A model may
+        be used there, and the paper tests it so; its accuracy was not measured there by its training.
+        """
+        trained = self.metadata["trained_on"]
+        return differing(trained, describe(ds, self.inputs))
+
+    def save(self, url: str) -> None:
+        """Write the bundle; `metadata.json` last."""
+        weights = {name: t.detach().cpu().contiguous() for name, t in self.net.state_dict().items()}
+        data = safetensors.torch.save(weights)
+        self.metadata = self.metadata | {
+            "velfield_schema": SCHEMA,
+            "velfield_kind": "model",
+            "velfield_version": __version__,
+            "architecture": self.net.config.to_dict(),
+            "normalisation": self.normalisation.to_dict(),
+            "inputs": list(self.inputs),
+            "weights": {"file": WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+            "software": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        }
+        storage.write_bytes(storage.join(url, WEIGHTS), data)
+        storage.write_bytes(storage.join(url, CARD), card(self.metadata).encode())
+        storage.write_json(storage.join(url, METADATA), self.metadata)
+
+    def _predicted(self, ds: xr.Dataset, batch: int) -> Iterator[xr.DataArray]:
+        for first in range(0, ds.sizes["box"], batch):
+            boxes = ds.isel(box=slice(first, first + batch))
+            inputs = np.stack([boxes.velfield.input(kind).values for kind in self.inputs], axis=1)
+            yield xr.DataArray(self.predict_array(inputs, batch), dims=("box", "component", "x", "y", "z"))
+
+
+def load_model(url: str, device: str = "auto") -> Model:
+    """Open a model bundle at any fsspec URL.
+
+    Parameters
+    ----------
+    url : str
+        The bundle's folder.
+    device : str
+        ``auto`` takes a GPU where there is one; or ``cpu``, ``cuda``.
+    """
+    metadata = read_metadata(url)
+    try:
+        config = UNetConfig.from_dict(metadata["architecture"])
+        normalisation = Normalisation.from_dict(metadata["normalisation"])
+        digest, size = str(metadata["weights"]["sha256"]), int(metadata["weights"]["bytes"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
+        ) from error
+    data = _read(storage.join(url, WEIGHTS), LARGEST_WEIGHTS)
+    if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+        raise StoreError(
+            f"the model's weights are not those that its metadata name: model={url}, bytes={len(data)}, "
+            f"expected={size}; fetch it again"
+        )
+    net = _network(url, config, normalisation, data)
+    return Model(net, normalisation, metadata, pick_device(device))
+
+
+def read_metadata(url: str) -> dict[str, Any]:
+    """What a bundle says about itself; refuses what is not a bundle of this schema."""
+    if not storage.exists(storage.join(url, METADATA)):
+        raise StoreError(f"no model here, or an unfinished one: model={url}; make one with velfield train")
+    try:
+        metadata = json.loads(_read(storage.join(url, METADATA), LARGEST_METADATA))
+    except ValueError as error:
+        raise StoreError(f"the model's metadata cannot be read: model={url}; fetch it again") from error
+    found = (metadata.get("velfield_kind"), metadata.get("velfield_schema")) if isinstance(metadata, dict) else None
+    if found != ("model", SCHEMA):
+        raise StoreError(
+            f"not a model that this version reads: model={url}, kind and schema={found}; "
+            f"expected ('model', {SCHEMA}), as velfield {__version__} writes"
+        )
+    return dict(metadata)
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is a GPU where torch sees one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda"):
+        raise VelfieldError(f"unknown device: device={device!r}; choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise VelfieldError(f"torch sees no GPU: device={device}; use --device cpu")
+    return torch.device(device)
+
+
+def card(metadata: dict[str, Any]) -> str:
+    """The model card: what the model is for, what it saw, how well it did, and what it should not be used for."""
+    trained, training, net = metadata["trained_on"], metadata["training"], metadata["architecture"]
+    reached = metadata.get("metrics", {}).get("validation", {})
+    lines = [
+        "# Peculiar velocities from tracers",
+        "",
+        f"A 3D U-Net of velfield {metadata['velfield_version']}: {', '.join(metadata['inputs'])} in, the velocity of "
+        "matter out [km/s].",
+        "",
+        "```python",
+        "import velfield",
+        'velocity = velfield.load_model("this folder").predict(velfield.open_fields("a field store"))',
+        "```",
+        "",
+        "## Made for",
+        "",
+        f"Cells of {trained['cellsize']:g} h⁻¹Mpc, boxes of {trained['cells']} cells a side with a margin of "
+        f"{trained['margin']}, redshift {trained['redshift']:g}, halos above {trained['min_mass']:g} h⁻¹M⊙, "
+        f"redshift-space pattern {trained['rsd']}, mass assignment {trained['assignment']}.",
+        "Another cell size or unit is refused; other differences are reported, and its accuracy there is not known.",
+        "",
+        "## Made from",
+        "",
+        f"{training['boxes']} boxes of {len(metadata['parents'])} simulated volumes, {training['steps']} steps of "
+        f"{training['settings']['batch']} boxes; {training['parameters']} parameters, width {net['width']}, "
+        f"depth {net['depth']}. Volumes: {', '.join(metadata['parents'])}.",
+        "Test it on volumes that are not in this list: boxes of one volume share their long waves.",
+        "",
+        "## Reached on its validation boxes",
+        "",
+        *(f"- {name}: {value:.4g}" for name, value in reached.items()),
+        *([] if reached else ["No validation boxes were set apart."]),
+        "",
+        "These boxes may come from the volumes that it was trained on. `velfield evaluate` measures it on others.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: bytes) -> UNet:
+    """Build the network and give it its weights; nothing is allocated before names and shapes are known to match."""
+    try:
+        weights = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise StoreError(f"the model's weights cannot be read: model={url}; fetch it again") from error
+    with torch.device("meta"):
+        net = UNet(config)
+    expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in weights.items()}
+    if expected != found or len(normalisation.channels) != config.in_channels or config.out_channels != 3:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise StoreError(
+            f"weights do not fit the architecture: model={url}, "
+            f"tensors={', '.join(wrong[:3]) or 'in or out channels'}; fetch it again"
+        )
+    net.load_state_dict(weights, assign=True)
+    return net
+
+
+def _read(url: str, largest: int) -> bytes:
+    fs, path = storage.filesystem(url)
+    if not fs.exists(path):
+        raise StoreError(f"a file of the model is missing: file={url}; fetch the model again")
+    if fs.size(path) > largest:
+        raise StoreError(f"a file of the model is too large: file={url}, bytes={fs.size(path)}, limit={largest}")
+    return storage.read_bytes(url)

@@ -1,0 +1,128 @@
+"""From densities in their own units to numbers of order one, and velocities to units of σ_v.
+
+A channel is transformed, then shifted and scaled by the mean and standard deviation of its transformed training cells.
+``linear`` leaves the value as it is. ``log`` takes ln(1 + ρ/ρ̄): densities in a cell of halos are heavy-tailed, the more
+so by mass, and a few rich cells would otherwise carry the gradient. For an over-density ρ/ρ̄ is 1 + δ; for a density ρ̄
+is its mean over the training cells, kept with the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from velfield.errors import VelfieldError
+
+TRANSFORMS = ("log", "linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """How one kind of input is normalised.
+
+    Parameters
+    ----------
+    kind : str
+        As in `velfield.store.INPUTS`.
+    transform : {"log", "linear"}
+        What is done to the value first.
+    scale : float
+        ρ̄ of the log, in the kind's own units; 1 for an over-density.
+    mean, std : float
+        Of the transformed training cells.
+    """
+
+    kind: str
+    transform: str
+    scale: float
+    mean: float
+    std: float
+
+    def transformed(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The transform alone."""
+        if self.transform == "linear":
+            return values
+        return np.log1p((values + 1 if self.kind.endswith("_overdensity") else values) / self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """What is done to the inputs before the network and to the velocity after it.
+
+    Parameters
+    ----------
+    channels : tuple of Channel
+        In the order of the network's input channels.
+    sigma_v : float
+        rms velocity component of the training cells [km/s].
+    """
+
+    channels: tuple[Channel, ...]
+    sigma_v: float
+
+    def inputs(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Densities (..., channel, x, y, z) in their own units to what the network takes, float32."""
+        out = np.empty(values.shape, dtype=np.float32)
+        for number, channel in enumerate(self.channels):
+            part = channel.transformed(values[..., number, :, :, :])
+            out[..., number, :, :, :] = (part - np.float32(channel.mean)) / np.float32(channel.std)
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for metadata."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Normalisation:
+        """Rebuild what `to_dict` wrote."""
+        return cls(channels=tuple(Channel(**c) for c in values["channels"]), sigma_v=float(values["sigma_v"]))
+
+
+def measure(
+    boxes: Iterable[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], kinds: Sequence[str], transform: str
+) -> Normalisation:
+    """Measure a normalisation on training boxes, read once.
+
+    Parameters
+    ----------
+    boxes : iterable of (inputs, velocity, flag)
+        Inputs (channel, x, y, z) of each kind in its own units, the velocity (3, x, y, z) [km/s], and its flag.
+    kinds : sequence of str
+        What the channels are.
+    transform : {"log", "linear"}
+        For every channel.
+    """
+    if transform not in TRANSFORMS:
+        raise VelfieldError(f"unknown transform of the inputs: transform={transform!r}; choose {', '.join(TRANSFORMS)}")
+    kept, square, cells = [], 0.0, 0
+    for inputs, velocity, flag in boxes:
+        kept.append(np.asarray(inputs, dtype=np.float32))
+        measured = velocity[:, flag != 2].astype(np.float64)
+        square += float((measured**2).sum())
+        cells += measured.size
+    sigma_v = float(np.sqrt(square / cells)) if cells else 0.0
+    if not sigma_v:
+        raise VelfieldError(f"no velocity to learn from: cells={cells}, rms={sigma_v} km/s; paint boxes with particles")
+    stacked = np.stack(kept)
+    return Normalisation(
+        channels=tuple(_channel(kind, transform, stacked[:, number]) for number, kind in enumerate(kinds)),
+        sigma_v=sigma_v,
+    )
+
+
+def _channel(kind: str, transform: str, values: NDArray[np.float32]) -> Channel:
+    overdensity = kind.endswith("_overdensity")
+    scale = 1.0 if overdensity else float(values.mean(dtype=np.float64))
+    if scale <= 0:
+        raise VelfieldError(f"an input without tracers: input={kind}, mean={scale}; leave it out or paint it again")
+    channel = Channel(kind=kind, transform=transform, scale=scale, mean=0.0, std=1.0)
+    transformed = channel.transformed(values)
+    std = float(transformed.std(dtype=np.float64))
+    if not std:
+        raise VelfieldError(f"an input that is the same everywhere: input={kind}, std={std}; leave it out")
+    return dataclasses.replace(channel, mean=float(transformed.mean(dtype=np.float64)), std=std)

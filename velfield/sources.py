@@ -1,0 +1,139 @@
+"""What a training or a prediction needs to know of a field store, as plain values; and whether stores go together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from velfield import symmetry
+from velfield.errors import StoreError, VelfieldError
+from velfield.store import INPUTS, open_fields
+
+# what stores of one training must share; a model tells which of these an input does not share with its training
+SHARED = ("cellsize", "cells", "margin", "redshift", "cosmology", "rsd", "observer_per_box", "min_mass", "assignment")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSource:
+    """A field store: plain values, so that worker processes can be given it.
+
+    Parameters
+    ----------
+    url, fingerprint : str
+        Where it is, and the hash of what made it.
+    parents : tuple of str
+        Fingerprints of the universes its boxes are cut from.
+    split : tuple of str
+        For each box ``train`` or ``validation``.
+    means : dict
+        The parent's mean per cell of each variable that has one.
+    described : dict
+        What the stores of one training must share, and the units of the inputs.
+    line_of_sight : tuple of float, optional
+        Unit vector that all boxes share; None where there is none, or one for each box.
+    """
+
+    url: str
+    fingerprint: str
+    parents: tuple[str, ...]
+    split: tuple[str, ...]
+    means: dict[str, float]
+    described: dict[str, Any]
+    line_of_sight: tuple[float, ...] | None
+
+
+def describe(ds: xr.Dataset, inputs: Sequence[str]) -> dict[str, Any]:
+    """What `SHARED` names, and the unit of each input, as plain values; refuses inputs that the store cannot give."""
+    described = {name: _plain(name, ds.attrs[name]) for name in SHARED}
+    for kind in inputs:
+        nothing = ds.isel(box=slice(0, 0))  # no data are read
+        described[f"units of {kind}"] = str(nothing.velfield.input(kind).attrs["units"])
+    return described
+
+
+def open_source(url: str, inputs: Sequence[str]) -> FieldSource:
+    """Read what is needed of a field store; refuses one without truth or without an input."""
+    ds = open_fields(url, chunks=None)
+    if "velocity" not in ds:
+        raise StoreError(f"the store has no velocity to learn from: store={url}; paint it again with --particles")
+    los = ds["line_of_sight"].values if "line_of_sight" in ds.coords else None
+    return FieldSource(
+        url=url,
+        fingerprint=str(ds.attrs["fingerprint"]),
+        parents=tuple(sorted({str(p) for p in ds["parent"].values})),
+        split=tuple(str(s) for s in ds["split"].values),
+        means={str(name): float(v.attrs["mean"]) for name, v in ds.data_vars.items() if "mean" in v.attrs},
+        described=describe(ds, inputs),
+        line_of_sight=tuple(los[0].tolist()) if los is not None and np.allclose(los, los[0]) else None,
+    )
+
+
+def open_sources(urls: Sequence[str], inputs: Sequence[str]) -> list[FieldSource]:
+    """Open several stores for one training; refuses stores that differ in what they must share."""
+    unknown = [kind for kind in inputs if kind not in INPUTS]
+    if unknown or not inputs or len(set(inputs)) < len(inputs):
+        raise VelfieldError(f"no such inputs: inputs={','.join(inputs)}; choose some of {', '.join(INPUTS)}, each once")
+    if not urls:
+        raise VelfieldError("no field store given: fields=0; name at least one that velfield paint made")
+    sources = [open_source(url, inputs) for url in urls]
+    first = sources[0]
+    for number, other in enumerate(sources[1:], start=1):
+        for same in sources[:number]:
+            if same.fingerprint == other.fingerprint:
+                raise StoreError(f"the same store twice: store={same.url}, store={other.url}; name each once")
+        for name, value in differing(first.described, other.described).items():
+            raise StoreError(
+                f"stores do not go together: {name}={value[0]} in {first.url}, {name}={value[1]} in {other.url}; "
+                "paint them alike, or train on one of them"
+            )
+    return sources
+
+
+def boxes_of(sources: Sequence[FieldSource], split: str) -> list[tuple[int, int]]:
+    """(number of the store, number of the box in it) of every box of a split."""
+    return [(n, box) for n, source in enumerate(sources) for box, s in enumerate(source.split) if s == split]
+
+
+def symmetries_of(sources: Sequence[FieldSource]) -> tuple[symmetry.Symmetry, ...]:
+    """What leaves the statistics of the boxes as they are.
+
+    A line of sight along one axis of all boxes leaves 16. An observer elsewhere leaves all 48, as the network is not
+    told where the observer is: a turned box is what another observer sees of a turned universe.
+    """
+    if sources[0].described["rsd"] != "plane_parallel":
+        return symmetry.CUBE
+    axes = {_axis(source.line_of_sight) for source in sources}
+    axis = axes.pop() if len(axes) == 1 else None
+    if axis is None:
+        raise VelfieldError(
+            f"no symmetry keeps the line of sight: line_of_sight={[s.line_of_sight for s in sources]}; "
+            "paint the boxes with one along an axis, or train without augmentation"
+        )
+    return symmetry.keeping_line_of_sight(axis)
+
+
+def _axis(line_of_sight: tuple[float, ...] | None) -> int | None:
+    along = np.abs(line_of_sight or (0.0, 0.0, 0.0))
+    return int(along.argmax()) if np.isclose(along.max(), 1.0) else None
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Entries of ``one`` that ``other`` has otherwise; numbers are compared to 1e-6, as sizes are quotients."""
+    return {name: (v, other.get(name)) for name, v in one.items() if not _same(v, other.get(name))}
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, (int, float)):
+        return bool(np.isclose(a, b, rtol=1e-6, atol=0))
+    return bool(a == b)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "cosmology":  # its name is only a name
+        return {k: v for k, v in json.loads(value).items() if k != "name"}
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,163 @@
+"""What a training is asked for, and what comes of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from velfield import normalisation
+from velfield.batches import LOADERS
+from velfield.errors import VelfieldError
+from velfield.loss import LossConfig
+from velfield.unet import Padding, UNetConfig
+
+SCHEDULES = ("cosine", "constant")
+PRECISIONS = ("auto", "float32", "bfloat16")
+# what changes neither weights nor what is learned: a training may go on with other values
+RUNNING = ("device", "loader", "workers", "validate_every", "checkpoint_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that a training is asked for.
+
+    Parameters
+    ----------
+    inputs : tuple of str
+        Kinds of density, one a channel: keys of `velfield.store.INPUTS`.
+    steps, epochs : int, optional
+        How long: a number of steps, or of passes over the training boxes. One of the two.
+    batch : int
+        Boxes a step.
+    learning_rate, schedule, warmup, weight_decay, clip : float, str
+        AdamW's peak rate; ``cosine`` falls to zero at the last step, ``constant`` stays; share of the steps in which
+        the rate rises to its peak; decay; largest norm of the gradient, beyond which it is scaled down.
+    seed : int
+        Of first weights, order of boxes, orientations and dropout.
+    width, depth, norm, groups, conv_add, upsample, padding, dropout
+        As in `UNetConfig`.
+    transform : {"log", "linear"}
+        Of the inputs (`velfield.normalisation`).
+    loss : LossConfig
+        Terms and weights.
+    augment : bool
+        Turn and mirror boxes by the cube's symmetries that keep a fixed line of sight.
+    device : {"auto", "cpu", "cuda"}
+        Where.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the network's arithmetic; ``auto`` is bfloat16 on a GPU that has it, else float32. Weights stay float32.
+    loader : {"auto", "resident", "stream"}
+        All boxes in memory, or read as they are needed; ``auto`` keeps them if they fit in half of the free memory.
+    workers : int
+        Reading processes when streaming.
+    validate_every, checkpoint_every : int
+        Steps between.
+    """
+
+    inputs: tuple[str, ...] = ("mass_overdensity", "number_overdensity")
+    steps: int | None = None
+    epochs: int | None = None
+    batch: int = 4
+    learning_rate: float = 4e-3
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    seed: int = 0
+    width: int = 16
+    depth: int = 2
+    norm: str = "group"
+    groups: int = 8
+    conv_add: bool = True
+    upsample: str = "nearest"
+    padding: Padding = "zeros"
+    dropout: float = 0.0
+    transform: str = "log"
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: bool = True
+    device: str = "auto"
+    precision: str = "auto"
+    loader: str = "auto"
+    workers: int = 2
+    validate_every: int = 100
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise VelfieldError(f"how long to train: steps={self.steps}, epochs={self.epochs}; give one of the two")
+        for name, value, choices in (
+            ("schedule", self.schedule, SCHEDULES),
+            ("precision", self.precision, PRECISIONS),
+            ("loader", self.loader, LOADERS),
+            ("transform", self.transform, normalisation.TRANSFORMS),
+        ):
+            if value not in choices:
+                raise VelfieldError(f"unknown {name}: {name}={value!r}; choose {', '.join(choices)}")
+        counts = ("steps", "epochs", "batch", "validate_every", "checkpoint_every")
+        for name in (*counts, "learning_rate", "clip"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise VelfieldError(f"not positive: {name}={value}; give a number above 0")
+        if self.workers < 0 or self.weight_decay < 0 or not 0 <= self.warmup <= 1:
+            raise VelfieldError(
+                f"out of range: workers={self.workers}, weight_decay={self.weight_decay}, warmup={self.warmup}; "
+                "the first two must not be negative, the last a share from 0 to 1"
+            )
+        self.network()
+
+    def network(self) -> UNetConfig:
+        """The network's shape."""
+        return UNetConfig(
+            in_channels=len(self.inputs) or 1,
+            width=self.width,
+            depth=self.depth,
+            norm=self.norm,
+            groups=self.groups,
+            conv_add=self.conv_add,
+            upsample=self.upsample,
+            padding=self.padding,
+            dropout=self.dropout,
+        )
+
+    def steps_for(self, boxes: int) -> int:
+        """Number of steps with ``boxes`` training boxes."""
+        return self.steps if self.steps is not None else -(-(self.epochs or 0) * boxes // self.batch)
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Rate of a step: a linear rise to the peak, then the schedule."""
+        rise = self.warmup * steps
+        if step + 1 < rise:
+            return self.learning_rate * (step + 1) / rise
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+
+    def settings(self) -> dict[str, Any]:
+        """What fixes the result, as JSON has it: all but where and how it runs."""
+        return {n: list(v) if n == "inputs" else v for n, v in asdict(self).items() if n not in RUNNING}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What came of a training.
+
+    Parameters
+    ----------
+    model : str
+        The bundle's URL.
+    steps : int
+        Steps done in all.
+    already_done : bool
+        Whether the bundle was there before; then nothing was done.
+    seconds : float
+        Time spent by this call.
+    losses : dict
+        ``train`` and ``validation``: lists of [step, loss]; the training's are means over up to 1000 equal stretches.
+    """
+
+    model: str
+    steps: int
+    already_done: bool
+    seconds: float
+    losses: dict[str, list[Any]]
