@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import uuid
@@ -48,7 +49,7 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
     scheduler = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
     if scheduler:
         try:
-            client = Client(scheduler, timeout="20s")
+            client = Client(scheduler, timeout="10s")
         except (OSError, TimeoutError, ValueError) as error:
             raise VelfieldError(
                 f"no Dask scheduler answers: scheduler={scheduler}; start one with dask scheduler, "
@@ -72,7 +73,7 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
             processes=True,
             host="127.0.0.1",
             dashboard_address=_dashboard_address(),
-            silence_logs=40,
+            silence_logs=logging.CRITICAL,
         ) as local,
         Client(local) as client,
     ):

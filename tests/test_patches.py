@@ -1,0 +1,168 @@
+"""Patches: blocks painted apart and put together equal the whole."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from velfield import patches
+from velfield.boxes import BoxLayout
+from velfield.cosmology import OUTER_RIM
+from velfield.paint import paint
+from velfield.redshift_space import redshift_space, sightlines
+
+BOXES = BoxLayout(boxsize=60.0, boxes=3, cells=4)
+
+
+def scene_of(boxes=BOXES, rsd="none", periodic=True, assignment="ngp", per_box=False):
+    return patches.Scene(
+        boxes=boxes,
+        cosmology=OUTER_RIM,
+        redshift=0.212,
+        periodic=periodic,
+        sightlines=sightlines(rsd, boxes, seed=3, observer_per_box=per_box),
+        assignment=assignment,
+        max_shift=20.0,
+    )
+
+
+def tracers(n=500, seed=0, side=60.0):
+    rng = np.random.default_rng(seed)
+    pos = rng.uniform(0, side, (n, 3)).astype("f4")
+    return pos, rng.normal(0, 300, (n, 3)).astype("f4"), rng.uniform(1, 5, n).astype("f4")
+
+
+def whole(scene, pieces, *, shifted, momentum):
+    """Every box's window, from blocks painted apart."""
+    found = {}
+    for pos, vel, mass in pieces:
+        for box, patch, _ in patches.patches_of(scene, pos, vel, mass, shifted=shifted, momentum=momentum):
+            found.setdefault(box, []).append(patch)
+    return [
+        patches.put_together(found.get(box, []), scene.boxes.shape, mass=True, momentum=momentum)
+        for box in range(scene.boxes.nbox)
+    ]
+
+
+def split(arrays, pieces):
+    return list(zip(*(np.array_split(a, pieces) for a in arrays), strict=True))
+
+
+@pytest.mark.parametrize("assignment", ["ngp", "cic", "tsc"])
+@pytest.mark.parametrize("margin", [0, 1, 7])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_boxes_are_windows_of_one_grid(assignment, margin, periodic):
+    boxes = BoxLayout(boxsize=60.0, boxes=3, cells=4, margin=margin)
+    scene = scene_of(boxes, periodic=periodic, assignment=assignment)
+    pos, vel, mass = tracers()
+    made = whole(scene, split((pos, vel, mass), 4), shifted=False, momentum=True)
+    n = boxes.ngrid
+    grid = paint(pos, vel, mass, cellsize=5.0, start=(0, 0, 0), shape=(n, n, n), ngrid=n if periodic else None,
+                 assignment=assignment)  # fmt: skip
+    for box, window in enumerate(made):
+        index = [np.arange(s, s + boxes.shape[0]) for s in boxes.start(box)]
+        inside = ~patches.outside_parent(boxes, box)
+        expected = grid.number[np.ix_(*(i % n for i in index))]
+        if periodic:
+            np.testing.assert_allclose(window.number, expected, rtol=0, atol=1e-12)  # sums of some 10 float64 weights
+        else:
+            np.testing.assert_allclose(window.number[inside], expected[inside], rtol=0, atol=1e-12)
+        expected = grid.momentum[np.ix_(range(3), *(i % n for i in index))]
+        where = inside | periodic
+        np.testing.assert_allclose(window.momentum[:, where], expected[:, where], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("rsd", ["plane_parallel", "random_radial"])
+def test_a_shared_sightline_shifts_once_in_the_parent(rsd):
+    scene = scene_of(rsd=rsd)
+    pos, vel, mass = tracers()
+    made = whole(scene, split((pos, vel, mass), 3), shifted=True, momentum=False)
+    sight = scene.sightlines
+    los = None if sight.line_of_sight is None else sight.line_of_sight[0]
+    observer = None if sight.observer is None else sight.observer[0]
+    seen = redshift_space(pos, vel, redshift=0.212, cosmology=OUTER_RIM, line_of_sight=los, observer=observer)
+    cell = np.floor(seen / 5.0).astype(int) % 12
+    number = np.zeros((12, 12, 12))
+    np.add.at(number, tuple(cell.T), 1)
+    for box, window in enumerate(made):
+        i, j, k = BOXES.start(box)
+        np.testing.assert_array_equal(window.number, number[i : i + 4, j : j + 4, k : k + 4])
+    assert sum(w.number.sum() for w in made) == len(pos)
+
+
+@pytest.mark.parametrize(("rsd", "per_box"), [("center_radial", False), ("random_radial", True)])
+def test_each_box_has_its_own_observer(rsd, per_box):
+    scene = scene_of(rsd=rsd, per_box=per_box)
+    pos, vel, mass = tracers()
+    made = whole(scene, split((pos, vel, mass), 3), shifted=True, momentum=False)
+    for box, window in enumerate(made):
+        expected = np.zeros((4, 4, 4))
+        observer = scene.sightlines.observer[box]
+        for p, v in zip(pos.astype(float), vel.astype(float), strict=True):  # naive: one halo at a time
+            if rsd == "center_radial":
+                p = p + 60.0 * np.round((observer - p) / 60.0)
+            away = p - observer
+            s = p + away * (v @ away) / (away @ away) / OUTER_RIM.aH(0.212)
+            cell = np.floor(s / 5.0).astype(int) % 12 - BOXES.start(box)
+            if ((cell >= 0) & (cell < 4)).all():
+                expected[tuple(cell)] += 1
+        np.testing.assert_array_equal(window.number, expected)
+
+
+@given(st.integers(1, 9), st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_block_order_alone_decides_the_bits(pieces, seed):
+    pos, vel, mass = tracers(200, seed)
+    scene = scene_of(assignment="tsc")
+    blocks = split((pos, vel, mass), pieces)
+    a = whole(scene, blocks, shifted=False, momentum=True)
+    b = whole(scene, blocks, shifted=False, momentum=True)
+    assert all((x.number == y.number).all() and (x.momentum == y.momentum).all() for x, y in zip(a, b, strict=True))
+    np.testing.assert_allclose(sum(w.number.sum() for w in a), 200, rtol=1e-12)  # TSC weights add up to 1
+
+
+def test_positions_at_the_edges_belong_to_one_box():
+    edge = np.array([[60.0, 0, 0], [20.0, 20.0, 20.0], [np.nextafter(20, 0), 40, 59.999996]], dtype="f8")
+    made = whole(scene_of(), [(edge, edge * 0, np.ones(3))], shifted=False, momentum=True)
+    counts = [w.number.sum() for w in made]
+    assert sum(counts) == 3
+    assert counts[0] == 1  # the position at boxsize is 0
+    assert counts[13] == 1
+
+
+def test_core_sums_leave_the_margin_out():
+    boxes = BoxLayout(boxsize=60.0, boxes=3, cells=4, margin=2)
+    scene = scene_of(boxes, assignment="cic")
+    pos, vel, mass = tracers()
+    sums = [
+        patches.core_sums(boxes, patch)
+        for _, patch, _ in patches.patches_of(scene, pos, vel, mass, shifted=False, momentum=True)
+    ]
+    np.testing.assert_allclose(sum(s["number"] for s in sums), 500, rtol=1e-12)
+    np.testing.assert_allclose(sum(s["mass"] for s in sums), mass.sum(dtype="f8"), rtol=1e-12)
+    momentum = np.sum([s["momentum"] for s in sums], axis=0)
+    np.testing.assert_allclose(momentum, vel.sum(0, dtype="f8"), rtol=0, atol=1e-6)  # of terms of 300
+
+
+def test_pack_and_unpack(tmp_path):
+    pos, vel, mass = tracers()
+    made = {b: p for b, p, _ in patches.patches_of(scene_of(), pos, vel, mass, shifted=False, momentum=True)}
+    np.savez(tmp_path / "p.npz", **patches.pack(made))
+    with np.load(tmp_path / "p.npz") as file:
+        back = patches.unpack(file)
+    assert back.keys() == made.keys()
+    for box, patch in made.items():
+        assert back[box].corner == patch.corner
+        np.testing.assert_array_equal(back[box].momentum, patch.momentum)
+        np.testing.assert_array_equal(back[box].mass, patch.mass)
+
+
+def test_patches_are_no_larger_than_what_they_fill():
+    pos = np.array([[7.0, 12.0, 18.0], [12.0, 12.0, 18.0]])
+    ((box, patch, _),) = patches.patches_of(scene_of(), pos, None, np.ones(2), shifted=False, momentum=False)
+    assert (box, patch.corner, patch.number.shape) == (0, (1, 2, 3), (2, 1, 1))
+
+
+def test_nothing_from_nothing():
+    empty = np.empty((0, 3))
+    assert list(patches.patches_of(scene_of(), empty, empty, None, shifted=False, momentum=True)) == []
