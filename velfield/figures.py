@@ -28,7 +28,7 @@ LEVELS = (0.997, 0.954, 0.683)  # shares of the cells that a contour holds, oute
 LABELS = {
     "true": "truth",
     "unet": "U-Net",
-    "linear": "linear theory (FFT)",
+    "linear": "linear (FFT)",
     "linear_padded": "linear, zero-padded",
     "linear_halo": "linear, halos",
     "linear_halo_padded": "linear, halos, zero-padded",

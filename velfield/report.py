@@ -75,7 +75,7 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:8px;paddin
 font:.84rem/1.5 ui-monospace,Menlo,Consolas,monospace;margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;font-size:.9rem}dt{font-weight:600}dd{margin:0}
 @media(max-width:560px){main{padding-top:1.2rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}
-.run th{width:7.5rem}th,td{padding:.3rem .5rem}}
+.run th{width:7.5rem}table{font-size:.82rem}th,td{padding:.3rem .35rem}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#444;--line:#bbb;--card:#fff;--mark:#004a80}
 main{max-width:none;padding:0}.picture img{min-width:0!important}
 figure,.tile,tr{break-inside:avoid}h2{break-after:avoid}body{font-size:11pt}}
@@ -90,8 +90,9 @@ MEANING = (
     ("r, rms", "Correlation of the components, and the rms error of one component."),
     ("centre, edge", "The central 200 h⁻¹Mpc of a box and its outer 50 h⁻¹Mpc; 2/3 and 1/6 of the side in boxes under "
      "300 h⁻¹Mpc."),
-    ("linear", "The paper's FFT: linear theory on the dark matter in real space, one box alone, taken as periodic."),
-    ("linear_padded", "The same with as much empty space around the box as it has itself."),
+    (drawing.label("linear"), "The paper's FFT: linear theory on the dark matter in real space, one box alone, taken "
+     "as periodic."),
+    (drawing.label("linear_padded"), "The same with as much empty space around the box as it has itself."),
 )  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def _tiles(metrics: Mapping[str, Any]) -> str:
     tiles = []
     for name in HEADLINE:
         entry = BY_NAME[name]
-        unit = " %" if entry.scale == 100 else ""
+        unit = "\u00a0%" if entry.scale == 100 else ""
         values = [entry.text(metrics[model]).split("±")[0] + unit for model in shown]
         rest = "".join(
             f"<span>{escape(drawing.label(model))} {escape(value)}</span>"
@@ -218,6 +219,8 @@ def _figures(names: Sequence[str], pictures: Mapping[str, bytes]) -> str:
 
 
 def _run(run: Mapping[str, Any]) -> str:
+    if not run:
+        return '<p class="soft">Not recorded.</p>'
     lines = [f"<tr><th>{escape(str(name))}</th><td>{_value(value)}</td></tr>" for name, value in run.items()]
     return f'<table class="run"><tbody>{"".join(lines)}</tbody></table>'
 

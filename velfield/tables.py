@@ -96,8 +96,9 @@ def headline(metrics: Rows, model: str = "unet", weak: str = "linear", strong: s
     sentences = []
     if weak in metrics:
         ahead, behind, level = _sides(metrics, model, weak)
-        count = {0: "none", len(HEADLINE): "all"}.get(len(ahead), str(len(ahead)))
-        sentences.append(f"The U-Net beats the paper's FFT on {count} of {len(HEADLINE)} measures.")
+        total = len(HEADLINE)
+        count = {0: f"none of the {total}", total: f"all {total}"}.get(len(ahead), f"{len(ahead)} of {total}")
+        sentences.append(f"The U-Net beats the paper's FFT on {count} measures.")
         sentences.append(f"U-Net against FFT: {_numbers(metrics, model, weak, [*ahead, *level, *behind])}.")
     if strong in metrics:
         ahead, behind, level = _sides(metrics, model, strong)
@@ -129,7 +130,7 @@ def _numbers(metrics: Rows, first: str, second: str, names: Sequence[str]) -> st
 
 def _bare(row: Mapping[str, Any], name: str) -> str:
     entry = BY_NAME[name]
-    return entry.text(row).split("±")[0] + (" %" if entry.scale == 100 else "")
+    return entry.text(row).split("±")[0] + ("\u00a0%" if entry.scale == 100 else "")
 
 
 def _cells(metrics: Rows, names: Sequence[str]) -> list[list[str]]:
