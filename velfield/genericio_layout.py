@@ -23,6 +23,7 @@ LARGEST_HEADER = 2**30  # bytes; 250,000 ranks of 13 compressed columns need a s
 FLOAT, SIGNED = 1, 2
 AXIS_FLAGS = (4, 8, 16)  # the column is a physical coordinate along x, y, z
 BLOSC = b"BLOSC"
+LARGEST_BLOSC = 2**31 - 17  # bytes that one buffer can unpack to
 
 VARIABLE = (("name", "S256", 0), ("flags", "u8", 256), ("size", "u8", 264), ("element", "u8", 272))
 RANK = (("coords", "3u8", 0), ("nrows", "u8", 24), ("start", "u8", 32), ("rank", "u8", 40))
@@ -240,7 +241,7 @@ def _stored(
             "only raw and BLOSC blocks can be read"
         )
     expected = nrows[:, None] * np.array([c.rowbytes for c in columns], dtype=np.int64)
-    wrong = ~compressed & (blocks["size"] != expected.astype(np.uint64))
+    wrong = np.where(compressed, expected > LARGEST_BLOSC, blocks["size"] != expected.astype(np.uint64))
     if wrong.any():
         r, v = np.argwhere(wrong)[0]
         raise CatalogueError(

@@ -22,6 +22,7 @@ from velfield.genericio_layout import (
     BLOSC,
     CRC_BYTES,
     FLOAT,
+    LARGEST_BLOSC,
     RANK,
     SIGNED,
     VARIABLE,
@@ -192,7 +193,7 @@ class _FileWriter:
 
     def _packed(self, raw: memoryview, element: int) -> bytes | None:
         """CRC of the values and their blosc buffer, or None where that is no smaller."""
-        if not 0 < len(raw) <= blosc.MAX_BUFFERSIZE:
+        if not 0 < len(raw) <= LARGEST_BLOSC:
             return None
         buffer = blosc.compress(raw, b"blosclz", 9, blosc.SHUFFLE, typesize=element)  # in every build of blosc
         packed = struct.pack("<Q", crc64(raw)) + buffer
@@ -229,6 +230,8 @@ def _published(url: str, suffixes: Sequence[str]) -> Iterator[list[IO[bytes]]]:
     """
     fs, path = storage.filesystem(url)
     local = storage.is_local(url)
+    if fs.isdir(path):
+        raise CatalogueError(f"a folder stands where the file should be: file={url}; choose another name")
     if local:
         os.makedirs(os.path.dirname(path), exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -243,8 +246,8 @@ def _published(url: str, suffixes: Sequence[str]) -> Iterator[list[IO[bytes]]]:
             part.flush()
             os.fsync(part.fileno())
             part.close()
-        if len(suffixes) > 1:
-            storage.remove(url)
+        if len(suffixes) > 1 and fs.exists(path):
+            fs.rm_file(path)
         for name, suffix in zip(names, suffixes, strict=True):
             if local:
                 os.replace(name, path + suffix)
