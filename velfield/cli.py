@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from velfield.version import __version__
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 RSD = click.Choice(["none", "plane_parallel", "center_radial", "random_radial"])
+INPUTS = ("mass_overdensity", "number_overdensity", "mass_density", "number_density", "matter_overdensity")
 ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
 
 
@@ -123,6 +125,94 @@ def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **op
 
 
 @cli.command()
+@click.argument("fields", nargs=-1, required=True)
+@click.argument("model")
+@click.option(
+    "--input",
+    "inputs",
+    type=click.Choice(list(INPUTS)),
+    multiple=True,
+    default=INPUTS[:2],
+    help="A channel of the network's input; may be repeated.",
+)
+@click.option("--steps", type=int, help="Training steps.  [default: those of 100 epochs]")
+@click.option("--epochs", type=int, help="Passes over the training boxes, instead of --steps.")
+@click.option("--batch", type=int, default=4, help="Boxes a step.")
+@click.option("--learning-rate", type=float, default=4e-3, help="Peak rate of AdamW.")
+@click.option("--schedule", type=click.Choice(["cosine", "constant"]), default="cosine", help="Of the rate.")
+@click.option("--weight-decay", type=float, default=1e-4, help="Of AdamW.")
+@click.option("--width", type=int, default=16, help="Channels of the first level; doubles at each further one.")
+@click.option("--depth", type=int, default=2, help="Poolings.")
+@click.option("--norm", type=click.Choice(["group", "batch"]), default="group", help="Normalisation layers.")
+@click.option("--conv-add/--no-conv-add", default=True, help="Residual additions in the blocks.")
+@click.option("--dropout", type=float, default=0.0, help="Share of features dropped while training.")
+@click.option("--mse", type=float, default=1.0, help="Weight of the mean squared error.")
+@click.option("--dice", type=float, default=1.0, help="Weight of the dice loss.")
+@click.option("--weighted", type=float, default=0.5, help="Weight of the speed-weighted squared error.")
+@click.option("--alpha", type=float, default=1.0, help="Power of the speed in that weight: 1, 2 or -1.")
+@click.option("--augment/--no-augment", default=True, help="Turn and mirror boxes by the cube's symmetries.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    help="auto: bfloat16 on a GPU that has it.",
+)
+@click.option(
+    "--loader",
+    type=click.Choice(["auto", "resident", "stream"]),
+    default="auto",
+    help="All boxes in memory, or read as needed; auto: in memory if they fit in half of what is free.",
+)
+@click.option("--loader-workers", "workers", type=int, default=2, help="Reading processes when streaming.")
+@click.option("--validate-every", type=int, default=100, help="Steps between validations.")
+@click.option("--checkpoint-every", type=int, default=100, help="Steps between checkpoints.")
+@click.option("--seed", type=int, default=1, help="Of weights, order and orientations.")
+def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | None, **options: Any) -> None:
+    """Train a network on field stores FIELDS… (one a parent simulation) and write the bundle MODEL."""
+    from velfield.loss import LossConfig
+    from velfield.train import TrainConfig
+    from velfield.train import train as run
+
+    if steps is None and epochs is None:
+        epochs = 100
+    loss = LossConfig(**{name: options.pop(name) for name in ("mse", "dice", "weighted", "alpha")})
+    with Terminal() as progress:
+        result = run(fields, model, TrainConfig(steps=steps, epochs=epochs, loss=loss, **options), progress)
+    if result.already_done:
+        click.echo(f"already trained, nothing done: {model}")
+    else:
+        click.echo(f"trained {result.steps} steps in {result.seconds:.0f} s: {model}")
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("fields", nargs=-1, required=True)
+@click.argument("out")
+@click.option("--split", type=click.Choice(["train", "validation"]), help="Only boxes of this split.")
+@click.option("--allow-seen", is_flag=True, help="Take boxes of universes that the model was trained on, too.")
+@click.option("--figures/--no-figures", default=True, help="Draw the paper's figures for one box.")
+@click.option("--compare", multiple=True, default=("linear",), help="Analytic model drawn beside; may be repeated.")
+@click.option("--box", type=int, help="The box that is drawn.  [default: drawn with --seed]")
+@click.option("--seed", type=int, default=0, help="Draws that box.")
+@click.option("--tracer", type=click.Choice(["number", "mass"]), default="number", help="For linear_halo.")
+@click.option("--smoothing", type=float, help="Gaussian radius for linear models [h⁻¹Mpc].  [default: halos 5]")
+@click.option("--count-filled/--no-count-filled", default=True, help="Count cells without a particle.")
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
+def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
+    """Measure MODEL on field stores FIELDS… against their truth; metrics, table and figures go to OUT.
+
+    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, or the URL of a bundle.
+    """
+    from velfield.evaluate import evaluate as run
+    from velfield.tables import table
+
+    with Terminal() as progress:
+        rows = run(model, fields, out, progress=progress, **options)
+    click.echo(json.dumps(rows, indent=2) if as_json else table(rows, width=shutil.get_terminal_size().columns))
+
+
+@cli.command()
 @click.argument("model")
 @click.argument("fields")
 @click.argument("out")
@@ -143,6 +233,33 @@ def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None
     with connect(scheduler, workers) as client, Terminal() as progress:
         run(client, job, progress)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--boxes", type=int, default=3, help="Boxes along a parent's side.")
+@click.option("--cells", type=int, default=32, help="Cells of 5 h⁻¹Mpc along a box's side.")
+@click.option("--particles", type=int, default=160, help="Particles along a parent's side.")
+@click.option("--min-halo-mass", type=float, default=3e11, help="Least massive halo [h⁻¹M⊙].")
+@click.option("--steps", type=int, default=400, help="Training steps.")
+@click.option("--seed", type=int, default=1, help="Of the first of the three universes.")
+@click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")
+def demo(folder: str, workers: int | None, **options: Any) -> None:
+    """The whole journey on a miniature universe, on this machine, in minutes; ends with a table and report.html."""
+    from velfield import storage
+    from velfield.pipelines.demo import DemoConfig
+    from velfield.pipelines.demo import demo as run
+    from velfield.tables import headline, table
+
+    with Terminal() as progress:
+        new = run(folder, DemoConfig(**options), progress, workers)
+    if not new:
+        click.echo(f"already there, nothing done: {folder}")
+    rows = storage.read_json(storage.join(folder, "metrics.json"))
+    click.echo(table(rows, width=shutil.get_terminal_size().columns))
+    for sentence in headline(rows):
+        click.echo(click.wrap_text(sentence, width=min(shutil.get_terminal_size().columns, 100)))
+    click.echo(f"report: {storage.join(folder, 'report.html')}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,255 @@
+"""The whole journey on a miniature universe: two parents to learn from, one that the training never sees.
+
+Every step is the verb of the same name; each is skipped where its result is there already.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from distributed import Client
+
+from velfield import storage
+from velfield.catalogue import outer_rim_names, redshift_to_step
+from velfield.errors import VelfieldError
+from velfield.evaluate import evaluate
+from velfield.pipelines import cluster
+from velfield.pipelines.paint import paint
+from velfield.pipelines.paint_job import PaintConfig
+from velfield.pipelines.paint_job import prepare as prepare_paint
+from velfield.pipelines.predict import predict
+from velfield.pipelines.predict import prepare as prepare_predict
+from velfield.progress import Progress
+from velfield.report import load_figures, write_report
+from velfield.version import __version__
+
+ROWS = ("unet", "linear", "linear_padded")
+CELL = 5.0  # h⁻¹Mpc, the paper's
+COARSEST = 3.1  # h⁻¹Mpc between particles: beyond it too many cells have none
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """How large the miniature is.
+
+    Parameters
+    ----------
+    boxes, cells : int
+        Boxes along a parent's side, and cells of 5 h⁻¹Mpc along a box's side.
+    particles : int
+        Particles along a parent's side.
+    min_halo_mass : float
+        Least massive halo [h⁻¹M⊙].
+    steps : int
+        Training steps of 4 boxes.
+    seed : int
+        The parents are seeded with it and the two numbers after it; the last is for the test.
+    """
+
+    boxes: int = 3
+    cells: int = 32
+    particles: int = 160
+    min_halo_mass: float = 3e11
+    steps: int = 400
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.boxes < 1 or self.cells < 8 or self.particles < 1:
+            raise VelfieldError(
+                f"too small: boxes={self.boxes}, cells={self.cells}, particles={self.particles}; "
+                "take at least 1 box, 8 cells"
+            )
+        if self.boxsize / self.particles > COARSEST:
+            raise VelfieldError(
+                f"too few particles: particles={self.particles}, boxsize={self.boxsize:g} h⁻¹Mpc; "
+                f"take at least {int(np.ceil(self.boxsize / COARSEST))}, {COARSEST} h⁻¹Mpc apart"
+            )
+
+    @property
+    def boxsize(self) -> float:
+        """Side of a parent [h⁻¹Mpc]."""
+        return self.boxes * self.cells * CELL
+
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """Of the parents that the network learns from."""
+        return (self.seed, self.seed + 1)
+
+    @property
+    def test_seed(self) -> int:
+        """Of the parent that it is tested on."""
+        return self.seed + 2
+
+
+@dataclass(kw_only=True)
+class Diary:
+    """What was run: commands in order, and the seconds that each stage took in this run."""
+
+    commands: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Any:
+        """Time a stage."""
+        began = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+
+def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | None = None) -> bool:
+    """Run what is left of the journey beneath ``folder``. Returns False if all of it was there."""
+    settings = {**asdict(config), "version": __version__}
+    receipt = storage.join(folder, "demo.json")
+    if storage.exists(receipt):
+        _refuse_other(folder, storage.read_json(receipt)["settings"], settings)
+        return False
+    begun = storage.join(folder, "demo.begun.json")
+    if storage.exists(begun):
+        _refuse_other(folder, storage.read_json(begun), settings)
+    elif storage.names(folder):
+        raise VelfieldError(f"this folder is not empty: folder={folder}; name another, or empty it")
+    storage.write_json(begun, settings)
+    diary = Diary()
+    seeds = (*config.training_seeds, config.test_seed)
+    for seed in seeds:
+        with diary.stage("simulate"):
+            _simulate(folder, config, seed, progress, diary)
+    fields = [storage.join(folder, f"fields-{seed}.zarr") for seed in seeds]
+    model = storage.join(folder, "model")
+    with cluster.connect(None, workers) as client, diary.stage("paint"):
+        for seed, out in zip(seeds, fields, strict=True):
+            _paint(client, folder, config, seed, out, progress, diary)
+    with diary.stage("train"):
+        trained = _train(fields[:-1], model, config, progress, diary)
+    with diary.stage("evaluate"):
+        rows = _evaluate(folder, model, fields[-1], progress, diary)
+    with cluster.connect(None, workers, quiet=True) as client, diary.stage("predict"):
+        velocity = storage.join(folder, "velocity.zarr")
+        predict(client, prepare_predict(model, fields[-1], velocity), progress)
+        diary.commands.append(f"velfield predict {model} {fields[-1]} {velocity}")
+    storage.write_json(storage.join(folder, "metrics.json"), rows)
+    write_report(
+        folder,
+        metrics=rows,
+        figures=load_figures(storage.join(folder, "evaluation", "unet", "figures")),
+        run=_what_was_run(config, diary, trained),
+        title="A miniature universe, reconstructed",
+    )
+    storage.write_json(receipt, {"settings": settings, "seconds": diary.seconds, "commands": diary.commands})
+    storage.remove(begun)
+    return True
+
+
+def _simulate(folder: str, config: DemoConfig, seed: int, progress: Progress, diary: Diary) -> None:
+    from velfield.simulate import SimulateConfig, simulate
+
+    url = _universe(folder, seed)
+    simulate(
+        url,
+        SimulateConfig(
+            boxsize=config.boxsize,
+            particles=config.particles,
+            redshifts=(0.0,),
+            seed=seed,
+            min_halo_mass=config.min_halo_mass,
+        ),
+        progress,
+    )
+    diary.commands.append(
+        f"velfield simulate {url} --boxsize {config.boxsize:g} --particles {config.particles} --redshift 0 "
+        f"--seed {seed} --min-halo-mass {config.min_halo_mass:g}"
+    )
+
+
+def _paint(
+    client: Client, folder: str, config: DemoConfig, seed: int, out: str, progress: Progress, diary: Diary
+) -> None:
+    halos, particles = (storage.join(_universe(folder, seed), name) for name in outer_rim_names(redshift_to_step(0.0)))
+    settings = PaintConfig(
+        halos=halos,
+        particles=particles,
+        boxes=config.boxes,
+        cells=config.cells,
+        rsd="random_radial",
+        seed=seed,
+    )
+    paint(client, prepare_paint(out, settings), progress)
+    diary.commands.append(
+        f"velfield paint {out} --halos {halos} --particles {particles} --boxes {config.boxes} "
+        f"--cells {config.cells} --rsd random_radial --seed {seed}"
+    )
+
+
+def _train(fields: Sequence[str], model: str, config: DemoConfig, progress: Progress, diary: Diary) -> dict[str, Any]:
+    from velfield.model import read_metadata
+    from velfield.train import TrainConfig, train
+
+    train(fields, model, TrainConfig(steps=config.steps, seed=config.seed), progress)
+    diary.commands.append(f"velfield train {' '.join(fields)} {model} --steps {config.steps} --seed {config.seed}")
+    return read_metadata(model)
+
+
+def _evaluate(folder: str, model: str, fields: str, progress: Progress, diary: Diary) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for row in ROWS:
+        out = storage.join(folder, "evaluation", row)
+        name = model if row == "unet" else row
+        rows |= evaluate(name, fields, out, figures=row == "unet", compare=ROWS[1:], progress=progress)
+        diary.commands.append(f"velfield evaluate {name} {fields} {out}")
+    return rows
+
+
+def _what_was_run(config: DemoConfig, diary: Diary, trained: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    apart = config.boxsize / config.particles
+    return {
+        "Simulated": {
+            "parents": f"{len(config.training_seeds)} to train on, 1 to test on; periodic, z = 0",
+            "seeds": f"{', '.join(map(str, config.training_seeds))} to train on; {config.test_seed} to test on",
+            "side": f"{config.boxsize:g} h⁻¹Mpc",
+            "particles": f"{config.particles}³, {apart:.2g} h⁻¹Mpc apart",
+            "halos": f"above {config.min_halo_mass:.3g} h⁻¹M⊙",
+        },
+        "Painted": {
+            "boxes": f"{config.boxes**3} a parent, {config.cells}³ cells of {CELL:g} h⁻¹Mpc",
+            "input": "halos in redshift space (random_radial), NGP: mass and number over-density",
+            "truth": "mean velocity of the dark-matter particles in a cell, NGP, real space",
+        },
+        "Trained": {
+            "steps": f"{trained['training']['steps']} of {trained['training']['settings']['batch']} boxes",
+            "parameters": f"{trained['training']['parameters']:,}",
+            "loss": "mean square + dice + ½ speed-weighted mean square",
+        },
+        "Compared with": {
+            "linear": "the paper's FFT: dark matter in real space, each box alone and taken as periodic",
+            "linear_padded": "the same, with as much empty space around the box as it has itself",
+        },
+        "Seconds": {name: f"{seconds:.0f}" for name, seconds in diary.seconds.items()},
+        "Software": {
+            "velfield": __version__,
+            "Python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "Commands": diary.commands,
+    }
+
+
+def _universe(folder: str, seed: int) -> str:
+    return storage.join(folder, f"universe-{seed}")
+
+
+def _refuse_other(folder: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise VelfieldError(
+                f"another demo is here: folder={folder}, {name}={found.get(name)}, this one's {name}={value}; "
+                "name another folder, or empty it"
+            )
