@@ -1,0 +1,193 @@
+"""Evaluation end to end: rows, provenance, what is refused, and what is loaded."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from gaussian import write_fields
+
+from velfield import analytic, storage
+from velfield.errors import StoreError, VelfieldError
+from velfield.evaluate import evaluate
+from velfield.measures import MEASURES, PARTS, metrics
+from velfield.store import open_fields
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory):
+    return write_fields(str(tmp_path_factory.mktemp("test") / "fields"), boxes=2, cells=12, margin=1, seed=7)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, fields):
+    """A network, hardly trained, on universe 7 and another."""
+    from velfield.train import train
+    from velfield.train_config import TrainConfig
+
+    folder = tmp_path_factory.mktemp("bundle")
+    train([fields], str(folder / "model"), TrainConfig(steps=2, batch=2, width=8, depth=1, device="cpu", workers=0))
+    return str(folder / "model")
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    return write_fields(str(tmp_path_factory.mktemp("unseen") / "fields"), boxes=2, cells=12, margin=1, seed=8)
+
+
+def by_hand(name, url, boxes):
+    ds = open_fields(url, chunks=None)
+    predicted = np.stack([analytic.reconstruct(name, ds, b) for b in boxes])
+    return metrics(predicted, ds.velfield.core(ds["velocity"]).values[list(boxes)], cellsize=10.0)
+
+
+@pytest.mark.parametrize("name", analytic.NAMES)
+def test_analytic_rows_are_the_measures_of_every_core(fields, name):
+    rows = evaluate(name, fields)
+    assert list(rows) == [name]
+    expected = by_hand(name, fields, range(8))
+    assert set(rows[name]) == set(expected)
+    for key in (m + part for m in MEASURES for part in PARTS):
+        assert rows[name][key] == {k: expected[key][k] for k in ("mean", "std")}
+
+
+def test_files(tmp_path, fields):
+    out = str(tmp_path / "out")
+    rows = evaluate("linear_padded", fields, out, compare=("linear",), box=3)
+    written = storage.read_json(f"{out}/metrics.json")
+    assert written == rows
+    assert set(written) == {"linear_padded"}
+    assert set(written["linear_padded"]["slope"]) == {"mean", "std"}
+    assert "| cos θ " in (tmp_path / "out" / "table.md").read_text()
+    about = storage.read_json(f"{out}/evaluation.json")
+    assert about["settings"] == {
+        "variable": "matter_number",
+        "pad": 2,
+        "smoothing": 0.0,
+        "bias": 1.0,
+        "min_mass": None,
+    }
+    assert about["figure_box"] == {"url": fields, "box": 3}
+    assert about["fields"][0]["boxes"] == list(range(8))
+    assert about["fields"][0]["parents"] == ["universe-7"]
+    assert len(about["boxes"]["slope"]) == 8
+    assert np.mean(about["boxes"]["slope"]) == pytest.approx(rows["linear_padded"]["slope"]["mean"])
+    names = ("slices", "contours", "line", "distribution", "misalignment", "contours_centre", "r_of_k")
+    assert about["figures"] == [f"figures/{name}.png" for name in names]
+    for path in about["figures"]:
+        assert (tmp_path / "out" / path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_again_gives_the_same_and_no_figures_on_request(tmp_path, fields):
+    out = str(tmp_path / "out")
+    evaluate("linear", fields, out, figures=False)
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    evaluate("linear", fields, out, figures=False)
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    assert not (tmp_path / "out" / "figures").exists()
+    json.loads(before, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_the_drawn_box_follows_the_seed(tmp_path, fields, monkeypatch):
+    monkeypatch.setattr("velfield.figures.draw", lambda *_: {})  # drawing takes a second; test_figures looks at it
+
+    def drawn(seed):
+        evaluate("linear", fields, str(tmp_path / f"{seed}"), seed=seed)
+        return storage.read_json(str(tmp_path / f"{seed}" / "evaluation.json"))["figure_box"]["box"]
+
+    first = drawn(0)
+    assert first == drawn(0)
+    assert {first, drawn(1), drawn(2)} != {first}
+
+
+def test_split_and_several_stores(fields, unseen):
+    row = evaluate("linear", fields, split="validation")["linear"]
+    assert row["r"] == {"mean": by_hand("linear", fields, [7])["r"]["mean"], "std": None}
+    both = evaluate("linear", [fields, unseen])["linear"]
+    one, other = (evaluate("linear", url)["linear"]["cos_theta"]["mean"] for url in (fields, unseen))
+    assert both["cos_theta"]["mean"] == pytest.approx((one + other) / 2)
+
+
+def test_tracer_smoothing_and_filled_cells_reach_the_row(tmp_path, fields):
+    rows = [
+        evaluate("linear_halo", fields, **options)["linear_halo"]["r"]["mean"]
+        for options in ({}, {"tracer": "mass"}, {"smoothing": 20.0})
+    ]
+    assert len(set(rows)) == 3
+    ds = open_fields(fields, chunks=None)
+    flag = np.zeros((8, 14, 14, 14), dtype="u1")
+    flag[:, 5] = 1
+    arrays = {"velocity_flag": flag}
+    filled = write_fields(str(tmp_path / "filled"), boxes=2, cells=12, margin=1, seed=7, arrays=arrays)
+    assert ds.sizes == open_fields(filled, chunks=None).sizes
+    assert evaluate("linear", filled)["linear"]["cells"]["mean"] == 12**3
+    assert evaluate("linear", filled, count_filled=False)["linear"]["cells"]["mean"] == 11 * 12**2
+
+
+def test_a_bundle_is_the_row_unet(tmp_path, bundle, unseen):
+    from velfield.model import load_model
+
+    rows = evaluate(bundle, unseen, str(tmp_path / "out"))
+    assert list(rows) == ["unet"]
+    ds = open_fields(unseen)
+    predicted = load_model(bundle).predict(ds)["velocity"]
+    expected = metrics(predicted, ds.velfield.core(ds["velocity"]), cellsize=10.0)
+    for name in MEASURES:  # other batches of the same boxes: equal to float32 rounding of the network
+        assert rows["unet"][name]["mean"] == pytest.approx(expected[name]["mean"], rel=1e-3, abs=1e-4)
+    about = storage.read_json(str(tmp_path / "out" / "evaluation.json"))
+    assert about["settings"] == {"bundle": bundle, "unlike_training": {}}
+
+
+def test_universes_of_the_training_are_refused(bundle, fields, unseen):
+    said = r"trained on this universe: url=.*, boxes=8 of 8, parent=universe-7; .* --allow-seen"
+    with pytest.raises(VelfieldError, match=said):
+        evaluate(bundle, [unseen, fields])
+    with pytest.raises(VelfieldError, match="boxes=1 of 1"):  # validation boxes share the universe's long modes
+        evaluate(bundle, fields, split="validation")
+    assert "unet" in evaluate(bundle, fields, allow_seen=True)
+
+
+def test_what_cannot_be_done_is_refused(tmp_path, fields):
+    with pytest.raises(VelfieldError, match=r"no such model: model=.*lineal; give linear, linear_padded"):
+        evaluate(str(tmp_path / "lineal"), fields)
+    with pytest.raises(VelfieldError, match=r"nothing to evaluate on: fields=\[\]"):
+        evaluate("linear", [])
+    with pytest.raises(StoreError, match=r"no boxes of this split: url=.*, split=test; choose from train, validation"):
+        evaluate("linear", fields, split="test")
+    with pytest.raises(VelfieldError, match="no such box among the measured ones: box=2, boxes=1"):
+        evaluate("linear", fields, str(tmp_path / "out"), split="validation", box=2)
+    halos = write_fields(str(tmp_path / "halos"), boxes=1, cells=8, only=("halo_number", "halo_mass"))
+    with pytest.raises(StoreError, match=r"holds no truth: .*variable=velocity; paint it again with --particles"):
+        evaluate("linear_halo", halos)
+    other = write_fields(str(tmp_path / "other"), boxes=1, cells=8)
+    with pytest.raises(VelfieldError, match="different sizes cannot be averaged: 8 cells of 10 Mpc/h, 12 cells"):
+        evaluate("linear", [fields, other])
+
+
+def test_progress_is_told(fields):
+    told = []
+
+    class Listening:
+        def start(self, label, total, unit):
+            told.append((label, total, unit))
+
+        def advance(self, amount=1, note=""):
+            told.append((amount, note))
+
+        def done(self, note=""):
+            told.append(note)
+
+    evaluate("linear", fields, progress=Listening())
+    assert told[0] == ("evaluate linear", 8, "boxes")
+    assert len(told) == 10
+    assert "cos θ" in told[1][1]
+
+
+def test_analytic_rows_need_neither_torch_nor_matplotlib(fields):
+    code = (
+        "import sys; from velfield.evaluate import evaluate; "
+        f"evaluate('linear', {fields!r}); print(sorted({{'torch', 'matplotlib'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
