@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from velfield import storage
 from velfield.errors import CatalogueError
 from velfield.genericio_layout import CRC_BYTES, Column, Header
-from velfield.genericio_read import Piece, batches, fetch, files_state, read_headers, suffix
+from velfield.genericio_read import Piece, files_state, fill, read_headers, suffix
 from velfield.genericio_write import write
 
 __all__ = ["Block", "Column", "GenericIO", "open", "open_again", "write"]
@@ -113,10 +113,7 @@ class GenericIO:
         span = _span(chosen, rows)
         total = sum(b.nrows for b in chosen) if span is None else span.stop - span.start
         out = {name: _empty(self, self.columns[name], total) for name in names}
-        fs, path = storage.filesystem(self.url)
-        paths = [path + h.url[len(self.url) :] for h in self.headers]
-        for batch in batches(self._pieces(out, chosen, span, check)):
-            fetch(fs, paths, self.headers, batch)
+        fill(self.url, self.headers, self._pieces(out, chosen, span, check))
         return out
 
     def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:

@@ -18,7 +18,8 @@ from velfield.errors import CatalogueError
 from velfield.genericio_layout import CRC_BYTES, CRC_OF_WHOLE, Column, Header, crc64, header_bytes, parse
 
 FIRST_READ = 32 * 1024  # bytes; holds the header of any Outer Rim sub-file
-BATCH = 128 * 2**20  # bytes fetched before they are decoded: what a read needs beyond its result
+RANGE = 8 * 2**20  # bytes of one request, if its columns are no longer: they are still in the cache when decoded
+BATCH = 16 * RANGE  # bytes fetched at once from a file system that answers requests side by side
 SETTLED = 3.0  # s; a file untouched for so long shows any later change in its time
 
 
@@ -104,12 +105,12 @@ def files_state(urls: Sequence[str]) -> object:
     return None if state[0] is None or state[1] is None else state
 
 
-def batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
-    """Group pieces so that the bytes of a group stay below ``BATCH``, or are one piece."""
+def batches(pieces: Iterator[Piece], limit: int) -> Iterator[list[Piece]]:
+    """Group pieces so that the bytes of a group stay below ``limit``, or are one piece."""
     batch: list[Piece] = []
     size = 0
     for piece in pieces:
-        if batch and size + piece.stop - piece.start > BATCH:
+        if batch and size + piece.stop - piece.start > limit:
             yield batch
             batch, size = [], 0
         batch.append(piece)
@@ -118,12 +119,25 @@ def batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def fetch(fs: Any, paths: Sequence[str], headers: Sequence[Header], batch: list[Piece]) -> None:
+def fill(url: str, headers: Sequence[Header], pieces: Iterator[Piece]) -> None:
+    """Fetch the pieces' bytes, a batch at a time, and decode them into their targets.
+
+    A read needs a batch beyond its result: 128 MiB, or 8 on a local disk, where requests gain nothing from company.
+    """
+    fs, path = storage.filesystem(url)
+    paths = [path + h.url[len(url) :] for h in headers]
+    for batch in batches(pieces, RANGE if storage.is_local(url) else BATCH):
+        _fetch(fs, paths, headers, batch)
+
+
+def _fetch(fs: Any, paths: Sequence[str], headers: Sequence[Header], batch: list[Piece]) -> None:
     """Fetch a batch, neighbours in one range, and decode it."""
     ranges: list[list[Piece]] = []
     for piece in sorted(batch, key=lambda p: (p.file, p.start)):
-        if ranges and (ranges[-1][-1].file, ranges[-1][-1].stop) == (piece.file, piece.start):
-            ranges[-1].append(piece)
+        last = ranges[-1] if ranges else []
+        adjacent = last and (last[-1].file, last[-1].stop) == (piece.file, piece.start)
+        if adjacent and piece.stop - last[0].start <= RANGE:
+            last.append(piece)
         else:
             ranges.append([piece])
     found = fs.cat_ranges(
