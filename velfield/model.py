@@ -178,6 +178,7 @@ def load_model(url: str, device: str = "auto") -> Model:
         config = UNetConfig.from_dict(metadata["architecture"])
         normalisation = Normalisation.from_dict(metadata["normalisation"])
         digest, size = str(metadata["weights"]["sha256"]), int(metadata["weights"]["bytes"])
+        float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"

@@ -1,0 +1,358 @@
+import dataclasses
+import itertools
+import json
+import math
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from fields_fixture import write_universe
+
+from velfield import storage
+from velfield.batches import Batches
+from velfield.errors import StoreError, VelfieldError
+from velfield.loss import LossConfig
+from velfield.model import load_model
+from velfield.store import open_fields
+from velfield.train import TrainConfig, train
+
+TINY = TrainConfig(steps=6, width=4, groups=2, depth=1, batch=3, validate_every=3, checkpoint_every=2, device="cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fields")
+    return [write_universe(str(root / f"{seed}"), seed=seed, cells=6, margin=1) for seed in (1, 2)]
+
+
+def config(**changes: Any) -> TrainConfig:
+    return dataclasses.replace(TINY, **changes)
+
+
+def weights(url: str) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load(storage.read_bytes(storage.join(url, "model.safetensors")))
+
+
+def assert_same_weights(one: str, other: str) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+class Watch:
+    """A progress that calls ``action`` when the given number of training steps is done, and keeps the notes."""
+
+    def __init__(self, steps: int, action: Callable[[], None]) -> None:
+        self.left, self.action, self.training, self.notes = steps, action, False, []
+
+    def start(self, label: str, _total: float, _unit: str) -> None:
+        self.training = label == "train"
+
+    def advance(self, _amount: float = 1, note: str = "") -> None:
+        if self.training:
+            self.notes.append(note)
+            self.left -= 1
+            if self.left == 0:
+                self.action()
+
+    def done(self, note: str = "") -> None:
+        self.notes.append(note)
+
+
+def stop_at(steps: int, number: signal.Signals = signal.SIGINT) -> Watch:
+    """Ctrl-C after some steps."""
+    return Watch(steps, lambda: signal.raise_signal(number))
+
+
+@pytest.fixture(scope="module")
+def whole(fields, tmp_path_factory):
+    """A training that was never interrupted, with dropout, so that random numbers count."""
+    out = str(tmp_path_factory.mktemp("whole") / "model")
+    return train(fields, out, config(dropout=0.2))
+
+
+@pytest.mark.parametrize(("number", "steps"), [(signal.SIGINT, 1), (signal.SIGTERM, 3), (signal.SIGINT, 5)])
+def test_interrupted_and_resumed_ends_with_the_same_bits(fields, whole, tmp_path, number, steps):
+    out = str(tmp_path / "model")
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {steps} of 6"):
+        train(fields, out, config(dropout=0.2), stop_at(steps, number))
+    assert signal.getsignal(number) is before
+    assert not storage.exists(storage.join(out, "metadata.json"))
+    resumed = train(fields, out, config(dropout=0.2))
+    assert resumed.steps == 6
+    assert not resumed.already_done
+    assert_same_weights(whole.model, out)
+    assert resumed.losses == whole.losses
+    assert load_model(out, device="cpu").metadata["metrics"] == load_model(whole.model).metadata["metrics"]
+    assert not storage.exists(storage.join(out, ".checkpoint"))
+
+
+def test_a_process_that_dies_goes_on_from_its_last_checkpoint(fields, whole, tmp_path):
+    def die() -> None:
+        raise MemoryError
+
+    out = str(tmp_path / "model")
+    with pytest.raises(MemoryError):
+        train(
+            fields, out, config(dropout=0.2), Watch(6, die)
+        )  # checkpoints after steps 2 and 4; steps 5 and 6 are lost
+    train(fields, out, config(dropout=0.2))
+    assert_same_weights(whole.model, out)
+
+
+def test_stopped_after_the_last_step_only_the_bundle_is_left(fields, whole, tmp_path, monkeypatch):
+    out = str(tmp_path / "model")
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("velfield.model.Model.save", full)
+        with pytest.raises(OSError, match="disk full"):
+            train(fields, out, config(dropout=0.2))
+    resumed = train(fields, out, config(dropout=0.2))
+    assert_same_weights(whole.model, out)
+    assert resumed.losses == whole.losses
+    assert (
+        load_model(out).metadata["metrics"]["validation"] == load_model(whole.model).metadata["metrics"]["validation"]
+    )
+
+
+def test_streaming_ends_with_the_same_bits(fields, whole, tmp_path):
+    out = str(tmp_path / "model")
+    train(fields, out, config(dropout=0.2, loader="stream", workers=1))
+    assert_same_weights(whole.model, out)
+
+
+def test_finished_is_not_done_again(fields, whole):
+    stamp = load_model(whole.model).metadata
+    again = train(fields, whole.model, config(dropout=0.2, workers=5, loader="stream"))  # how it runs may differ
+    assert again.already_done
+    assert again.steps == 6
+    assert again.losses == whole.losses
+    assert load_model(whole.model).metadata == stamp
+
+
+def test_other_settings_at_the_same_place_are_refused(fields, whole, tmp_path):
+    with pytest.raises(StoreError) as error:
+        train(fields, whole.model, config(learning_rate=1e-3, loss=LossConfig(alpha=2)))
+    message = str(error.value)
+    assert message.startswith("another training is at this place: out=")
+    assert "dropout=0.2 there and 0.0 asked" in message
+    assert "learning_rate=0.004 there and 0.001 asked" in message
+    assert "loss.alpha=1.0 there and 2 asked" in message
+    assert "seed" not in message
+    with pytest.raises(StoreError, match=r"stores=\['store-1', 'store-2'\] there and \['store-1'\] asked"):
+        train(fields[:1], whole.model, config(dropout=0.2))
+    out = str(tmp_path / "model")  # an unfinished one is refused as well
+    with pytest.raises(KeyboardInterrupt):
+        train(fields, out, config(), stop_at(1))
+    with pytest.raises(StoreError, match="seed=0 there and 1 asked"):
+        train(fields, out, config(seed=1))
+
+
+def test_seeds_differ(fields, whole, tmp_path):
+    out = str(tmp_path / "model")
+    train(fields, out, config(dropout=0.2, seed=1))
+    assert not torch.equal(weights(out)["out.weight"], weights(whole.model)["out.weight"])
+
+
+def test_the_callers_random_numbers_are_left_alone(fields, tmp_path):
+    torch.manual_seed(9)
+    expected = torch.rand(2)
+    torch.manual_seed(9)
+    train(fields, str(tmp_path / "model"), config(steps=1))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_learns_a_linear_universe(tmp_path):
+    # linear theory in a box without its surroundings: far better than no velocity at all, on a universe never seen
+    train_on = [write_universe(str(tmp_path / f"{s}"), seed=s, cells=12) for s in (1, 2)]
+    unseen = open_fields(write_universe(str(tmp_path / "3"), seed=3, cells=12))
+    chosen = TrainConfig(steps=50, width=8, depth=2, inputs=("number_overdensity",), device="cpu", loader="resident")
+    result = train(train_on, str(tmp_path / "model"), chosen)
+    losses = [loss for _, loss in result.losses["train"]]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
+    assert result.losses["validation"][-1][0] == 50
+    predicted = load_model(result.model, device="cpu").predict(unseen).velocity.values
+    true = unseen.velocity.values
+    assert ((predicted - true) ** 2).mean() < 0.5 * (true**2).mean()  # the zero predictor has 1; measured 0.37
+    assert np.corrcoef(predicted.ravel(), true.ravel())[0, 1] > 0.7  # measured 0.80; a random field has 0 ± 0.01
+    # the direction of each component is right: not one fitted at the cost of another
+    for axis in range(3):
+        assert np.corrcoef(predicted[:, axis].ravel(), true[:, axis].ravel())[0, 1] > 0.6
+
+
+def test_bundle_says_where_it_comes_from(whole):
+    model = load_model(whole.model, device="cpu")
+    meta = model.metadata
+    assert meta["parents"] == ["universe-1", "universe-2"]
+    assert [s["fingerprint"] for s in meta["training"]["stores"]] == ["store-1", "store-2"]
+    assert meta["training"]["boxes"] == 12
+    assert meta["training"]["validation_boxes"] == 4
+    assert meta["training"]["threads"] == 1
+    assert meta["training"]["precision"] == "float32"
+    assert meta["trained_on"]["cellsize"] == 10
+    assert meta["trained_on"]["margin"] == 1
+    assert set(meta["metrics"]["validation"]) == {"loss", "mse", "dice", "weighted", "slope", "r"}
+    assert [step for step, _ in meta["losses"]["validation"]] == [3, 6]
+    assert len(meta["losses"]["train"]) == 6
+
+
+def test_validation_measures_against_numpy(fields, whole):
+    model = load_model(whole.model, device="cpu")
+    predicted, true = [], []
+    for url in fields:
+        ds = open_fields(url)
+        ds = ds.isel(box=np.flatnonzero(ds.split.values == "validation"))
+        predicted.append(model.predict(ds).velocity.values)
+        true.append(ds.velfield.core(ds.velocity).values)
+    p, t = np.concatenate(predicted).ravel(), np.concatenate(true).ravel()
+    reached = model.metadata["metrics"]["validation"]
+    assert reached["slope"] == pytest.approx(np.polyfit(t, p, 1)[0], rel=1e-4)  # float32 network in other batches
+    assert reached["r"] == pytest.approx(np.corrcoef(t, p)[0, 1], rel=1e-4)
+    assert reached["mse"] == pytest.approx(((p - t) ** 2).mean() / model.normalisation.sigma_v**2, rel=2e-4)
+
+
+def test_epochs_count_passes(fields, tmp_path):
+    result = train(fields, str(tmp_path / "model"), config(steps=None, epochs=2, batch=5))
+    assert result.steps == 5  # 2 · 12 boxes in batches of 5, rounded up
+
+
+def test_learning_rate_rises_then_falls():
+    chosen = config(steps=100, learning_rate=1.0, warmup=0.1)
+    rates = [chosen.learning_rate_at(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == pytest.approx(max(rates), rel=1e-2)
+    assert all(a < b for a, b in itertools.pairwise(rates[:10]))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(0, abs=1e-3)
+    flat = config(steps=100, learning_rate=1.0, warmup=0.1, schedule="constant")
+    assert {flat.learning_rate_at(step, 100) for step in range(10, 100)} == {1.0}
+
+
+def test_divergence_is_one_line(fields, tmp_path, monkeypatch):
+    def broken(self: Batches) -> Any:
+        for number, batch in enumerate(original(self)):
+            yield batch._replace(velocity=batch.velocity * (math.inf if number == 2 else 1))
+
+    original = Batches.__iter__
+    monkeypatch.setattr(Batches, "__iter__", broken)
+    with pytest.raises(VelfieldError, match=r"training diverged: step=3, loss=\S+, gradient=nan.*lower learning rate"):
+        train(fields, str(tmp_path / "model"), config())
+
+
+def test_progress_shows_losses(fields, tmp_path):
+    progress = Watch(100, int)
+    train(fields, str(tmp_path / "model"), config(), progress)
+    *steps, end = progress.notes[-7:]
+    assert "loss " in steps[0]
+    assert end == steps[-1]
+    assert "validation " not in steps[0]
+    assert "validation " in steps[-1]
+
+
+def test_without_validation_boxes(tmp_path):
+    url = write_universe(str(tmp_path / "a"), seed=1, cells=6, validation=0)
+    result = train([url], str(tmp_path / "model"), config())
+    assert result.losses["validation"] == []
+    assert load_model(result.model, device="cpu").metadata["metrics"] == {"validation": {}}
+    assert "No validation boxes" in storage.read_bytes(storage.join(result.model, "README.md")).decode()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "batch"},
+        {"conv_add": False},
+        {"padding": "replicate", "upsample": "trilinear"},
+        {"augment": False, "schedule": "constant", "transform": "linear"},
+        {"inputs": ("mass_density",), "loss": LossConfig(mse=0, dice=1, weighted=1, alpha=-1, dice_over="sample")},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_every_option_changes_the_result(fields, tmp_path, changes):
+    plain, changed = str(tmp_path / "plain"), str(tmp_path / "changed")
+    train(fields, plain, config(steps=2))
+    train(fields, changed, config(steps=2, **changes))
+    a, b = weights(plain), weights(changed)
+    assert a.keys() != b.keys() or any(a[n].shape != b[n].shape or not torch.equal(a[n], b[n]) for n in a)
+    model = load_model(changed, device="cpu")
+    assert np.isfinite(model.predict(open_fields(fields[0])).velocity.values).all()
+
+
+@pytest.mark.parametrize("count_filled", [True, False])
+def test_cells_outside_the_parent_never_count(tmp_path, count_filled):
+    def outside(values: np.ndarray) -> None:
+        values[..., :2] = np.nan if values.dtype.kind == "f" else 2
+
+    edits = {"velocity": outside, "velocity_flag": outside}
+    url = write_universe(str(tmp_path / "a"), seed=1, cells=6, edits=edits, periodic=False)
+    result = train([url], str(tmp_path / "model"), config(loss=LossConfig(count_filled=count_filled)))
+    assert all(math.isfinite(loss) for _, loss in result.losses["train"] + result.losses["validation"])
+
+
+def test_works_on_a_remote_file_system(fields):
+    out = "memory://models/one"
+    with pytest.raises(KeyboardInterrupt):
+        train(fields, out, config(), stop_at(2))
+    assert storage.exists("memory://models/one/.checkpoint/state.safetensors")
+    train(fields, out, config())
+    assert load_model(out).parents == ("universe-1", "universe-2")
+    assert not storage.exists("memory://models/one/.checkpoint")
+
+
+def test_refuses_places_and_stores(fields, tmp_path):
+    with pytest.raises(StoreError, match="a store is at the model's place: out="):
+        train(fields[1:], fields[0], TINY)
+    url = write_universe(str(tmp_path / "v"), seed=1, cells=4, validation=8)
+    with pytest.raises(StoreError, match="no training box in the stores: stores=1, validation=8"):
+        train([url], str(tmp_path / "m"), TINY)
+    broken = str(tmp_path / "broken")
+    storage.write_bytes(storage.join(broken, ".checkpoint", "state.safetensors"), b"\x08\0\0\0\0\0\0\0not json")
+    with pytest.raises(StoreError, match=r"the checkpoint cannot be read: file=.*remove it to begin again"):
+        train(fields, broken, TINY)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"steps": None}, "how long to train: steps=None, epochs=None; give one of the two"),
+        ({"epochs": 3}, "how long to train: steps=6, epochs=3"),
+        ({"steps": 0}, "not positive: steps=0"),
+        ({"batch": 0}, "not positive: batch=0"),
+        ({"learning_rate": 0.0}, "not positive: learning_rate=0.0"),
+        ({"learning_rate": math.nan}, "not positive: learning_rate=nan"),
+        ({"warmup": 2.0}, "out of range: workers=2, weight_decay=0.0001, warmup=2.0"),
+        ({"schedule": "step"}, "unknown schedule: schedule='step'; choose cosine, constant"),
+        ({"precision": "float16"}, "unknown precision: precision='float16'"),
+        ({"loader": "ram"}, "unknown loader: loader='ram'"),
+        ({"transform": "sqrt"}, "unknown transform: transform='sqrt'"),
+        ({"norm": "layer"}, "unknown norm of the U-Net"),
+    ],
+)
+def test_refuses_settings(wrong, text):
+    with pytest.raises(VelfieldError) as error:
+        config(**wrong)
+    assert text in str(error.value)
+
+
+def test_settings_survive_json():
+    settings = config(loss=LossConfig(alpha=2)).settings()
+    assert json.loads(json.dumps(settings)) == settings
+    assert "device" not in settings
+    assert settings["loss"]["alpha"] == 2
