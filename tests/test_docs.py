@@ -1,0 +1,54 @@
+"""The documentation is run: the command-line page is the program's own, and the how-to's code prints what it says."""
+
+import os
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from velfield.cli import cli, main
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def test_command_line_page_is_the_programs_own():
+    page = runpy.run_path(str(DOCS / "make_cli.py"))
+    assert (DOCS / "cli.md").read_text() == page["text"](), "run python docs/make_cli.py"
+
+
+def test_every_verb_of_the_readme_exists():
+    verbs = set(re.findall(r"^\$? ?velfield (\w+)", (ROOT / "README.md").read_text(), flags=re.M))
+    assert verbs
+    assert verbs <= set(cli.commands)
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted(p.name for p in DOCS.glob("howto-*.md")))
+def test_howto_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
+    matplotlib.use("Agg")
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(os.environ, "PYTHONHASHSEED", "0")
+    names: dict = {}
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", (DOCS / page).read_text(), flags=re.M | re.S)
+    assert {"console", "python", "text"} <= {kind for kind, _ in blocks}
+    capsys.readouterr()
+    for kind, block in blocks:
+        if kind == "console":
+            for command in block.replace("\\\n", " ").splitlines():
+                assert main(shlex.split(command.removeprefix("$ "))[1:]) == 0, command
+            capsys.readouterr()
+        elif kind == "python":
+            exec(compile(block, page, "exec"), names)  # the page's own code
+        elif kind == "text":
+            assert capsys.readouterr().out.split() == block.split()
