@@ -1,0 +1,107 @@
+"""The command line: one line for a mistake, exit statuses, what `info` says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_store import BOXES, arrays_of, spec_of
+
+from velfield import storage, store
+from velfield.cli import cli, main
+
+DATA = Path(__file__).parent / "data"
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "velfield", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["paint"], "velfield: Missing argument 'OUT'; see velfield paint --help"),
+        (["paint", "o", "--boxes", "two"], "velfield: Invalid value for '--boxes': 'two' is not a valid integer"),
+        (["fly"], "velfield: No such command 'fly'; see velfield --help"),
+        (["info", "/nowhere"], "velfield: no such file: file=/nowhere; check the path"),
+        (["info", str(DATA)], "velfield: nothing of velfield's is here"),
+        (["info", str(DATA / "README.md")], "velfield: not a catalogue in a known format"),
+        (["predict", "m", "/nowhere", "o"], "velfield: no store here: url=/nowhere; make one with velfield paint"),
+        (["demo", "d", "--particles", "8"], "velfield: too few particles: particles=8"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(capsys, arguments, message):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(message)
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_help_and_version_exit_0(capsys):
+    assert main(["--help"]) == 0
+    assert main(["--version"]) == 0
+    assert "velfield, version" in capsys.readouterr().out
+    for verb in cli.commands:
+        assert main([verb, "--help"]) == 0
+
+
+def test_help_fits_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["paint", "--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("velfield.info.describe", interrupted)
+    assert main(["info", "x"]) == 130
+    assert capsys.readouterr().err.strip() == "velfield: interrupted; run the same command again to go on"
+
+
+def test_a_closed_pipe_is_no_traceback():
+    url = DATA / "mock-outer-rim" / "m000-499.fofproperties"
+    command = f"{sys.executable} -m velfield info {url} --json | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert result.stdout == "{\n"
+    assert result.stderr == ""
+
+
+def test_info_on_a_catalogue(capsys):
+    url = str(DATA / "mock-outer-rim" / "m000.mpicosmo.499")
+    assert main(["info", url]) == 0
+    text = capsys.readouterr().out
+    assert "kind" in text
+    assert "particles" in text
+    assert main(["info", url, "--json"]) == 0
+    what = json.loads(capsys.readouterr().out)
+    assert (what["what"], what["rows"], what["boxsize"], what["redshift"]) == ("catalogue", 167772, 512.0, 0.0)
+
+
+def test_info_on_a_field_store(tmp_path, capsys):
+    url = str(tmp_path / "f")
+    store.write_fields(url, spec_of(BOXES), arrays_of(BOXES))
+    assert main(["info", url]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"field store: {url}\n")
+    assert "halo_mass        float32  Msun/h   box=27 x=8 y=8 z=8" in text
+    assert main(["info", url, "--json"]) == 0
+    what = json.loads(capsys.readouterr().out)
+    assert what["split"] == {"train": 26, "validation": 1}
+    assert what["cosmology"]["sigma8"] == 0.8
+
+
+def test_info_on_unfinished_and_foreign_groups(tmp_path, capsys):
+    storage.write_json(str(tmp_path / "u" / ".work" / "x.json"), {})
+    assert main(["info", str(tmp_path / "u")]) == 2
+    assert "unfinished store" in capsys.readouterr().err
+    storage.write_json(str(tmp_path / "z" / "zarr.json"), {"attributes": {}, "zarr_format": 3, "node_type": "group"})
+    assert main(["info", str(tmp_path / "z")]) == 2
+    assert "that velfield did not write" in capsys.readouterr().err
+
+
+def test_python_m_velfield():
+    assert "Usage: velfield" in run("--help").stdout
