@@ -363,6 +363,17 @@ def test_absurd_headers_cost_nothing(kind, field, value):
     assert peak < 64 * 2**20  # bytes; the file has some 4,000, the test runner's own tables grow by 16 MB at times
 
 
+def test_record_of_impossible_size(tmp_path):
+    """No ranks, so no bytes are wanted, but each would have 2⁶³."""
+    data = bytearray(craft([], COLUMNS))
+    struct.pack_into("<Q", data, 80, 2**63)
+    size = struct.unpack_from("<Q", data, 8)[0]
+    with pytest.raises(
+        CatalogueError, match=r"header is inconsistent: file=.*, table=ranks, start=.*, record_bytes=9223"
+    ):
+        genericio.open(written(tmp_path, sealed(bytes(data[:size]))))
+
+
 def test_flipped_bit_names_file_rank_and_column(tmp_path):
     data = bytearray((DATA / "genericio" / "halos.4rank.gio").read_bytes())
     data[135752 + 8 * 2771 + 8 + 100] ^= 1  # second column of rank 1

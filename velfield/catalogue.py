@@ -278,7 +278,7 @@ def describe(cat: Catalogue) -> dict[str, Any]:
 def _check_format(url: str) -> None:
     fs, path = storage.filesystem(url)
     try:
-        magic = bytes(fs.cat_file(path, 0, 8))
+        magic = bytes(fs.cat_file(path, start=0, end=8))[:8]
     except FileNotFoundError as error:
         raise CatalogueError(f"no such file: file={url}; check the path") from error
     except OSError as error:

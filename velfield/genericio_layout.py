@@ -189,7 +189,7 @@ def _table(
     least: int,
 ) -> NDArray:
     start, size, count = place
-    if size < least or start + size * count > len(head) - CRC_BYTES:
+    if not least <= size <= len(head) or start + size * count > len(head) - CRC_BYTES:
         raise CatalogueError(
             f"header is inconsistent: file={url}, table={name}, start={start}, record_bytes={size}, records={count}, "
             f"header_bytes={len(head)}; this is not what a GenericIO writer leaves, make the file again"

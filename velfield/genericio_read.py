@@ -72,7 +72,7 @@ def read_headers(url: str, suffixes: list[str]) -> list[Header]:
     found = []
     for name, one, prefix, size in zip(urls, paths, prefixes, sizes, strict=True):
         length = header_bytes(name, prefix, size)
-        head = prefix[:length] if length <= len(prefix) else prefix + fs.cat_file(one, len(prefix), length)
+        head = prefix[:length] if length <= len(prefix) else prefix + fs.cat_file(one, start=len(prefix), end=length)
         found.append(parse(name, head, size))
     return found
 
