@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -65,18 +67,16 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
         "distributed.scheduler.allowed-failures": 3,
         "distributed.comm.timeouts.connect": "60s",
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
+    with dask.config.set(settings), _interrupts_for_us_alone():
+        local = LocalCluster(
             n_workers=workers or os.cpu_count(),
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
             dashboard_address=_dashboard_address(),
             silence_logs=logging.CRITICAL,
-        ) as local,
-        Client(local) as client,
-    ):
+        )
+    with local, Client(local) as client:
         client.register_plugin(CapThreads())
         _say(client, quiet)
         yield client
@@ -114,6 +114,21 @@ def run_tasks(
     finally:
         if running:
             client.cancel(list(done.futures), force=True)
+
+
+@contextmanager
+def _interrupts_for_us_alone() -> Iterator[None]:
+    """Have processes that start inside never see Ctrl-C, which a terminal sends to all of a job at once.
+
+    They inherit the blocked signal, also those that the cluster's threads start later. One that comes meanwhile is
+    delivered to this process at the end.
+    """
+    resource_tracker.ensure_running()  # now: when the first process starts it, it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _dashboard_address() -> str:
