@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from velfield import storage
 from velfield.errors import CatalogueError
 from velfield.genericio_layout import CRC_BYTES, Column, Header
-from velfield.genericio_read import Piece, files_state, fill, read_headers, suffix
+from velfield.genericio_read import Piece, check_packed, files_state, fill, read_headers, suffix
 from velfield.genericio_write import write
 
 __all__ = ["Block", "Column", "GenericIO", "open", "open_again", "write"]
@@ -111,6 +111,10 @@ class GenericIO:
         self._check_names(names)
         chosen = self._chosen(blocks)
         span = _span(chosen, rows)
+        order = {name: v for v, name in enumerate(self.columns)}
+        for block in chosen:
+            f, r = self._places[block.index]
+            check_packed(self.url, self.headers[f], block.rank, r, [order[name] for name in names])
         total = sum(b.nrows for b in chosen) if span is None else span.stop - span.start
         out = {name: _empty(self, self.columns[name], total) for name in names}
         fill(self.url, self.headers, self._pieces(out, chosen, span, check))

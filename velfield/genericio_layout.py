@@ -111,11 +111,16 @@ def crc64(data: bytes | memoryview) -> int:
 
 
 def record(fields: tuple[tuple[str, str, int], ...], order: str, size: int) -> np.dtype:
-    """Layout of a record of ``size`` bytes with those fields that begin inside it."""
-    there = [f for f in fields if f[2] < size]
-    formats = [f"{f[1][0]}{order}{f[1][1:]}" if f[1][0].isdigit() else order + f[1] for f in there]
+    """Layout of a record of ``size`` bytes with those fields that lie inside it."""
+    formats = {name: f"{kind[0]}{order}{kind[1:]}" if kind[0].isdigit() else order + kind for name, kind, _ in fields}
+    there = [(name, at) for name, _, at in fields if at + np.dtype(formats[name]).itemsize <= size]
     return np.dtype(
-        {"names": [f[0] for f in there], "formats": formats, "offsets": [f[2] for f in there], "itemsize": size}
+        {
+            "names": [name for name, _ in there],
+            "formats": [formats[name] for name, _ in there],
+            "offsets": [at for _, at in there],
+            "itemsize": size,
+        }
     )
 
 

@@ -119,6 +119,26 @@ def batches(pieces: Iterator[Piece], limit: int) -> Iterator[list[Piece]]:
         yield batch
 
 
+def check_packed(url: str, header: Header, rank: int, r: int, columns: Sequence[int]) -> None:
+    """Ask compressed blocks that claim to grow more than 256-fold what they unpack to, before memory is."""
+    expected = {v: int(header.nrows[r]) * header.columns[v].rowbytes for v in columns}
+    asked = [v for v in columns if header.compressed[r, v] and expected[v] > 256 * int(header.sizes[r, v])]
+    if not asked:
+        return
+    fs, path = storage.filesystem(url)
+    starts = [int(header.starts[r, v]) + 12 for v in asked]
+    paths = [path + header.url[len(url) :]] * len(asked)
+    found = fs.cat_ranges(paths, starts, [start + 4 for start in starts], on_error="return")
+    for v, data in zip(asked, found, strict=True):
+        raise_unread(header.url, data)
+        if int.from_bytes(data, "little") != expected[v]:
+            raise CatalogueError(
+                f"compressed block does not fit its rows: file={header.url}, rank={rank}, "
+                f"column={header.columns[v].name}, bytes={int.from_bytes(data, 'little')}, expected={expected[v]}; "
+                "make the file again"
+            )
+
+
 def fill(url: str, headers: Sequence[Header], pieces: Iterator[Piece]) -> None:
     """Fetch the pieces' bytes, a batch at a time, and decode them into their targets.
 
