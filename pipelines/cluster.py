@@ -51,7 +51,7 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
     scheduler = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
     if scheduler:
         try:
-            client = Client(scheduler, timeout="10s")
+            client = Client(scheduler, timeout="10s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise VelfieldError(
                 f"no Dask scheduler answers: scheduler={scheduler}; start one with dask scheduler, "
@@ -76,7 +76,7 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
             dashboard_address=_dashboard_address(),
             silence_logs=logging.CRITICAL,
         )
-    with local, Client(local) as client:
+    with local, Client(local, set_as_default=False) as client:  # what xarray computes meanwhile stays in this process
         client.register_plugin(CapThreads())
         _say(client, quiet)
         yield client

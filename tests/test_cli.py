@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_store import BOXES, arrays_of, spec_of
+from small_store import BOXES, arrays_of, spec_of
 
 from velfield import storage, store
 from velfield.cli import cli, main

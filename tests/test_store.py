@@ -7,49 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from small_store import BOXES, arrays_of, spec_of
 
 from velfield import shards, storage, store
 from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import StoreError, VelfieldError
-
-
-def spec_of(boxes: BoxLayout, **changes: object) -> store.FieldSpec:
-    values: dict = {
-        "boxes": boxes,
-        "cosmology": OUTER_RIM,
-        "redshift": 0.212,
-        "periodic": True,
-        "rsd": "random_radial",
-        "observer_per_box": False,
-        "line_of_sight": None,
-        "observer": np.tile([10.0, 20.0, 30.0], (boxes.nbox, 1)),
-        "min_mass": 1e12,
-        "assignment": "ngp",
-        "seed": 1,
-        "split": ["train"] * (boxes.nbox - 1) + ["validation"],
-        "parent": "ab12",
-        "inputs": {"halos": {"url": "h"}},
-        "means": {"halo_mass": 2e12, "halo_number": 0.5, "matter_number": 8.0},
-        "totals": {"halos": 3},
-        "fingerprint": "f00d",
-    }
-    return store.FieldSpec(**(values | changes))
-
-
-def arrays_of(boxes: BoxLayout, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    n = boxes.nbox
-    return {
-        "halo_mass": rng.exponential(2e12, (n, *boxes.shape)).astype("f4"),
-        "halo_number": rng.poisson(0.5, (n, *boxes.shape)).astype("f4"),
-        "matter_number": rng.poisson(8.0, (n, *boxes.shape)).astype("f4"),
-        "velocity": rng.normal(0, 300, (n, 3, *boxes.shape)).astype("f4"),
-        "velocity_flag": rng.integers(0, 2, (n, *boxes.shape)).astype("u1"),
-    }
-
-
-BOXES = BoxLayout(boxsize=90.0, boxes=3, cells=6, margin=1)
 
 
 @pytest.fixture

@@ -1,0 +1,95 @@
+"""The prediction job: every box, the input's coordinates, resumable."""
+
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+from small_store import arrays_of, spec_of
+
+from velfield import analytic, store
+from velfield.boxes import BoxLayout
+from velfield.cli import main
+from velfield.errors import StoreError
+from velfield.pipelines.predict import predict, predict_shard, prepare
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory):
+    url = str(tmp_path_factory.mktemp("predict") / "fields.zarr")
+    boxes = BoxLayout(boxsize=120.0, boxes=3, cells=8, margin=2)
+    store.write_fields(url, spec_of(boxes), arrays_of(boxes))
+    return url
+
+
+@pytest.fixture(scope="module")
+def bundle(fields, tmp_path_factory):
+    from velfield.train import TrainConfig, train
+
+    url = str(tmp_path_factory.mktemp("model") / "model")
+    train([fields], url, TrainConfig(steps=2, width=4, depth=1, groups=2, device="cpu"))
+    return url
+
+
+def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path):
+    out = str(tmp_path / "v")
+    assert predict(client, prepare(bundle, fields, out, batch=2))
+    ds, made = store.open_fields(fields), xr.open_zarr(out)
+    from velfield.model import load_model
+
+    expected = load_model(bundle).predict(ds).velocity
+    np.testing.assert_allclose(made.velocity, expected, rtol=0, atol=1e-2)  # float32 sums in batches of another size
+    truth = ds.velfield.core(ds.velocity)
+    assert (truth - made.velocity).shape == (27, 3, 8, 8, 8)
+    assert np.isfinite(made.velocity).all()
+    assert not predict(client, prepare(bundle, fields, out, batch=2))
+
+
+def test_analytic_models_too(client, fields, tmp_path):
+    out = str(tmp_path / "v")
+    assert predict(client, prepare("linear_padded", fields, out))
+    ds = store.open_fields(fields, chunks=None)
+    np.testing.assert_array_equal(
+        store.open_velocity(out).velocity.values[7], analytic.reconstruct("linear_padded", ds, 7)
+    )
+
+
+def test_an_interrupted_job_goes_on_to_the_same_bytes(client, fields, tmp_path):
+    whole, torn = (str(tmp_path / name) for name in ("whole", "torn"))
+    predict(client, prepare("linear", fields, whole))
+    job = prepare("linear", fields, torn)
+    from velfield import shards
+
+    job.receipts.begin({})
+    shards.create(torn, job.layout)
+    predict_shard(2, job)  # one shard done, then nothing
+    with pytest.raises(StoreError, match="not finished"):
+        store.open_velocity(torn)
+    with pytest.raises(StoreError, match="unfinished store with other settings"):
+        predict(client, prepare("linear_padded", fields, torn))
+    done = tmp_path / "torn" / "velocity" / "c" / "2" / "0" / "0" / "0" / "0"
+    then = done.stat().st_mtime_ns
+    assert predict(client, prepare("linear", fields, torn))
+    assert done.stat().st_mtime_ns == then
+    for path in (tmp_path / "whole").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "torn" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_a_model_that_does_not_fit_is_refused(bundle, tmp_path, capsys):
+    other = BoxLayout(boxsize=60.0, boxes=1, cells=8)
+    url = str(tmp_path / "other.zarr")
+    store.write_fields(url, spec_of(other), arrays_of(other))
+    assert main(["predict", bundle, url, str(tmp_path / "v")]) == 2
+    assert "the store does not fit the model: cellsize=7.5" in capsys.readouterr().err
+
+
+def test_the_verb_names_what_differs_from_training(bundle, fields, tmp_path, capfd):
+    changed = str(tmp_path / "fields.zarr")
+    shutil.copytree(fields, changed)
+    root = tmp_path / "fields.zarr" / "zarr.json"
+    root.write_text(root.read_text().replace('"redshift": 0.212', '"redshift": 0.5', 1))
+    assert main(["predict", bundle, changed, str(tmp_path / "v"), "--workers", "1"]) == 0
+    captured = capfd.readouterr()
+    assert "note: the model was trained at redshift=0.212, the store has redshift=0.5" in captured.err
+    assert "predicted 27 boxes" in captured.out
