@@ -93,7 +93,7 @@ def run_tasks(
     threads = sum(client.nthreads().values()) or 1
     waiting = iter(items)
     running: dict[Any, Any] = {}
-    done = as_completed()
+    done = as_completed(loop=client.loop)
 
     def submit_next() -> None:
         for item in waiting:

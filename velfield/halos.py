@@ -22,6 +22,7 @@ from torch.nn import functional
 from velfield.cosmology import Cosmology
 from velfield.gravity import Snapshot, deposit
 
+BARRIER, RISE, POWER = 0.707, 0.485, 0.615  # barrier √a δ_c [1 + β (a δ_c²/S)^−γ] (Sheth, Mo & Tormen 2001)
 DELTA_C = 1.68647  # linear density contrast of a collapsing sphere, Einstein–de Sitter
 PEAK_PARTICLES = 8.0  # halos of more particles than this are peaks, lighter ones are drawn
 CELL = 2.0  # cells of the conditional mass function, in particle spacings
@@ -96,9 +97,23 @@ def conditional_fraction(
     linear = 1.68647 - 1.35 * density ** (-2 / 3) - 1.12431 * density**-0.5 + 0.78785 * density**-0.58661
     s = _variance(np.asarray(mass), cosmology, redshift)[None]
     s_cell = _variance(cell_mass * density, cosmology, redshift)
+    return _first_crossing(s, s_cell, linear) / _first_crossing(s, np.zeros(1), np.zeros(1))
+
+
+def _first_crossing(s: NDArray[Any], s_cell: NDArray[Any], linear: NDArray[Any]) -> NDArray[np.float64]:
+    """Rate per dS √2π, at variance s, of random walks from (s_cell, linear) that first cross the barrier of ellipsoidal collapse.
+
+    Sheth & Tormen 2002, equation 7: the barrier in a Taylor series about s.
+    """
     left = np.where(s > s_cell, s - s_cell, np.inf)
-    ratio = np.maximum(DELTA_C - linear, 0) / DELTA_C * (s / left) ** 1.5
-    return ratio * np.exp(DELTA_C**2 / (2 * s) - (DELTA_C - linear) ** 2 / (2 * left))
+    term = np.sqrt(BARRIER) * DELTA_C * RISE * (s / (BARRIER * DELTA_C**2)) ** POWER  # the part that rises with s
+    height = np.sqrt(BARRIER) * DELTA_C + term - linear
+    series = height.copy()
+    step = np.where(s > s_cell, -left / s, 0)
+    for n in range(5):
+        term = term * (POWER - n) / (n + 1) * step
+        series = series + term
+    return np.abs(series) * left**-1.5 * np.exp(-(height**2) / (2 * left)) * (linear < DELTA_C)
 
 
 def virial_dispersion(mass: NDArray[Any], cosmology: Cosmology, redshift: float) -> NDArray[np.float64]:
