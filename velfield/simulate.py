@@ -58,7 +58,8 @@ class SimulateConfig:
     start_redshift : float
         Where second-order theory hands over to the steps.
     halo_scatter : float
-        Variance of the number of drawn halos in a cell beyond Poisson's, relative to the square of the mean.
+        Variance of the number of drawn halos in a cell of 3 particle spacings beyond Poisson's, relative to the square
+        of the mean; 0 is Poisson.
     device : str
         ``cpu`` or ``cuda``.
     """
@@ -72,7 +73,7 @@ class SimulateConfig:
     steps: int = 12
     mesh: int | None = None
     start_redshift: float = 19.0
-    halo_scatter: float = 0.02
+    halo_scatter: float = 0.01
     device: str = "cpu"
 
     def __post_init__(self) -> None:
