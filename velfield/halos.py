@@ -110,7 +110,7 @@ def _first_crossing(s: NDArray[Any], s_cell: NDArray[Any], linear: NDArray[Any])
     """
     left = np.where(s > s_cell, s - s_cell, np.inf)
     term = np.sqrt(BARRIER) * DELTA_C * RISE * (s / (BARRIER * DELTA_C**2)) ** POWER  # the part that rises with s
-    height = np.sqrt(BARRIER) * DELTA_C + term - linear
+    height = np.sqrt(BARRIER) * (DELTA_C - linear) + term  # as the mass function's split of peak and background
     series = height.copy()
     step = np.where(s > s_cell, -left / s, 0)
     for n in range(5):
@@ -225,7 +225,7 @@ def _large_scale(density: NDArray[Any], boxsize: float) -> NDArray[np.float64]:
     n = density.shape[0]
     window = np.exp(-0.5 * (2 * np.pi / boxsize * LARGE * np.fft.fftfreq(n, 1 / n)) ** 2)
     modes = np.fft.rfftn(density - density.mean()) * window[:, None, None] * window[:, None] * window[: n // 2 + 1]
-    return np.fft.irfftn(modes, s=density.shape)
+    return np.fft.irfftn(modes, s=density.shape, axes=(0, 1, 2))
 
 
 def _tilt(

@@ -54,7 +54,8 @@ class SimulateConfig:
     steps : int
         Time steps from the start to the last snapshot, equal in a.
     mesh : int, optional
-        Cells of the force mesh along a side; half as many again as particles by default.
+        Cells of the force mesh along a side; as many as particles by default; a finer one has more small-scale power
+        but feels the lattice.
     start_redshift : float
         Where second-order theory hands over to the steps.
     halo_scatter : float
@@ -70,7 +71,7 @@ class SimulateConfig:
     seed: int
     cosmology: Cosmology = OUTER_RIM
     min_halo_mass: float = 3.7e10
-    steps: int = 12
+    steps: int = 10
     mesh: int | None = None
     start_redshift: float = 19.0
     halo_scatter: float = 0.01
@@ -105,7 +106,7 @@ class SimulateConfig:
     @property
     def force_mesh(self) -> int:
         """Cells of the force mesh along a side."""
-        return 2 * round(0.75 * self.particles) if self.mesh is None else self.mesh
+        return self.particles if self.mesh is None else self.mesh
 
     @property
     def outer_rim_steps(self) -> tuple[int, ...]:
