@@ -264,6 +264,8 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    # torch's threads spin while they wait for each other, which on a machine that others use too slows training by 3
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli.main(args=arguments, prog_name="velfield", standalone_mode=False)
     except click.exceptions.Exit as exit_:
