@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -89,17 +89,26 @@ class DemoConfig:
 
 @dataclass(kw_only=True)
 class Diary:
-    """What was run: commands in order, and the seconds that each stage took in this run."""
+    """What was run: commands in order, and the seconds of each stage, over all runs that it took."""
 
+    url: str
+    settings: dict[str, Any]
+    seconds: dict[str, float]
     commands: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str) -> Any:
-        """Time a stage."""
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; interrupted, its seconds count all the same."""
         began = time.monotonic()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+            self.keep()
+
+    def keep(self) -> None:
+        """Write what is known so far."""
+        storage.write_json(self.url, {"settings": self.settings, "seconds": self.seconds})
 
 
 def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | None = None) -> bool:
@@ -109,13 +118,7 @@ def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | Non
     if storage.exists(receipt):
         _refuse_other(folder, storage.read_json(receipt)["settings"], settings)
         return False
-    begun = storage.join(folder, "demo.begun.json")
-    if storage.exists(begun):
-        _refuse_other(folder, storage.read_json(begun), settings)
-    elif storage.names(folder):
-        raise VelfieldError(f"this folder is not empty: folder={folder}; name another, or empty it")
-    storage.write_json(begun, settings)
-    diary = Diary()
+    diary = _begin(folder, settings)
     seeds = (*config.training_seeds, config.test_seed)
     for seed in seeds:
         with diary.stage("simulate"):
@@ -142,8 +145,22 @@ def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | Non
         title="A miniature universe, reconstructed",
     )
     storage.write_json(receipt, {"settings": settings, "seconds": diary.seconds, "commands": diary.commands})
-    storage.remove(begun)
+    storage.remove(diary.url)
     return True
+
+
+def _begin(folder: str, settings: dict[str, Any]) -> Diary:
+    """Take the folder for this demo, or go on with the one that was begun there."""
+    begun = storage.join(folder, "demo.begun.json")
+    diary = Diary(url=begun, settings=settings, seconds={})
+    if storage.exists(begun):
+        before = storage.read_json(begun)
+        _refuse_other(folder, before["settings"], settings)
+        diary.seconds = before["seconds"]
+    elif storage.names(folder):
+        raise VelfieldError(f"this folder is not empty: folder={folder}; name another, or empty it")
+    diary.keep()
+    return diary
 
 
 def _simulate(folder: str, config: DemoConfig, seed: int, progress: Progress, diary: Diary) -> None:
