@@ -95,7 +95,7 @@ def paint_block(
     tracers = cat.tracers(blocks=[index], velocities=moved or not halos, masses=halos)
     pos, vel, mass = tracers.pos, tracers.vel, tracers.mass
     read = len(pos)
-    if halos and config.min_mass > 0:
+    if halos and mass is not None and config.min_mass > 0:
         keep = mass >= config.min_mass
         pos, mass = pos[keep], mass[keep]
         vel = None if vel is None else vel[keep]
@@ -158,7 +158,8 @@ def _box(
         matter = patches.put_together(found.get(("particles", box), []), shape, mass=False, momentum=True)
         outside = None if scene.periodic else patches.outside_parent(scene.boxes, box)
         arrays["matter_number"] = matter.number
-        arrays["velocity"], arrays["velocity_flag"] = fill_velocity(matter.momentum, matter.number, outside)
+        if matter.momentum is not None:
+            arrays["velocity"], arrays["velocity_flag"] = fill_velocity(matter.momentum, matter.number, outside)
     return arrays
 
 

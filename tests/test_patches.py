@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from velfield import patches
 from velfield.boxes import BoxLayout
 from velfield.cosmology import OUTER_RIM
+from velfield.errors import VelfieldError
 from velfield.paint import paint
 from velfield.redshift_space import redshift_space, sightlines
 
@@ -161,6 +162,12 @@ def test_patches_are_no_larger_than_what_they_fill():
     pos = np.array([[7.0, 12.0, 18.0], [12.0, 12.0, 18.0]])
     ((box, patch, _),) = patches.patches_of(scene_of(), pos, None, np.ones(2), shifted=False, momentum=False)
     assert (box, patch.corner, patch.number.shape) == (0, (1, 2, 3), (2, 1, 1))
+
+
+def test_redshift_space_needs_velocities():
+    pos, _, mass = tracers()
+    with pytest.raises(VelfieldError, match="redshift space needs velocities: vel=None"):
+        list(patches.patches_of(scene_of(rsd="plane_parallel"), pos, None, mass, shifted=True, momentum=False))
 
 
 def test_nothing_from_nothing():

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from velfield.boxes import BoxLayout
 from velfield.cosmology import Cosmology
+from velfield.errors import VelfieldError
 from velfield.paint import CELLS_PER_AXIS, Painted, paint
 from velfield.redshift_space import Sightlines, nearest_image, redshift_space
 
@@ -111,9 +112,9 @@ def put_together(patches: Iterable[Patch], shape: tuple[int, int, int], *, mass:
     for patch in patches:
         part = tuple(slice(c, c + n) for c, n in zip(patch.corner, patch.number.shape, strict=True))
         painted.number[part] += patch.number
-        if painted.mass is not None:
+        if painted.mass is not None and patch.mass is not None:
             painted.mass[part] += patch.mass
-        if painted.momentum is not None:
+        if painted.momentum is not None and patch.momentum is not None:
             painted.momentum[(slice(None), *part)] += patch.momentum
     return painted
 
@@ -153,7 +154,7 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> dict[int, Patch]:
     found = {int(name.split("/")[0]) for name in arrays}
     return {
         box: Patch(
-            corner=tuple(int(c) for c in arrays[f"{box}/corner"]),
+            corner=_triple(arrays[f"{box}/corner"]),
             number=arrays[f"{box}/number"],
             mass=arrays.get(f"{box}/mass"),
             momentum=arrays.get(f"{box}/momentum"),
@@ -162,7 +163,14 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> dict[int, Patch]:
     }
 
 
+def _triple(values: NDArray[Any]) -> tuple[int, int, int]:
+    i, j, k = (int(v) for v in values)
+    return i, j, k
+
+
 def _shift(scene: Scene, pos: NDArray[Any], vel: NDArray[Any] | None, box: int) -> tuple[NDArray[np.float64], float]:
+    if vel is None:
+        raise VelfieldError("redshift space needs velocities: vel=None; give them, or paint without redshift space")
     sight = scene.sightlines
     seen = redshift_space(
         pos,
