@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import click
-
 from velfield.cli import cli
 
 PAGE = Path(__file__).parent / "cli.md"
@@ -12,10 +10,10 @@ PAGE = Path(__file__).parent / "cli.md"
 def text() -> str:
     """The page: every verb's help, as a terminal of 100 columns shows it."""
     parts = ["# Command line", "", "Made by `python docs/make_cli.py`; a test holds it to the program.", ""]
-    with click.Context(cli, info_name="velfield", terminal_width=100, max_content_width=100) as top:
+    with cli.make_context("velfield", [], resilient_parsing=True, terminal_width=100) as top:
         parts += ["```text", cli.get_help(top), "```", ""]
         for name, command in sorted(cli.commands.items()):
-            with click.Context(command, info_name=name, parent=top, terminal_width=100, show_default=True) as context:
+            with command.make_context(name, [], parent=top, resilient_parsing=True, terminal_width=100) as context:
                 parts += [f"## velfield {name}", "", "```text", command.get_help(context), "```", ""]
     return "\n".join(parts)
 
