@@ -94,6 +94,28 @@ def test_info_on_a_field_store(tmp_path, capsys):
     assert what["cosmology"]["sigma8"] == 0.8
 
 
+def test_info_on_a_bundle_counts_what_is_long(tmp_path, capsys):
+    bundle = {
+        "parents": ["ab" * 32],
+        "losses": {"train": [[1, 3.0], [2, 2.5]], "all": list(range(20))},
+        "stores": [{"url": "a", "fingerprint": "cd" * 32}],
+        "learned": True,
+        "rate": 4e-3,
+        "boxes": 1234,
+    }
+    storage.write_json(str(tmp_path / "metadata.json"), bundle)
+    assert main(["info", str(tmp_path)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == f"model bundle: {tmp_path}"
+    assert "parents abababababab" in lines
+    assert "train 2 values" in lines
+    assert "all 20 values" in lines
+    assert "fingerprint cdcdcdcdcdcd" in lines
+    assert {"learned True", "rate 0.004", "boxes 1,234"} <= set(lines)
+    assert main(["info", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["losses"] == bundle["losses"]  # a program gets all of it
+
+
 def test_info_on_unfinished_and_foreign_groups(tmp_path, capsys):
     storage.write_json(str(tmp_path / "u" / ".work" / "x.json"), {})
     assert main(["info", str(tmp_path / "u")]) == 2

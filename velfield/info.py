@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,8 @@ from velfield import catalogue, shards, storage, store
 from velfield.errors import VelfieldError
 
 SHOWN = 12  # hexadecimal digits of a fingerprint, for people
+HASH = re.compile("[0-9a-f]{64}")
+LISTED = 8  # longer lists are counted, for people
 
 
 def describe(url: str, redshift: float | None = None) -> dict[str, Any]:
@@ -55,15 +58,27 @@ def lines(what: dict[str, Any]) -> list[str]:
 
 
 def _lines_of(name: str, value: Any, indent: int) -> list[str]:
-    start = " " * indent
+    start, label = " " * indent, name.replace("_", " ")
     if isinstance(value, dict):
-        return [f"{start}{name}:"] + [line for key, item in value.items() for line in _lines_of(key, item, indent + 2)]
+        return [f"{start}{label}:"] + [line for key, item in value.items() for line in _lines_of(key, item, indent + 2)]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [line for i, item in enumerate(value, 1) for line in _lines_of(f"{name} {i}", item, indent)]
     if isinstance(value, list):
-        value = ", ".join(map(str, value)) if not any(isinstance(v, dict | list) for v in value) else json.dumps(value)
-    if name == "fingerprint":
-        value = str(value)[:SHOWN]
-    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return [f"{start}{name.replace('_', ' '):<20} {text}"]
+        long = len(value) > LISTED or any(isinstance(item, list) for item in value)
+        text = f"{len(value)} values" if long else ", ".join(map(_text, value))
+    else:
+        text = _text(value)
+    return [f"{start}{label:<20} {text}"]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value[:SHOWN] if HASH.fullmatch(value) else str(value)
 
 
 def _store(url: str) -> dict[str, Any]:

@@ -195,6 +195,16 @@ def test_workers_do_not_change_the_bytes(client, tmp_path):
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
+def test_a_running_cluster_is_used(client, tmp_path, capfd):
+    address = client.scheduler.address
+    assert main(["paint", str(tmp_path / "f"), "--halos", HALOS, "--boxes", "2", "--cells", "8", "--scheduler",
+                 address]) == 0  # fmt: skip
+    assert "(2 workers, 2 threads)" in capfd.readouterr().err
+    assert client.scheduler_info(n_workers=-1)["workers"]  # still there
+    painted(client, tmp_path / "same", particles=None, cells=8, rsd="random_radial")
+    assert files(tmp_path / "f") == files(tmp_path / "same")
+
+
 def test_plan_reads_headers_only_and_writes_nothing(tmp_path, capsys):
     out = tmp_path / "f"
     assert main(["paint", str(out), "--halos", HALOS, "--particles", PARTICLES, "--boxes", "2", "--cells", "16",
