@@ -127,3 +127,17 @@ def test_info_on_unfinished_and_foreign_groups(tmp_path, capsys):
 
 def test_python_m_velfield():
     assert "Usage: velfield" in run("--help").stdout
+
+
+def test_every_choice_of_a_training_is_an_option():
+    from dataclasses import fields
+
+    from velfield.loss import LossConfig
+    from velfield.train_config import TrainConfig
+
+    options = {p.name: p.default for p in cli.commands["train"].params if p.name not in ("fields", "model")}
+    wanted = {f.name: f.default for f in (*fields(TrainConfig), *fields(LossConfig)) if f.name != "loss"}
+    assert set(options) == set(wanted)
+    differing = {name for name, default in wanted.items() if options[name] != default}
+    not_given = {"steps", "epochs"}  # click has a mark of its own for these
+    assert differing - not_given == {"seed"}  # the command line's is 1, as that of every other verb

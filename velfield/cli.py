@@ -22,6 +22,7 @@ from velfield.version import __version__
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 RSD = click.Choice(["none", "plane_parallel", "center_radial", "random_radial"])
 INPUTS = ("mass_overdensity", "number_overdensity", "mass_density", "number_density", "matter_overdensity")
+LOSS = ("mse", "dice", "weighted", "alpha", "floor", "dice_over", "count_filled")
 ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
 
 
@@ -140,16 +141,32 @@ def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **op
 @click.option("--batch", type=int, default=4, help="Boxes a step.")
 @click.option("--learning-rate", type=float, default=4e-3, help="Peak rate of AdamW.")
 @click.option("--schedule", type=click.Choice(["cosine", "constant"]), default="cosine", help="Of the rate.")
+@click.option("--warmup", type=float, default=0.05, help="Share of the steps in which the rate rises.")
 @click.option("--weight-decay", type=float, default=1e-4, help="Of AdamW.")
+@click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient.")
+@click.option("--transform", type=click.Choice(["log", "linear"]), default="log", help="Of the inputs.")
 @click.option("--width", type=int, default=16, help="Channels of the first level; doubles at each further one.")
 @click.option("--depth", type=int, default=2, help="Poolings.")
 @click.option("--norm", type=click.Choice(["group", "batch"]), default="group", help="Normalisation layers.")
+@click.option("--groups", type=int, default=8, help="Groups of a group normalisation.")
 @click.option("--conv-add/--no-conv-add", default=True, help="Residual additions in the blocks.")
+@click.option("--upsample", type=click.Choice(["nearest", "trilinear"]), default="nearest", help="On the way up.")
+@click.option(
+    "--padding", type=click.Choice(["zeros", "replicate", "circular"]), default="zeros", help="Of convolutions."
+)
 @click.option("--dropout", type=float, default=0.0, help="Share of features dropped while training.")
 @click.option("--mse", type=float, default=1.0, help="Weight of the mean squared error.")
 @click.option("--dice", type=float, default=1.0, help="Weight of the dice loss.")
 @click.option("--weighted", type=float, default=0.5, help="Weight of the speed-weighted squared error.")
 @click.option("--alpha", type=float, default=1.0, help="Power of the speed in that weight: 1, 2 or -1.")
+@click.option("--floor", type=float, default=0.1, help="Least speed [σ_v] in that weight where alpha is negative.")
+@click.option(
+    "--dice-over",
+    type=click.Choice(["batch", "sample", "channel"]),
+    default="batch",
+    help="One dice for a batch, or the mean of one for each box or component.",
+)
+@click.option("--count-filled/--no-count-filled", default=True, help="Train on cells without a particle, too.")
 @click.option("--augment/--no-augment", default=True, help="Turn and mirror boxes by the cube's symmetries.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train.")
 @click.option(
@@ -176,7 +193,7 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
 
     if steps is None and epochs is None:
         epochs = 100
-    loss = LossConfig(**{name: options.pop(name) for name in ("mse", "dice", "weighted", "alpha")})
+    loss = LossConfig(**{name: options.pop(name) for name in LOSS})
     with Terminal() as progress:
         result = run(fields, model, TrainConfig(steps=steps, epochs=epochs, loss=loss, **options), progress)
     if result.already_done:
