@@ -280,7 +280,7 @@ def test_without_validation_boxes(tmp_path):
         {"norm": "batch"},
         {"conv_add": False},
         {"padding": "replicate", "upsample": "trilinear"},
-        {"augment": False, "schedule": "constant", "transform": "linear"},
+        {"augment": False, "schedule": "constant", "transform": "log"},
         {"inputs": ("mass_density",), "loss": LossConfig(mse=0, dice=1, weighted=1, alpha=-1, dice_over="sample")},
         {"precision": "bfloat16"},
     ],

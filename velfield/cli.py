@@ -144,7 +144,7 @@ def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **op
 @click.option("--warmup", type=float, default=0.05, help="Share of the steps in which the rate rises.")
 @click.option("--weight-decay", type=float, default=1e-4, help="Of AdamW.")
 @click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient.")
-@click.option("--transform", type=click.Choice(["log", "linear"]), default="log", help="Of the inputs.")
+@click.option("--transform", type=click.Choice(["linear", "log"]), default="linear", help="Of the inputs.")
 @click.option("--width", type=int, default=16, help="Channels of the first level; doubles at each further one.")
 @click.option("--depth", type=int, default=2, help="Poolings.")
 @click.option("--norm", type=click.Choice(["group", "batch"]), default="group", help="Normalisation layers.")

@@ -73,7 +73,7 @@ class TrainConfig:
     upsample: str = "nearest"
     padding: Padding = "zeros"
     dropout: float = 0.0
-    transform: str = "log"
+    transform: str = "linear"
     loss: LossConfig = field(default_factory=LossConfig)
     augment: bool = True
     device: str = "auto"
