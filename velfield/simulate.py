@@ -170,7 +170,7 @@ def evolve(config: SimulateConfig, progress: Progress = Silent()) -> Iterator[Sn
     """Run the universe; yield its snapshots, earliest first."""
     progress.start("initial conditions", 1, "field")
     delta = linear_density(config.cosmology, config.boxsize, config.particles, config.seed, config.device)
-    schedule = _schedule(config)
+    schedule = step_schedule(config)
     progress.start("gravity", sum(len(leg) for leg in schedule), "steps")
     moving = leapfrog(
         delta,
@@ -201,7 +201,7 @@ def halos_of(snapshot: Snapshot, config: SimulateConfig) -> Iterator[Halos]:
         yield Halos(pos=halos.pos[rows], vel=halos.vel[rows], mass=halos.mass[rows])
 
 
-def _schedule(config: SimulateConfig) -> list[list[float]]:
+def step_schedule(config: SimulateConfig) -> list[list[float]]:
     """Redshifts at the ends of the steps, for each leg that ends with a snapshot."""
     begin = 1 / (1 + config.start_redshift)
     z = [step_to_redshift(step) for step in config.outer_rim_steps]
