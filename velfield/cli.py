@@ -258,7 +258,7 @@ def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None
 @click.option("--cells", type=int, default=32, help="Cells of 5 h⁻¹Mpc along a box's side.")
 @click.option("--particles", type=int, default=160, help="Particles along a parent's side.")
 @click.option("--min-halo-mass", type=float, default=3e11, help="Least massive halo [h⁻¹M⊙].")
-@click.option("--steps", type=int, default=400, help="Training steps.")
+@click.option("--steps", type=int, default=300, help="Training steps.")
 @click.option("--seed", type=int, default=1, help="Of the first of the three universes.")
 @click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")
 def demo(folder: str, workers: int | None, **options: Any) -> None:
