@@ -151,7 +151,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 def test_interrupted_it_begins_again(tmp_path):
     class StopAtSecond(Silent):
-        def start(self, label, total, unit):  # noqa: ARG002
+        def start(self, label, total, _unit):  # noqa: ARG002
             if label == "write halos, z = 0":
                 raise KeyboardInterrupt
 
@@ -216,3 +216,27 @@ def test_cuda_writes_the_same_kind_of_universe(tmp_path):
     result = simulate(str(tmp_path), dataclasses.replace(SMALL, device="cuda"))
     wanted = OUTER_RIM.halo_density(1e11, 0.0) * SMALL.boxsize**3
     assert result.snapshots[1].nhalos == pytest.approx(wanted, rel=0.1)  # Poisson 1 %, scatter of few cells
+
+
+class Counting:
+    """Progress that keeps each stage's total and count."""
+
+    def __init__(self):
+        self.stages = []
+
+    def start(self, label, total, _unit):
+        self.stages.append([label, total, 0])
+
+    def advance(self, amount=1, _note=""):
+        self.stages[-1][2] += amount
+
+    def done(self, _note=""):
+        pass
+
+
+def test_every_stage_counts_to_its_total(tmp_path):
+    progress = Counting()
+    simulate(str(tmp_path / "u"), SMALL, progress)
+    labels = [label for label, _, _ in progress.stages]
+    assert [label for label in labels if label.startswith("gravity")] == ["gravity to z = 0.5022", "gravity to z = 0"]
+    assert all(count == total for label, total, count in progress.stages if label != "initial conditions")

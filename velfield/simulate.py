@@ -171,7 +171,6 @@ def evolve(config: SimulateConfig, progress: Progress = Silent()) -> Iterator[Sn
     progress.start("initial conditions", 1, "field")
     delta = linear_density(config.cosmology, config.boxsize, config.particles, config.seed, config.device)
     schedule = step_schedule(config)
-    progress.start("gravity", sum(len(leg) for leg in schedule), "steps")
     moving = leapfrog(
         delta,
         config.cosmology,
@@ -180,9 +179,12 @@ def evolve(config: SimulateConfig, progress: Progress = Silent()) -> Iterator[Sn
         schedule=schedule,
         mesh=config.force_mesh,
     )
-    for snapshot in moving:
-        progress.advance()
-        if snapshot is not None:
+    for leg in schedule:  # between two snapshots the caller reports stages of its own
+        progress.start(f"gravity to z = {leg[-1]:.4g}", len(leg), "steps")
+        for _ in leg:
+            snapshot = next(moving)
+            progress.advance()
+        if snapshot is not None:  # the last step of a leg ends in one
             yield snapshot
     progress.done()
 
