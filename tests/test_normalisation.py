@@ -68,7 +68,7 @@ def test_boxes_together_or_one_by_one():
 
 def test_refuses():
     good = boxes(1)
-    with pytest.raises(VelfieldError, match=r"unknown transform of the inputs: transform='sqrt'; choose log, linear"):
+    with pytest.raises(VelfieldError, match=r"unknown transform of the inputs: transform='sqrt'; choose linear, log"):
         measure(good, KINDS, "sqrt")
     inputs, velocity, flag = good[0]
     with pytest.raises(VelfieldError, match=r"no velocity to learn from: cells=0"):

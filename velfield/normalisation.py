@@ -1,9 +1,9 @@
 """From densities in their own units to numbers of order one, and velocities to units of σ_v.
 
 A channel is transformed, then shifted and scaled by the mean and standard deviation of its transformed training cells.
-``linear`` leaves the value as it is. ``log`` takes ln(1 + ρ/ρ̄): densities in a cell of halos are heavy-tailed, the more
-so by mass, and a few rich cells would otherwise carry the gradient. For an over-density ρ/ρ̄ is 1 + δ; for a density ρ̄
-is its mean over the training cells, kept with the model.
+``linear`` leaves the value as it is: a velocity is linear in the density on large scales. ``log`` takes ln(1 + ρ/ρ̄),
+which tames the heavy tail of densities of halos, above all by mass; for an over-density ρ/ρ̄ is 1 + δ, for a density ρ̄
+is its mean over the training cells, kept with the model. Which did better is in docs/network.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from velfield.errors import VelfieldError
 
-TRANSFORMS = ("log", "linear")
+TRANSFORMS = ("linear", "log")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Channel:
     ----------
     kind : str
         As in `velfield.store.INPUTS`.
-    transform : {"log", "linear"}
+    transform : {"linear", "log"}
         What is done to the value first.
     scale : float
         ρ̄ of the log, in the kind's own units; 1 for an over-density.
@@ -94,7 +94,7 @@ def measure(
         Inputs (channel, x, y, z) of each kind in its own units, the velocity (3, x, y, z) [km/s], and its flag.
     kinds : sequence of str
         What the channels are.
-    transform : {"log", "linear"}
+    transform : {"linear", "log"}
         For every channel.
     """
     if transform not in TRANSFORMS:

@@ -37,7 +37,7 @@ class TrainConfig:
         Of first weights, order of boxes, orientations and dropout.
     width, depth, norm, groups, conv_add, upsample, padding, dropout
         As in `UNetConfig`.
-    transform : {"log", "linear"}
+    transform : {"linear", "log"}
         Of the inputs (`velfield.normalisation`).
     loss : LossConfig
         Terms and weights.
