@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +66,18 @@ def test_store_opens_only_when_published(url):
     shards.write_boxes(url, layout, range(BOXES.nbox), arrays_of(BOXES))
     shards.publish(url, layout)
     assert store.open_fields(url).sizes["box"] == 27
+
+
+def test_what_killed_writers_leave_is_not_published(url):
+    layout = store.field_layout(spec_of(BOXES))
+    shards.create(url, layout)
+    kept = sorted(path for path in Path(url).rglob("*") if path.is_file())
+    shard = Path(url) / "velocity" / "c" / "0"
+    shard.mkdir(parents=True)
+    (shard / "0.5e1f.partial").write_bytes(b"half a shard")  # as zarr's LocalStore names it
+    (Path(url) / "velocity" / "zarr.json.5e1f.part").write_bytes(b"half a document")
+    shards.publish(url, layout)
+    assert sorted(path for path in Path(url).rglob("*") if path.is_file()) == sorted([*kept, Path(url) / "zarr.json"])
 
 
 def test_unwritten_boxes_read_as_nan(url):

@@ -78,7 +78,8 @@ def create(url: str, layout: Layout) -> None:
 
 
 def publish(url: str, layout: Layout) -> None:
-    """Write the root metadata: from here on the store opens."""
+    """Remove what killed writers left, then write the root metadata: from here on the store opens."""
+    storage.remove_torn(url)
     storage.write_bytes(storage.join(url, ROOT), _metadata(layout)[ROOT])
 
 

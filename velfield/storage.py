@@ -87,6 +87,20 @@ def remove(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
+def remove_torn(url: str) -> None:
+    """Remove what writers that were killed have left in a local folder: files that were never renamed to their target.
+
+    ``.part`` is the ending of `write_bytes`, ``.partial`` that of Zarr. Object stores keep no such files.
+    """
+    if not is_local(url):
+        return
+    _, path = filesystem(url)
+    for folder, _, files in os.walk(path):
+        for name in files:
+            if name.endswith((".part", ".partial")):
+                os.remove(os.path.join(folder, name))
+
+
 def is_local(url: str) -> bool:
     """Whether ``url`` names this machine's disk."""
     fs, _ = filesystem(url)
