@@ -56,7 +56,7 @@ class DemoConfig:
     cells: int = 32
     particles: int = 160
     min_halo_mass: float = 3e11
-    steps: int = 300
+    steps: int = 450
     seed: int = 1
 
     def __post_init__(self) -> None:

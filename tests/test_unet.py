@@ -12,15 +12,16 @@ def conv(channels_in: int, channels: int) -> int:
 
 
 def test_parameters_as_counted_by_hand():
-    # width 16, depth 2, 2 channels in: three blocks down, two up, one output
-    blocks = [(2, 16), (16, 32), (32, 64), (64 + 32, 32), (32 + 16, 16)]
-    expected = 16 * 3 + 3
+    # width 8, depth 3, 2 channels in: four blocks down, three up, one output
+    down = [(2, 8), (8, 16), (16, 32), (32, 64)]
+    blocks = [*down, (64 + 32, 32), (32 + 16, 16), (16 + 8, 8)]
+    expected = 8 * 3 + 3
     for before, after in blocks:
         expected += conv(before, after) + conv(after, after)
         expected += 2 * 2 * after  # two norms: scale and shift
         expected += 2 * after  # two PReLU
         expected += before * after + after  # the 1³ skip
-    assert UNet(UNetConfig(in_channels=2)).parameters_count == expected == 360_979
+    assert UNet(UNetConfig(in_channels=2)).parameters_count == expected == 373_035
 
 
 def test_plain_blocks_have_no_skip():

@@ -145,10 +145,10 @@ def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **op
 @click.option("--weight-decay", type=float, default=1e-4, help="Of AdamW.")
 @click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient.")
 @click.option("--transform", type=click.Choice(["linear", "log"]), default="linear", help="Of the inputs.")
-@click.option("--width", type=int, default=16, help="Channels of the first level; doubles at each further one.")
-@click.option("--depth", type=int, default=2, help="Poolings.")
+@click.option("--width", type=int, default=8, help="Channels of the first level; doubles at each further one.")
+@click.option("--depth", type=int, default=3, help="Poolings.")
 @click.option("--norm", type=click.Choice(["group", "batch"]), default="group", help="Normalisation layers.")
-@click.option("--groups", type=int, default=8, help="Groups of a group normalisation.")
+@click.option("--groups", type=int, default=4, help="Groups of a group normalisation.")
 @click.option("--conv-add/--no-conv-add", default=True, help="Residual additions in the blocks.")
 @click.option("--upsample", type=click.Choice(["nearest", "trilinear"]), default="nearest", help="On the way up.")
 @click.option(
@@ -258,7 +258,7 @@ def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None
 @click.option("--cells", type=int, default=32, help="Cells of 5 h⁻¹Mpc along a box's side.")
 @click.option("--particles", type=int, default=160, help="Particles along a parent's side.")
 @click.option("--min-halo-mass", type=float, default=3e11, help="Least massive halo [h⁻¹M⊙].")
-@click.option("--steps", type=int, default=300, help="Training steps.")
+@click.option("--steps", type=int, default=450, help="Training steps.")
 @click.option("--seed", type=int, default=1, help="Of the first of the three universes.")
 @click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")
 def demo(folder: str, workers: int | None, **options: Any) -> None:

@@ -65,10 +65,10 @@ class TrainConfig:
     weight_decay: float = 1e-4
     clip: float = 1.0
     seed: int = 0
-    width: int = 16
-    depth: int = 2
+    width: int = 8
+    depth: int = 3
     norm: str = "group"
-    groups: int = 8
+    groups: int = 4
     conv_add: bool = True
     upsample: str = "nearest"
     padding: Padding = "zeros"

@@ -58,10 +58,10 @@ class UNetConfig:
 
     in_channels: int
     out_channels: int = 3
-    width: int = 16
-    depth: int = 2
+    width: int = 8
+    depth: int = 3
     norm: str = "group"
-    groups: int = 8
+    groups: int = 4
     conv_add: bool = True
     upsample: str = "nearest"
     padding: Padding = "zeros"
