@@ -4,7 +4,7 @@ import torch
 from velfield.errors import VelfieldError
 from velfield.unet import Block, UNet, UNetConfig
 
-SMALL = {"in_channels": 2, "width": 4, "groups": 2}
+SMALL = {"in_channels": 2, "width": 4, "groups": 2, "depth": 2}
 
 
 def conv(channels_in: int, channels: int) -> int:
@@ -95,7 +95,7 @@ def test_dropout_only_while_training():
 
 
 def test_gradients_reach_every_parameter():
-    net = UNet(UNetConfig(**SMALL, depth=3))
+    net = UNet(UNetConfig(**SMALL | {"depth": 3}))
     net(torch.randn(1, 2, 16, 16, 16)).square().mean().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -124,7 +124,7 @@ def test_config_goes_through_a_dict(norm, conv_add):
         ({"norm": "layer"}, "unknown norm of the U-Net: norm='layer'; choose group, batch"),
         ({"upsample": "deconv"}, "unknown upsample of the U-Net: upsample='deconv'"),
         ({"padding": "mirror"}, "unknown padding of the U-Net: padding='mirror'"),
-        ({"width": 12}, "groups do not divide the width: width=12, groups=8"),
+        ({"width": 10}, "groups do not divide the width: width=10, groups=4"),
         ({"width": 0}, "no such U-Net: in_channels=2, out_channels=3, width=0"),
         ({"depth": -1}, "depth=-1"),
         ({"dropout": 1.0}, "no such dropout: dropout=1.0"),

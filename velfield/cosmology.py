@@ -70,7 +70,7 @@ class Cosmology:
         return _growth_integral(self.omega_m, 1 / (1 + redshift)) / _growth_integral(self.omega_m, 1.0)
 
     def growth_rate(self, redshift: float) -> float:
-        """F = dlnD/dlna, exact: the derivative of the Heath integral."""
+        """Growth rate f = dlnD/dlna, exact: the derivative of the Heath integral."""
         a = 1 / (1 + redshift)
         e2 = self.omega_m / a**3 + 1 - self.omega_m
         dlnh = -1.5 * self.omega_m / a**3 / e2
