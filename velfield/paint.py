@@ -2,28 +2,31 @@
 
 Cell i covers [i, i+1)·cellsize of the parent; its centre is at (i + ½)·cellsize. The cell of a position follows from
 integers on the parent's grid, so it does not depend on the window that asks: windows painted apart and put side by
-side are the whole, to the last bit. One pass adds everything; a tracer that misses the window costs some 4 ns. The
-rate is bound by memory, not by arithmetic: some 20 million tracers a second and thread (NGP, random order, 60³ cells).
-The kernels release the GIL and use one thread each; the peak of memory is twice the result.
+side are the whole, to the last bit. One pass adds number, mass and momentum together: a cell's sums lie side by side,
+so that a tracer touches one cache line a row of its cloud, and lines are asked for some tracers ahead. The rate is
+bound by the traffic of these lines (docs/scaling.md). The kernels release the GIL and use one thread each.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from velfield.errors import VelfieldError
-from velfield.kernel import kernel
+from velfield.kernel import kernel, prefetch
 
 CELLS_PER_AXIS = {"ngp": 1, "cic": 2, "tsc": 3}  # over which an assignment spreads a tracer
-_OUTSIDE, _INVALID = -(2**62), -(2**62) + 1  # places on an axis that are none
+_OUTSIDE, _INVALID = -(2**60), -(2**61)  # places on an axis that are none
 _LARGEST_CELL = 2.0**52  # beyond it neighbouring float64 lie further apart than cells do
 _NO_PERIOD = 2**60
-_BATCH = 1024  # tracers located before they are added: 56 kB, in the second-level cache
+_BATCH = 256  # tracers located before they are added: with their weights 10 kB, in the first-level cache
+_AHEAD = 8  # tracers between asking for a cache line and adding to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,81 @@ class Painted:
     momentum: NDArray[np.float64] | None
 
 
+class Canvas:
+    """Sums of number, mass and momentum on a window of the parent's grid, to which tracers are added bit by bit.
+
+    Parameters
+    ----------
+    cellsize : float
+        Side of a cell [h⁻¹Mpc].
+    start : (int, int, int)
+        Global index of the window's first cell; may be negative.
+    shape : (int, int, int)
+        Cells of the window along each axis; at most ``ngrid``.
+    ngrid : int, optional
+        Cells along the side of a periodic parent, where a position at the parent's side is the position 0. Without it
+        space has no period.
+    assignment : {"ngp", "cic", "tsc"}
+        Nearest grid point, cloud in cell or triangular-shaped cloud: over 1, 2 or 3 cells an axis, by the distance to
+        their centres (Hockney & Eastwood 1981).
+    mass, momentum : bool
+        Whether these are summed beside the number.
+    """
+
+    def __init__(
+        self,
+        *,
+        cellsize: float,
+        start: tuple[int, int, int],
+        shape: tuple[int, int, int],
+        ngrid: int | None = None,
+        assignment: str = "ngp",
+        mass: bool = False,
+        momentum: bool = False,
+    ) -> None:
+        if assignment not in CELLS_PER_AXIS:
+            raise VelfieldError(f"unknown assignment: assignment={assignment!r}; choose ngp, cic or tsc")
+        if not 0 < cellsize < math.inf or min(shape) < 1 or (ngrid is not None and ngrid < max(shape)):
+            raise VelfieldError(
+                f"no such window: cellsize={cellsize}, shape={tuple(shape)}, ngrid={ngrid}; "
+                "sizes and counts must be positive, and a window no larger than its parent"
+            )
+        self.cellsize, self.ngrid = float(cellsize), ngrid
+        self.start, self.shape = start, shape
+        self.mass, self.momentum = mass, momentum
+        self._cells = CELLS_PER_AXIS[assignment]
+        # a cell's sums lie side by side: one cache line for all of a tracer's; clouds are never cut at the edge
+        fields = 1 + mass + 3 * momentum
+        self._padded = np.zeros((*(n + 2 * (self._cells - 1) for n in shape), fields))
+
+    def add(self, pos: NDArray[Any], vel: NDArray[Any] | None = None, mass: NDArray[Any] | None = None) -> None:
+        """Add tracers, in order: positions (N, 3) [h⁻¹Mpc], velocities (N, 3) [km/s], masses (N,) [h⁻¹M⊙].
+
+        Positions are float32 or float64 and, with ``ngrid``, any periodic image. What misses the window is left out.
+        """
+        pos, vel, mass = _check_tracers(pos, vel, mass)
+        if (vel is not None, mass is not None) != (self.momentum, self.mass):
+            raise VelfieldError(
+                f"tracers do not fit the canvas: vel={vel is not None}, mass={mass is not None}, canvas has "
+                f"momentum={self.momentum}, mass={self.mass}; give what it sums"
+            )
+        period = self.ngrid or _NO_PERIOD
+        first = tuple(s % period if self.ngrid else s for s in self.start)
+        add = _adder(self._cells, self.mass, self.momentum)
+        invalid = add(self._padded, pos, vel, mass, self.cellsize, first, period)
+        if invalid:
+            raise VelfieldError(
+                f"positions that are no place on the grid: tracers={invalid} of {len(pos)}, cellsize={self.cellsize}; "
+                "remove rows that are not finite"
+            )
+
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """(nx, ny, nz, fields): number, then mass, then momentum, as far as they are summed. A view."""
+        margin = self._cells - 1
+        return self._padded[tuple(slice(margin, margin + n) for n in self.shape)]
+
+
 def paint(
     pos: NDArray[Any],
     vel: NDArray[Any] | None = None,
@@ -56,57 +134,41 @@ def paint(
     ngrid: int | None = None,
     assignment: str = "ngp",
 ) -> Painted:
-    """Sum number, mass and momentum of tracers on a window of the parent's grid.
+    """Sum number, mass and momentum of tracers on a window of the parent's grid: one `Canvas` for all of them.
 
     Parameters
     ----------
-    pos : ndarray (N, 3)
-        Positions in the parent [h⁻¹Mpc], float32 or float64; with ``ngrid`` any periodic image.
-    vel : ndarray (N, 3), optional
-        Velocities [km/s].
-    mass : ndarray (N,), optional
-        Masses [h⁻¹M⊙].
-    cellsize : float
-        Side of a cell [h⁻¹Mpc].
-    start : (int, int, int)
-        Global index of the window's first cell; may be negative.
+    pos, vel, mass : ndarray
+        As in `Canvas.add`; what is not given is not summed.
+    cellsize, start, ngrid, assignment
+        As of `Canvas`.
     shape : (int, int, int)
         Cells of the window along each axis; may exceed ``ngrid``, then cells repeat.
-    ngrid : int, optional
-        Cells along the side of a periodic parent, where a position at the parent's side is the position 0. Without it
-        space has no period.
-    assignment : {"ngp", "cic", "tsc"}
-        Nearest grid point, cloud in cell or triangular-shaped cloud: over 1, 2 or 3 cells an axis, by the distance to
-        their centres (Hockney & Eastwood 1981).
     """
-    pos, vel, mass = _check_tracers(pos, vel, mass)
-    if assignment not in CELLS_PER_AXIS:
-        raise VelfieldError(f"unknown assignment: assignment={assignment!r}; choose ngp, cic or tsc")
-    if not 0 < cellsize < math.inf or min(shape) < 1 or (ngrid is not None and ngrid < 1):
-        raise VelfieldError(
-            f"no such window: cellsize={cellsize}, shape={tuple(shape)}, ngrid={ngrid}; "
-            "sizes and counts must be positive"
-        )
     period = ngrid or _NO_PERIOD
-    once = [min(n, period) for n in shape]
-    cells = CELLS_PER_AXIS[assignment]
-    fields = 1 + (mass is not None) + 3 * (vel is not None)
-    # a cell's sums lie side by side: one cache line for all of a tracer's
-    sums = np.zeros((*(n + 2 * (cells - 1) for n in once), fields))
-    first = tuple(s % period if ngrid else s for s in start)
-    invalid = _add(sums, pos, vel, mass, float(cellsize), first, period, cells)
-    if invalid:
-        raise VelfieldError(
-            f"positions that are no place on the grid: tracers={invalid} of {len(pos)}, cellsize={cellsize}; "
-            "remove rows that are not finite"
-        )
-    sums = sums[tuple(slice(cells - 1, cells - 1 + n) for n in once)]
-    if once != list(shape):
+    once = (min(shape[0], period), min(shape[1], period), min(shape[2], period))
+    canvas = Canvas(
+        cellsize=cellsize,
+        start=start,
+        shape=once,
+        ngrid=ngrid,
+        assignment=assignment,
+        mass=mass is not None,
+        momentum=vel is not None,
+    )
+    canvas.add(pos, vel, mass)
+    sums = canvas.sums
+    if once != tuple(shape):
         sums = sums[np.ix_(*(np.arange(n) % period for n in shape))]
+    return split_sums(sums, mass=mass is not None, momentum=vel is not None)
+
+
+def split_sums(sums: NDArray[np.float64], *, mass: bool, momentum: bool) -> Painted:
+    """Sums (nx, ny, nz, fields) of a `Canvas` as one array for each quantity."""
     return Painted(
         number=np.ascontiguousarray(sums[..., 0]),
-        mass=None if mass is None else np.ascontiguousarray(sums[..., 1]),
-        momentum=None if vel is None else np.ascontiguousarray(np.moveaxis(sums[..., -3:], -1, 0)),
+        mass=np.ascontiguousarray(sums[..., 1]) if mass else None,
+        momentum=np.ascontiguousarray(np.moveaxis(sums[..., -3:], -1, 0)) if momentum else None,
     )
 
 
@@ -205,6 +267,8 @@ def _place(x, cellsize, start, period, cells, width):
 @kernel
 def _weights(offset, cells):
     """Shares of the cloud's cells, from how far into its cell (CIC: past a centre) the tracer lies, in cells."""
+    if cells == 1:
+        return 1.0, 0.0, 0.0
     if cells == 2:
         return 1.0 - offset, offset, 0.0
     d = offset - 0.5
@@ -212,101 +276,153 @@ def _weights(offset, cells):
 
 
 @kernel
+def _locate_axis(place, offset, x, cellsize, below, period, half, width):
+    """Places of a batch along one axis, as `_place` gives them, and how many of them need `_place` itself.
+
+    Without branches, so that the compiler makes vectors of it.
+    """
+    wrap = float(period) if period < _NO_PERIOD else 0.0
+    lowest = 0.0 if period < _NO_PERIOD else -_LARGEST_CELL
+    top, near_top = float(period), period * (1.0 - 4.5e-16)
+    strange = 0
+    for q in range(len(x)):
+        u = x[q] / cellsize
+        u = top if (near_top <= u) & (u < top) else u
+        u = u - half
+        i = np.floor(u)
+        at = i - below
+        at = at + wrap if at < 0.0 else at
+        strange += 0 if (lowest <= at) & (at < top) & (at < _LARGEST_CELL) else 1
+        place[q] = at - wrap if at >= width else at
+        offset[q] = u - i
+    return strange
+
+
+@kernel
 def _locate(found, pos, first, cellsize, start, period, cells, shape):
     """Fill ``found`` with a batch's tracers that reach the window; return how many, and how many have no place."""
     tracer, place, offset = found
+    last = min(first + len(tracer), len(pos))
+    count = last - first
+    half, below = 0.5 if cells == 2 else 0.0, 1.0 if cells == 3 else 0.0
+    for axis in range(3):
+        x = pos[first:last, axis]
+        if _locate_axis(place[axis], offset[axis], x, cellsize, start[axis] + below, period, half, shape[axis]):
+            for q in range(count):
+                at, offset[axis, q] = _place(x[q], cellsize, start[axis], period, cells, shape[axis])
+                place[axis, q] = float(at)
+    inside = 0
+    for q in range(count):
+        tracer[q] = first + q
+        x, y, z = place[0, q], place[1, q], place[2, q]
+        reach = (x > -cells) & (y > -cells) & (z > -cells) & (x < shape[0]) & (y < shape[1]) & (z < shape[2])
+        inside += 1 if reach else 0
+    if inside == count:
+        return count, 0
     n = invalid = 0
-    for p in range(first, min(first + len(tracer), len(pos))):
-        x, dx = _place(pos[p, 0], cellsize, start[0], period, cells, shape[0])
-        y, dy = (x, dx) if x <= _INVALID else _place(pos[p, 1], cellsize, start[1], period, cells, shape[1])
-        z, dz = (y, dy) if y <= _INVALID else _place(pos[p, 2], cellsize, start[2], period, cells, shape[2])
-        if z <= _INVALID:
-            invalid += z == _INVALID
-            continue
-        tracer[n] = p
-        place[n, 0], place[n, 1], place[n, 2] = x, y, z
-        offset[n, 0], offset[n, 1], offset[n, 2] = dx, dy, dz
-        n += 1
+    for q in range(count):
+        x, y, z = place[0, q], place[1, q], place[2, q]
+        tracer[n] = first + q
+        for axis in range(3):
+            place[axis, n], offset[axis, n] = place[axis, q], offset[axis, q]
+        invalid += (x == _INVALID) | (y == _INVALID) | (z == _INVALID)
+        n += (x > -cells) & (y > -cells) & (z > -cells) & (x < shape[0]) & (y < shape[1]) & (z < shape[2])
     return n, invalid
 
 
 @kernel
-def _add_points(sums, found, n, mass, vel):
-    """Add tracers to the one cell each lies in."""
-    tracer, place, _ = found
-    v = sums.shape[3] - 3
-    for t in range(n):
-        p, i, j, k = tracer[t], place[t, 0], place[t, 1], place[t, 2]
-        sums[i, j, k, 0] += 1.0
-        if mass is not None:
-            sums[i, j, k, 1] += mass[p]
-        if vel is not None:
-            sums[i, j, k, v] += vel[p, 0]
-            sums[i, j, k, v + 1] += vel[p, 1]
-            sums[i, j, k, v + 2] += vel[p, 2]
+def _add_images(sums, place, offset, values, period, cells, has_mass, has_vel):
+    """Add one cloud at all its periodic images that reach a window about as wide as its parent."""
+    m, vx, vy, vz = values
+    margin, fields = cells - 1, sums.shape[3]
+    wx, wy, wz = _weights(offset[0], cells), _weights(offset[1], cells), _weights(offset[2], cells)
+    for x in range(int(place[0]) + margin, -1, -period):
+        for y in range(int(place[1]) + margin, -1, -period):
+            for z in range(int(place[2]) + margin, -1, -period):
+                for a in range(cells):
+                    for b in range(cells):
+                        for c in range(cells):
+                            weight, cell = wx[a] * wy[b] * wz[c], sums[x + a, y + b, z + c]
+                            cell[0] += weight
+                            if has_mass:
+                                cell[1] += weight * m
+                            if has_vel:
+                                cell[fields - 3] += weight * vx
+                                cell[fields - 2] += weight * vy
+                                cell[fields - 1] += weight * vz
 
 
-@kernel
-def _fill_row(row, weights, p, cells, mass, vel):
-    """Tracer p's number, mass and velocity times its shares of the cells along z."""
-    fields = len(row) // cells
-    for c in range(cells):
-        cell = c * fields
-        row[cell] = weights[c]
-        if mass is not None:
-            row[cell + 1] = weights[c] * mass[p]
-        if vel is not None:
-            for axis in range(3):
-                row[cell + fields - 3 + axis] = weights[c] * vel[p, axis]
+@cache
+def _adder(cells: int, has_mass: bool, has_vel: bool) -> Callable[..., int]:
+    """The loop for one assignment and one set of sums: with these known, the compiler unrolls what a tracer does."""
+    fields = 1 + has_mass + 3 * has_vel
+    step = np.uint64(1)  # unsigned: no test for indices from the end
+    to_mass, to_vel = np.uint64(1), np.uint64(1 + has_mass)
 
+    @kernel
+    def add_cell(flat, at, weight, m, vx, vy, vz):
+        flat[at] += weight
+        if has_mass:
+            flat[at + to_mass] += weight * m
+        if has_vel:
+            flat[at + to_vel] += weight * vx
+            flat[at + to_vel + step] += weight * vy
+            flat[at + to_vel + step + step] += weight * vz
 
-@kernel
-def _add_rows(flat, corner, strides, row, wx, wy, cells):
-    """Add one cloud's rows along z, the first of which begins at ``corner``."""
-    for a in range(cells):
-        for b in range(cells):
-            w = wx[a] * wy[b]
-            first = np.uint64(corner + a * strides[0] + b * strides[1])  # unsigned: no test for indices from the end
-            for i in range(len(row)):
-                flat[first + np.uint64(i)] += w * row[i]
+    @kernel
+    def ask_for(flat, at, row, plane):
+        for a in range(cells):
+            for b in range(cells):
+                first = at + a * plane + b * row
+                for line in range(0, cells * fields, 8):  # a line holds 8 numbers
+                    prefetch(flat, first + line)
+                prefetch(flat, first + cells * fields - 1)
 
+    @kernel
+    def add(sums, pos, vel, mass, cellsize, start, period):
+        """Add all tracers in order; return how many have no valid position (these are left out).
 
-@kernel
-def _add_clouds(sums, row, found, n, period, cells, mass, vel):
-    """Add tracers with all the periodic images of their clouds that reach the window."""
-    tracer, place, offset = found
-    _, ny, nz, fields = sums.shape
-    flat, strides, margin = sums.reshape(sums.size), (ny * nz * fields, nz * fields, fields), cells - 1
-    for t in range(n):
-        wx, wy = _weights(offset[t, 0], cells), _weights(offset[t, 1], cells)
-        _fill_row(row, _weights(offset[t, 2], cells), tracer[t], cells, mass, vel)
-        for x in range(place[t, 0] + margin, -1, -period):
-            for y in range(place[t, 1] + margin, -1, -period):
-                for z in range(place[t, 2] + margin, -1, -period):
-                    corner = x * strides[0] + y * strides[1] + z * strides[2]
-                    _add_rows(flat, corner, strides, row, wx, wy, cells)
+        ``sums`` has ``cells − 1`` cells of margin on every side of the window, so that a cloud is never cut. Tracers
+        are first located, then added, a batch at a time: so it is known early which cache lines will be needed.
+        """
+        _, ny, nz, _ = sums.shape
+        shape = (sums.shape[0] - 2 * cells + 2, ny - 2 * cells + 2, nz - 2 * cells + 2)
+        flat, row, plane, margin = sums.reshape(sums.size), nz * fields, ny * nz * fields, cells - 1
+        found = np.empty(_BATCH, np.int64), np.empty((3, _BATCH)), np.empty((3, _BATCH))
+        corner, alone = np.empty(_BATCH, np.int64), np.empty(_BATCH, np.bool_)
+        tracer, place, offset = found
+        invalid = 0
+        m = vx = vy = vz = 0.0
+        for first in range(0, len(pos), _BATCH):
+            n, bad = _locate(found, pos, first, cellsize, start, period, cells, shape)
+            invalid += bad
+            for t in range(n):
+                x, y, z = place[0, t] + margin, place[1, t] + margin, place[2, t] + margin
+                corner[t] = int(x * plane + y * row + z * fields)
+                alone[t] = (x < period) & (y < period) & (z < period)
+            for t in range(n):
+                ask_for(flat, corner[min(t + _AHEAD, n - 1)], row, plane)
+                p = tracer[t]
+                if has_mass:
+                    m = np.float64(mass[p])
+                if has_vel:
+                    vx, vy, vz = np.float64(vel[p, 0]), np.float64(vel[p, 1]), np.float64(vel[p, 2])
+                wx, wy, wz = (
+                    _weights(offset[0, t], cells),
+                    _weights(offset[1, t], cells),
+                    _weights(offset[2, t], cells),
+                )
+                if not alone[t]:
+                    _add_images(sums, place[:, t], offset[:, t], (m, vx, vy, vz), period, cells, has_mass, has_vel)
+                    continue
+                for a in range(cells):
+                    for b in range(cells):
+                        w, at = wx[a] * wy[b], np.uint64(corner[t] + a * plane + b * row)
+                        for c in range(cells):
+                            add_cell(flat, at + np.uint64(c * fields), w * wz[c], m, vx, vy, vz)
+        return invalid
 
-
-@kernel
-def _add(sums, pos, vel, mass, cellsize, start, period, cells):
-    """Add all tracers in order; return how many have no valid position (these are left out).
-
-    ``sums`` has ``cells − 1`` cells of margin on every side of the window, so that a cloud is never cut. Tracers are
-    first located, then added, a batch at a time: the short second loop has many cache misses under way at once.
-    """
-    nx, ny, nz, fields = sums.shape
-    shape = (nx - 2 * cells + 2, ny - 2 * cells + 2, nz - 2 * cells + 2)
-    found = np.empty(_BATCH, np.int64), np.empty((_BATCH, 3), np.int64), np.empty((_BATCH, 3))
-    row = np.empty(cells * fields)
-    invalid = 0
-    for first in range(0, len(pos), _BATCH):
-        n, bad = _locate(found, pos, first, cellsize, start, period, cells, shape)
-        invalid += bad
-        if cells == 1:
-            _add_points(sums, found, n, mass, vel)
-        else:
-            _add_clouds(sums, row, found, n, period, cells, mass, vel)
-    return invalid
+    return add
 
 
 @kernel
