@@ -22,7 +22,7 @@ MODULES = {
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 
-CORE = {"numpy", "scipy", "numba", "colossus"}
+CORE = {"numpy", "scipy", "numba", "llvmlite", "colossus"}
 FILES = CORE | {"fsspec", "s3fs", "xarray", "zarr", "numcodecs", "fastcrc", "rich"}
 # layer: layers of ours that it may import, and libraries
 MAY_IMPORT = {

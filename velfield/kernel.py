@@ -23,11 +23,10 @@ def kernel(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True, error_model="numpy")(function)
 
 
-@intrinsic
-def prefetch(typingctx, array, index):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _prefetch(typingctx: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
     """Ask for the cache line of ``array[index]``, to be written; the array is one-dimensional and contiguous."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
         i32 = ir.IntType(32)
@@ -37,3 +36,6 @@ def prefetch(typingctx, array, index):  # type: ignore[no-untyped-def]  # noqa: 
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+prefetch: Any = intrinsic(_prefetch)

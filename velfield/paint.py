@@ -10,7 +10,6 @@ bound by the traffic of these lines (docs/scaling.md). The kernels release the G
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -352,12 +351,10 @@ def _add_images(sums, place, offset, values, period, cells, has_mass, has_vel):
                                 cell[fields - 1] += weight * vz
 
 
-@cache
-def _adder(cells: int, has_mass: bool, has_vel: bool) -> Callable[..., int]:
-    """The loop for one assignment and one set of sums: with these known, the compiler unrolls what a tracer does."""
-    fields = 1 + has_mass + 3 * has_vel
+def _cell_adder(has_mass: bool, has_vel: bool) -> Any:
+    """How one cell's sums grow."""
     step = np.uint64(1)  # unsigned: no test for indices from the end
-    to_mass, to_vel = np.uint64(1), np.uint64(1 + has_mass)
+    to_mass, to_vel = step, np.uint64(1 + has_mass)
 
     @kernel
     def add_cell(flat, at, weight, m, vx, vy, vz):
@@ -369,14 +366,39 @@ def _adder(cells: int, has_mass: bool, has_vel: bool) -> Callable[..., int]:
             flat[at + to_vel + step] += weight * vy
             flat[at + to_vel + step + step] += weight * vz
 
+    return add_cell
+
+
+def _asker(cells: int, fields: int) -> Any:
+    """How the cache lines of a cloud are asked for; one holds 8 numbers."""
+
     @kernel
     def ask_for(flat, at, row, plane):
         for a in range(cells):
             for b in range(cells):
                 first = at + a * plane + b * row
-                for line in range(0, cells * fields, 8):  # a line holds 8 numbers
+                for line in range(0, cells * fields, 8):
                     prefetch(flat, first + line)
                 prefetch(flat, first + cells * fields - 1)
+
+    return ask_for
+
+
+@cache
+def _adder(cells: int, has_mass: bool, has_vel: bool) -> Any:
+    """The loop for one assignment and one set of sums: with these known, the compiler unrolls what a tracer does."""
+    fields = 1 + has_mass + 3 * has_vel
+    add_cell, ask_for = _cell_adder(has_mass, has_vel), _asker(cells, fields)
+
+    @kernel
+    def add_cloud(flat, corner, row, plane, offset, values):
+        m, vx, vy, vz = values
+        wx, wy, wz = _weights(offset[0], cells), _weights(offset[1], cells), _weights(offset[2], cells)
+        for a in range(cells):
+            for b in range(cells):
+                w, at = wx[a] * wy[b], np.uint64(corner + a * plane + b * row)
+                for c in range(cells):
+                    add_cell(flat, at + np.uint64(c * fields), w * wz[c], m, vx, vy, vz)
 
     @kernel
     def add(sums, pos, vel, mass, cellsize, start, period):
@@ -392,7 +414,6 @@ def _adder(cells: int, has_mass: bool, has_vel: bool) -> Callable[..., int]:
         corner, alone = np.empty(_BATCH, np.int64), np.empty(_BATCH, np.bool_)
         tracer, place, offset = found
         invalid = 0
-        m = vx = vy = vz = 0.0
         for first in range(0, len(pos), _BATCH):
             n, bad = _locate(found, pos, first, cellsize, start, period, cells, shape)
             invalid += bad
@@ -403,23 +424,16 @@ def _adder(cells: int, has_mass: bool, has_vel: bool) -> Callable[..., int]:
             for t in range(n):
                 ask_for(flat, corner[min(t + _AHEAD, n - 1)], row, plane)
                 p = tracer[t]
-                if has_mass:
-                    m = np.float64(mass[p])
-                if has_vel:
-                    vx, vy, vz = np.float64(vel[p, 0]), np.float64(vel[p, 1]), np.float64(vel[p, 2])
-                wx, wy, wz = (
-                    _weights(offset[0, t], cells),
-                    _weights(offset[1, t], cells),
-                    _weights(offset[2, t], cells),
+                m = np.float64(mass[p]) if has_mass else 0.0
+                vx, vy, vz = (
+                    (np.float64(vel[p, 0]), np.float64(vel[p, 1]), np.float64(vel[p, 2]))
+                    if has_vel
+                    else (0.0, 0.0, 0.0)
                 )
-                if not alone[t]:
+                if alone[t]:
+                    add_cloud(flat, corner[t], row, plane, offset[:, t], (m, vx, vy, vz))
+                else:
                     _add_images(sums, place[:, t], offset[:, t], (m, vx, vy, vz), period, cells, has_mass, has_vel)
-                    continue
-                for a in range(cells):
-                    for b in range(cells):
-                        w, at = wx[a] * wy[b], np.uint64(corner[t] + a * plane + b * row)
-                        for c in range(cells):
-                            add_cell(flat, at + np.uint64(c * fields), w * wz[c], m, vx, vy, vz)
         return invalid
 
     return add
