@@ -17,7 +17,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from velfield import patches, shards, storage, store
-from velfield.catalogue import Catalogue, open_catalogue
+from velfield.catalogue import Catalogue
 from velfield.errors import StoreError, VelfieldError
 from velfield.paint import fill_velocity
 from velfield.pipelines.cluster import run_tasks
@@ -91,7 +91,7 @@ def paint_block(
         return found  # a worker died after it had written the receipt
     halos = kind == "halos"
     moved = halos and config.rsd != "none"
-    cat = _catalogue(config.urls[kind], config.redshift, fingerprints[kind])
+    cat = _catalogue(config, kind, fingerprints[kind])
     tracers = cat.tracers(blocks=[index], velocities=moved or not halos, masses=halos)
     pos, vel, mass = tracers.pos, tracers.vel, tracers.mass
     read = len(pos)
@@ -228,12 +228,12 @@ def _means(job: Job, totals: Mapping[str, Any]) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=8)
-def _catalogue(url: str, redshift: float | None, fingerprint: str) -> Catalogue:
+def _catalogue(config: PaintConfig, kind: str, fingerprint: str) -> Catalogue:
     """Open a catalogue, once a worker, and see that it is still the one that the job began with."""
-    cat = open_catalogue(url, redshift=redshift)
+    cat = config.open(kind)
     if cat.fingerprint != fingerprint:
         raise VelfieldError(
-            f"the catalogue changed while it was painted: url={url}, fingerprint={cat.fingerprint[:16]}, "
+            f"the catalogue changed while it was painted: url={cat.url}, fingerprint={cat.fingerprint[:16]}, "
             f"at the start {fingerprint[:16]}; run the same command again"
         )
     return cat

@@ -56,6 +56,16 @@ class PaintConfig:
         Whether the parent repeats.
     max_shift : float
         A halo carried further by redshift space [h⁻¹Mpc] is refused: its velocity cannot be right.
+    halo_column, particle_column : tuple of str
+        ``NAME=COLUMN``: the files' names of x y z, vx vy vz and mass, where they are others than HACC's or just these.
+    halo_velocity, particle_velocity : str, optional
+        ``comoving`` or ``proper``, where the files do not say.
+    halo_table, particle_table : str, optional
+        The group or extension, of files that hold several tables.
+    h : float, optional
+        Hubble parameter, where the files do not say, for columns in units without h.
+    outside : str
+        What to do with positions outside the parent: ``refuse``, ``wrap`` or ``drop`` them.
     cosmology : Cosmology
         Turns velocities into shifts.
     """
@@ -75,6 +85,14 @@ class PaintConfig:
     boxsize: float | None = None
     periodic: bool = True
     max_shift: float = 50.0
+    halo_column: tuple[str, ...] = ()
+    particle_column: tuple[str, ...] = ()
+    halo_velocity: str | None = None
+    particle_velocity: str | None = None
+    halo_table: str | None = None
+    particle_table: str | None = None
+    h: float | None = None
+    outside: str = "refuse"
     cosmology: Cosmology = OUTER_RIM
 
     def __post_init__(self) -> None:
@@ -89,6 +107,26 @@ class PaintConfig:
                 f"out of range: validation={self.validation}, min_mass={self.min_mass}, max_shift={self.max_shift}; "
                 "validation is a share below 1, the others must not be negative"
             )
+
+        if self.outside == "wrap" and not self.periodic:
+            raise VelfieldError(
+                "only a parent that repeats can be wrapped: outside=wrap, periodic=False; choose --outside drop"
+            )
+
+    def open(self, kind: str) -> Catalogue:
+        """Open the catalogue of this kind."""
+        one = kind[:-1]
+        return open_catalogue(
+            self.urls[kind],
+            self.redshift,
+            kind=kind,
+            columns=getattr(self, f"{one}_column"),
+            velocity=getattr(self, f"{one}_velocity"),
+            table=getattr(self, f"{one}_table"),
+            boxsize=self.boxsize,
+            h=self.h,
+            outside=self.outside,
+        )
 
     @property
     def urls(self) -> dict[str, str]:
@@ -149,7 +187,7 @@ class Plan:
 
 def prepare(out: str, config: PaintConfig) -> Job:
     """Open the catalogues and settle everything that the tasks share. Reads headers only."""
-    catalogues = {kind: open_catalogue(url, redshift=config.redshift) for kind, url in config.urls.items()}
+    catalogues = {kind: config.open(kind) for kind in config.urls}
     for kind, cat in catalogues.items():
         if cat.kind != kind:
             raise VelfieldError(

@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[1]
 
 MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space paint patches linear spectra measures"
-    " symmetry normalisation",
-    "files": "storage shards progress genericio genericio_layout genericio_read genericio_write hacc catalogue store"
+    " symmetry normalisation tracers units",
+    "files": "storage shards progress genericio genericio_layout genericio_read genericio_write hacc"
+    " table_format table_genericio meaning table_catalogue catalogue store"
     " sources",
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",

@@ -6,28 +6,28 @@ not in the files: it is given, or comes from the step in a name as the Outer Rim
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from velfield import genericio, hacc, storage
+from velfield import storage, table_genericio
 from velfield.errors import CatalogueError, VelfieldError
 from velfield.genericio import Block
 from velfield.genericio_layout import BYTE_ORDERS
-from velfield.hacc import outer_rim_names, redshift_of_name, redshift_to_step, step_to_redshift
+from velfield.hacc import outer_rim_names, redshift_to_step, step_to_redshift
+from velfield.meaning import Meaning, meaning_of, pairs
+from velfield.table_catalogue import TableCatalogue
+from velfield.table_format import Column, Table
+from velfield.tracers import OUTSIDE, Tracers
 
 __all__ = [
     "Block",
     "Catalogue",
     "Column",
-    "HaccCatalogue",
+    "TableCatalogue",
     "Tracers",
     "describe",
     "open_catalogue",
@@ -35,34 +35,6 @@ __all__ = [
     "redshift_to_step",
     "step_to_redshift",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column: type of a value (of a row's values where it is a vector), unit ("" where unknown), meaning."""
-
-    dtype: np.dtype
-    unit: str
-    description: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tracers:
-    """Points that trace the matter, in the columns' own precision.
-
-    Parameters
-    ----------
-    pos : ndarray (N, 3)
-        Comoving positions from the volume's corner [h⁻¹Mpc].
-    vel : ndarray (N, 3) or None
-        Proper peculiar velocities [km/s].
-    mass : ndarray (N,) or None
-        Masses [h⁻¹M⊙]; None for particles, which all weigh the same.
-    """
-
-    pos: NDArray
-    vel: NDArray | None
-    mass: NDArray | None
 
 
 class Catalogue(Protocol):
@@ -82,6 +54,10 @@ class Catalogue(Protocol):
         Of the snapshot.
     nbytes : int
         Size of all its files.
+    files : tuple of str
+        Their names.
+    meaning : Meaning
+        Which columns are positions, velocities and masses, and their units.
     """
 
     url: str
@@ -92,6 +68,8 @@ class Catalogue(Protocol):
     boxsize: float | None
     redshift: float | None
     nbytes: int
+    files: tuple[str, ...]
+    meaning: Meaning
 
     @property
     def fingerprint(self) -> str:
@@ -115,7 +93,10 @@ class Catalogue(Protocol):
         velocities: bool = True,
         masses: bool = True,
     ) -> Tracers:
-        """Positions, proper peculiar velocities and masses."""
+        """Positions, proper peculiar velocities and masses, each row checked."""
+
+    def chunks(self, block: int, *, rows: int, velocities: bool = True, masses: bool = True) -> Iterator[Tracers]:
+        """The tracers of a block, at most ``rows`` rows at a time, in order."""
 
     def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:
         """Bytes that reading them takes."""
@@ -124,108 +105,18 @@ class Catalogue(Protocol):
         """The columns that `tracers` reads."""
 
 
-class HaccCatalogue:
-    """Halos or particles of a HACC simulation in GenericIO; see `Catalogue`."""
-
-    format = "GenericIO"
-
-    def __init__(self, gio: genericio.GenericIO, redshift: float | None) -> None:
-        self._gio = gio
-        self.url, self.nbytes, self.boxsize, self.redshift = gio.url, gio.nbytes, gio.boxsize, redshift
-        self.columns: Mapping[str, Column] = {name: _meaning(column) for name, column in gio.columns.items()}
-        self.kind = self._kind()
-        self.blocks = [_from_corner(block, gio.origin) for block in gio.blocks]
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the headers and of some stored CRCs; see `genericio.GenericIO.fingerprint`."""
-        return self._gio.fingerprint()
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """All files, the rank map first."""
-        return self._gio.files
-
-    def __len__(self) -> int:
-        return self._gio.nrows
-
-    def read(
-        self,
-        columns: Sequence[str] | None = None,
-        blocks: Sequence[int] | None = None,
-        rows: tuple[int, int] | None = None,
-    ) -> dict[str, NDArray]:
-        """Columns as they are stored, rows in global rank order; see `genericio.GenericIO.read`."""
-        return self._gio.read(columns, blocks, rows)
-
-    def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:
-        """Bytes that reading these columns of these blocks fetches."""
-        return self._gio.stored_bytes(columns, blocks)
-
-    def tracer_columns(self, *, velocities: bool = True, masses: bool = True) -> list[str]:
-        """The columns that `tracers` reads."""
-        halos = self.kind == "halos"
-        names = list(self._position_columns())
-        names += (hacc.HALO_VELOCITIES if halos else hacc.VELOCITIES) if velocities else ()
-        return names + ([hacc.HALO_MASS] if masses and halos else [])
-
-    def tracers(
-        self,
-        blocks: Sequence[int] | None = None,
-        rows: tuple[int, int] | None = None,
-        *,
-        velocities: bool = True,
-        masses: bool = True,
-    ) -> Tracers:
-        """Positions, proper peculiar velocities and masses.
-
-        Parameters
-        ----------
-        blocks, rows : optional
-            As in `read`.
-        velocities, masses : bool
-            Whether they are wanted. Velocities need the redshift: the files hold comoving ones, proper is a times them.
-        """
-        if velocities:
-            scale_factor = self._scale_factor()
-        names = self.tracer_columns(velocities=velocities, masses=masses)
-        table = self._gio.read(names, blocks, rows)
-        pos = np.stack([table[name] for name in names[:3]], axis=1)
-        if any(self._gio.origin):
-            pos -= np.asarray(self._gio.origin, dtype=pos.dtype)
-        vel = None
-        if velocities:
-            vel = np.stack([table[name] for name in names[3:6]], axis=1)
-            vel *= vel.dtype.type(scale_factor)
-        return Tracers(pos=pos, vel=vel, mass=table.get(hacc.HALO_MASS))
-
-    def _kind(self) -> str:
-        if hacc.HALO_MASS in self.columns or any(
-            set(names) <= set(self.columns) for names in (hacc.CENTRES, hacc.MEANS)
-        ):
-            return "halos"
-        if set(hacc.POSITIONS) <= set(self.columns):
-            return "particles"
-        raise CatalogueError(
-            f"neither halos nor particles: file={self.url}, columns={', '.join(self.columns)}; "
-            "halos need fof_halo_center_x y z, particles x y z"
-        )
-
-    def _position_columns(self) -> tuple[str, ...]:
-        if self.kind == "particles":
-            return hacc.POSITIONS
-        return hacc.CENTRES if hacc.CENTRES[0] in self.columns else hacc.MEANS
-
-    def _scale_factor(self) -> float:
-        if self.redshift is None:
-            raise VelfieldError(
-                f"velocities need the redshift, which the files do not hold: file={self.url}, redshift=None; "
-                "give redshift (--redshift on the command line)"
-            )
-        return 1 / (1 + self.redshift)
-
-
-def open_catalogue(url: str, redshift: float | None = None) -> Catalogue:
+def open_catalogue(
+    url: str,
+    redshift: float | None = None,
+    *,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
+    velocity: str | None = None,
+    boxsize: float | None = None,
+    h: float | None = None,
+    kind: str | None = None,
+    table: str | None = None,
+    outside: str = "refuse",
+) -> Catalogue:
     """Open a catalogue by its content: headers only.
 
     Parameters
@@ -233,8 +124,24 @@ def open_catalogue(url: str, redshift: float | None = None) -> Catalogue:
     url : str
         Any fsspec URL or path; of a partitioned GenericIO catalogue the rank map.
     redshift : float, optional
-        Of the snapshot; by default from the step in a name like ``m000-499.fofproperties`` or ``m000.mpicosmo.499``,
-        else unknown.
+        Of the snapshot, where the file does not say. By default from the step in a name like
+        ``m000-499.fofproperties`` or ``m000.mpicosmo.499``, else unknown.
+    columns : mapping of str to str, or sequence of str, optional
+        The file's names of x y z, vx vy vz and mass, where they are others than HACC's or just these:
+        ``{"mass": "M200c"}`` or ``["mass=M200c"]``. A name may be followed by its unit in brackets,
+        ``"x": "X [Mpc/h]"``, and by the component of a vector column, ``"x": "pos[0]"``.
+    velocity : {"comoving", "proper"}, optional
+        What the velocity columns are: proper is a times comoving. By default what the file says; HACC's are comoving.
+    boxsize : float, optional
+        Side of the volume [h⁻¹Mpc], where the file does not say.
+    h : float, optional
+        Hubble parameter, where the file does not say, for columns in units without h.
+    kind : {"halos", "particles"}, optional
+        What a table is to be taken for whose columns do not tell; by default one with masses holds halos.
+    table : str, optional
+        The group or extension, of a file that holds several tables.
+    outside : {"refuse", "wrap", "drop"}
+        What to do with positions outside the box.
 
     Notes
     -----
@@ -243,8 +150,27 @@ def open_catalogue(url: str, redshift: float | None = None) -> Catalogue:
     url = os.fspath(url)
     if redshift is not None and not 0 <= redshift < math.inf:
         raise VelfieldError(f"no such redshift: redshift={redshift}; give a number from 0 on")
-    _check_format(url)
-    return HaccCatalogue(genericio.open_again(url), redshift_of_name(url) if redshift is None else float(redshift))
+    if outside not in OUTSIDE:
+        raise VelfieldError(f"no such choice: outside={outside!r}; choose {', '.join(OUTSIDE)}")
+    if not (boxsize is None or 0 < boxsize < math.inf) or not (h is None or 0 < h < 2):
+        raise VelfieldError(f"out of range: boxsize={boxsize}, h={h}; give the side in h⁻¹Mpc and h as some 0.7")
+    found = _open_table(url, table)
+    facts = found.facts
+    if boxsize is not None and facts.boxsize is not None and abs(boxsize / facts.boxsize - 1) > 1e-6:
+        raise VelfieldError(
+            f"the file does not agree on the boxsize: file={url}, given={boxsize:g}, in the file={facts.boxsize:g}; "
+            "leave it out"
+        )
+    meaning = meaning_of(
+        url, found.columns, facts, given=pairs(columns), velocity=velocity, kind=kind, h=facts.h if h is None else h
+    )
+    return TableCatalogue(
+        found,
+        meaning,
+        redshift=facts.redshift if redshift is None else float(redshift),
+        boxsize=facts.boxsize if boxsize is None else float(boxsize),
+        outside=outside,
+    )
 
 
 def describe(cat: Catalogue) -> dict[str, Any]:
@@ -271,11 +197,13 @@ def describe(cat: Catalogue) -> dict[str, Any]:
             }
             for name, c in cat.columns.items()
         },
+        "tracers": cat.meaning.described(),
         "fingerprint": cat.fingerprint,
     }
 
 
-def _check_format(url: str) -> None:
+def _open_table(url: str, table: str | None) -> Table:
+    """Open with the reader of the format that the first bytes tell."""
     fs, path = storage.filesystem(url)
     try:
         magic = bytes(fs.cat_file(path, start=0, end=8))[:8]
@@ -283,20 +211,10 @@ def _check_format(url: str) -> None:
         raise CatalogueError(f"no such file: file={url}; check the path") from error
     except OSError as error:
         raise CatalogueError(f"file cannot be read: file={url}, reason={error}; check path and permissions") from error
-    if magic not in BYTE_ORDERS:
-        raise CatalogueError(
-            f"not a catalogue in a known format: file={url}, first_bytes={magic!r}; GenericIO is read today"
-        )
-
-
-def _meaning(column: genericio.Column) -> Column:
-    unit, description = hacc.COLUMNS.get(column.name, ("", ""))
-    dtype = column.dtype if column.components == 1 else np.dtype((column.dtype, (column.components,)))
-    return Column(dtype=dtype, unit=unit, description=description)
-
-
-def _from_corner(block: Block, origin: tuple[float, float, float]) -> Block:
-    if block.lower is None or block.upper is None or not any(origin):
-        return block
-    lower, upper = ((x - a, y - b, z - c) for (x, y, z) in (block.lower, block.upper) for (a, b, c) in [origin])
-    return dataclasses.replace(block, lower=lower, upper=upper)
+    if table is not None:
+        raise VelfieldError(f"the file holds one table only: file={url}, table={table}; leave it out")
+    if magic in BYTE_ORDERS:
+        return table_genericio.open_table(url)
+    raise CatalogueError(
+        f"not a catalogue in a known format: file={url}, first_bytes={magic!r}; GenericIO is read today"
+    )

@@ -24,6 +24,9 @@ RSD = click.Choice(["none", "plane_parallel", "center_radial", "random_radial"])
 INPUTS = ("mass_overdensity", "number_overdensity", "mass_density", "number_density", "matter_overdensity")
 LOSS = ("mse", "dice", "weighted", "alpha", "floor", "dice_over", "count_filled")
 ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
+OUTSIDE = click.Choice(["refuse", "wrap", "drop"])
+VELOCITY = click.Choice(["comoving", "proper"])
+COLUMN_HELP = "The file's name of x, y, z, vx, vy, vz or mass; may be repeated. With its unit: 'mass=M200c [Msun]'."
 
 
 @click.group(context_settings=CONTEXT)
@@ -41,6 +44,25 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]"),
         click.option("--scheduler", help="Running Dask scheduler (tcp://…), also DASK_SCHEDULER_ADDRESS."),
+    ):
+        command = option(command)
+    return command
+
+
+def catalogue_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what the columns of catalogues in other formats are."""
+    column: dict[str, Any] = {"multiple": True, "metavar": "NAME=COLUMN"}
+    for option in (
+        click.option("--outside", type=OUTSIDE, default="refuse", help="Positions outside the parent."),
+        click.option("--h", type=float, help="Hubble parameter, for units without h where the files do not say it."),
+        click.option("--particle-table", help="The same of the particles."),
+        click.option("--halo-table", help="Group or extension of the halos, where a file holds several tables."),
+        click.option("--particle-velocity", type=VELOCITY, help="The same of the particles."),
+        click.option(
+            "--halo-velocity", type=VELOCITY, help="What the halos' velocities are, where the file does not say."
+        ),
+        click.option("--particle-column", **column, help="The same of the particles."),
+        click.option("--halo-column", **column, help=COLUMN_HELP),
     ):
         command = option(command)
     return command
@@ -76,13 +98,17 @@ def simulate(url: str, steps: int | None, redshift: tuple[float, ...], **options
 
 @cli.command()
 @click.argument("url")
-@click.option("--redshift", type=float, help="Of a catalogue whose name does not say.")
+@click.option("--redshift", type=float, help="Of a catalogue that does not say.")
+@click.option("--column", "columns", multiple=True, metavar="NAME=COLUMN", help=COLUMN_HELP)
+@click.option("--velocity", type=VELOCITY, help="Of a catalogue that does not say.")
+@click.option("--table", help="Group or extension, where a file holds several tables.")
+@click.option("--h", type=float, help="Hubble parameter, for units without h where the file does not say it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(url: str, redshift: float | None, as_json: bool) -> None:
+def info(url: str, as_json: bool, **options: Any) -> None:
     """Say what is at URL: a catalogue, a field or velocity store, a model bundle, a simulation."""
     from velfield.info import describe, lines
 
-    what = describe(url, redshift)
+    what = describe(url, **options)
     click.echo(json.dumps(what, indent=2) if as_json else "\n".join(lines(what)))
 
 
@@ -103,6 +129,7 @@ def info(url: str, redshift: float | None, as_json: bool) -> None:
 @click.option("--boxsize", type=float, help="Side of the parent [h⁻¹Mpc], where the files do not say.")
 @click.option("--periodic/--not-periodic", default=True, help="Whether the parent repeats.")
 @click.option("--max-shift", type=float, default=50.0, help="Refuse halos carried further [h⁻¹Mpc].")
+@catalogue_options
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
 @cluster_options
 def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **options: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from velfield import catalogue, shards, storage, store
@@ -15,15 +16,23 @@ HASH = re.compile("[0-9a-f]{64}")
 LISTED = 8  # longer lists are counted, for people
 
 
-def describe(url: str, redshift: float | None = None) -> dict[str, Any]:
+def describe(
+    url: str,
+    redshift: float | None = None,
+    *,
+    columns: Sequence[str] = (),
+    velocity: str | None = None,
+    table: str | None = None,
+    h: float | None = None,
+) -> dict[str, Any]:
     """Describe a catalogue, a store, a model bundle or a simulation, by its content.
 
     Parameters
     ----------
     url : str
         Any fsspec URL.
-    redshift : float, optional
-        Of a catalogue whose name does not say.
+    redshift, columns, velocity, table, h : optional
+        Of a catalogue that does not say; as in `velfield.catalogue.open_catalogue`.
 
     Returns
     -------
@@ -39,7 +48,8 @@ def describe(url: str, redshift: float | None = None) -> dict[str, Any]:
         raise VelfieldError(f"an unfinished store: url={url}; run the command that makes it again to go on")
     if storage.is_folder(url):
         raise VelfieldError(f"nothing of velfield's is here: url={url}; name a catalogue, a store or a bundle")
-    return {"what": "catalogue", **catalogue.describe(catalogue.open_catalogue(url, redshift=redshift))}
+    cat = catalogue.open_catalogue(url, redshift, columns=columns, velocity=velocity, table=table, h=h)
+    return {"what": "catalogue", **catalogue.describe(cat)}
 
 
 def lines(what: dict[str, Any]) -> list[str]:

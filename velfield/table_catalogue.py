@@ -1,0 +1,161 @@
+"""A catalogue over a table of any format: the one place where units, the scale factor and checks are applied."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from velfield.errors import CatalogueError, VelfieldError
+from velfield.genericio import Block
+from velfield.meaning import Meaning, Source
+from velfield.table_format import Column, Table, chosen_blocks
+from velfield.tracers import NAMES, Tracers, bring_inside, check_tracers
+
+
+class TableCatalogue:
+    """Halos or particles in a table; see `velfield.catalogue.Catalogue`."""
+
+    def __init__(
+        self, table: Table, meaning: Meaning, *, redshift: float | None, boxsize: float | None, outside: str
+    ) -> None:
+        self._table = table
+        self.meaning = meaning
+        self.url, self.format, self.files, self.nbytes = table.url, table.format, table.files, table.nbytes
+        self.columns: Mapping[str, Column] = table.columns
+        self.kind = meaning.kind
+        self.blocks: list[Block] = table.blocks
+        self.redshift, self.boxsize, self.outside = redshift, boxsize, outside
+        self._first_rows = np.concatenate([[0], np.cumsum([b.nrows for b in self.blocks], dtype=np.int64)])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 that other values change; see the format's own."""
+        return self._table.fingerprint()
+
+    def __len__(self) -> int:
+        return int(self._first_rows[-1])
+
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        blocks: Sequence[int] | None = None,
+        rows: tuple[int, int] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Columns as they are stored, rows in the order of the blocks, or some ``rows`` of the one block."""
+        return self._table.read(list(self.columns) if columns is None else columns, blocks, rows)
+
+    def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:
+        """Bytes that reading these columns of these blocks fetches."""
+        return self._table.stored_bytes(list(self.columns) if columns is None else columns, blocks)
+
+    def tracer_columns(self, *, velocities: bool = True, masses: bool = True) -> list[str]:
+        """The columns that `tracers` reads."""
+        return list(dict.fromkeys(source.column for source in self._sources(velocities, masses).values()))
+
+    def tracers(
+        self,
+        blocks: Sequence[int] | None = None,
+        rows: tuple[int, int] | None = None,
+        *,
+        velocities: bool = True,
+        masses: bool = True,
+    ) -> Tracers:
+        """Positions, proper peculiar velocities and masses, each row checked.
+
+        Parameters
+        ----------
+        blocks, rows : optional
+            As in `read`.
+        velocities, masses : bool
+            Whether they are wanted. Comoving velocities need the redshift: proper is a times them.
+        """
+        sources = self._sources(velocities, masses)
+        scale = self._scales(velocities)
+        table = self._table.read(self.tracer_columns(velocities=velocities, masses=masses), blocks, rows)
+        pos = _columns(table, [sources[name] for name in NAMES[:3]], scale["length"])
+        if any(self._table.facts.origin):
+            pos -= np.asarray(self._table.facts.origin, dtype=pos.dtype)
+        vel = _columns(table, [sources[name] for name in NAMES[3:6]], scale["speed"]) if velocities else None
+        mass = _columns(table, [sources["mass"]], 1.0)[:, 0] if "mass" in sources else None
+        found = Tracers(pos=pos, vel=vel, mass=mass)
+        self._check(found, blocks, rows, [source.column for source in sources.values()])
+        return bring_inside(found, boxsize=self.boxsize, outside=self.outside)
+
+    def chunks(self, block: int, *, rows: int, velocities: bool = True, masses: bool = True) -> Iterator[Tracers]:
+        """A block's tracers, at most ``rows`` rows at a time, in order."""
+        total = chosen_blocks(self.url, self.blocks, [block])[0].nrows
+        for start in range(0, total, rows):
+            yield self.tracers([block], (start, min(start + rows, total)), velocities=velocities, masses=masses)
+
+    def _sources(self, velocities: bool, masses: bool) -> dict[str, Source]:
+        """Where positions and what else is wanted come from."""
+        halos = self.kind == "halos"
+        names = NAMES[:3] + (NAMES[3:6] if velocities else ()) + (NAMES[6:] if masses and halos else ())
+        missing = [name for name in names if name not in self.meaning.sources]
+        if missing:
+            raise CatalogueError(
+                f"missing columns: file={self.url}, kind={self.kind}, missing={' '.join(missing)}; "
+                f"say which they are (columns=, --{self.kind[:-1]}-column {missing[0]}=NAME), "
+                f"the file has {', '.join(self.columns)}"
+            )
+        return {name: self.meaning.sources[name] for name in names}
+
+    def _scales(self, velocities: bool) -> dict[str, float]:
+        """What turns the file's frame into comoving lengths and proper velocities."""
+        frame = self.meaning.velocity if velocities else "proper"
+        if frame is None and self.redshift != 0:
+            raise VelfieldError(
+                f"it is not said whether velocities are comoving or proper: file={self.url}, redshift={self.redshift}; "
+                f"give velocity (--{self.kind[:-1]}-velocity on the command line)"
+            )
+        if self.redshift is None and "comoving" in (frame, None):
+            raise VelfieldError(
+                f"velocities need the redshift, which the files do not hold: file={self.url}, redshift=None; "
+                "give redshift (--redshift on the command line)"
+            )
+        if self.redshift is None and self.meaning.length == "proper":
+            raise VelfieldError(
+                f"proper lengths need the redshift: file={self.url}, redshift=None; give redshift (--redshift)"
+            )
+        a = 1 / (1 + (self.redshift or 0.0))
+        return {
+            "speed": a if frame == "comoving" else 1.0,
+            "length": 1 / a if self.meaning.length == "proper" else 1.0,
+        }
+
+    def _check(
+        self, tracers: Tracers, blocks: Sequence[int] | None, rows: tuple[int, int] | None, columns: list[str]
+    ) -> None:
+        """Look at every row, a block at a time, so that an error names the block."""
+        names = columns[:3] + (columns[3:6] if tracers.vel is not None else list(NAMES[3:6])) + columns[-1:]
+        at = 0
+        for block in chosen_blocks(self.url, self.blocks, blocks):
+            start, stop = rows or (0, block.nrows)
+            part = slice(at, at + stop - start)
+            check_tracers(
+                Tracers(
+                    pos=tracers.pos[part],
+                    vel=None if tracers.vel is None else tracers.vel[part],
+                    mass=None if tracers.mass is None else tracers.mass[part],
+                ),
+                boxsize=self.boxsize,
+                where=f"file={block.url}, rank={block.rank}",
+                first_row=int(self._first_rows[block.index]) + start,
+                names=names,
+                outside=self.outside,
+            )
+            at = part.stop
+
+
+def _columns(table: Mapping[str, NDArray[Any]], sources: Sequence[Source], scale: float) -> NDArray[Any]:
+    """Columns side by side, in our units."""
+    found = np.stack([table[s.column] if s.component is None else table[s.column][:, s.component] for s in sources], 1)
+    found = found if found.dtype.kind == "f" else found.astype(np.float64)
+    factors = [source.factor * scale for source in sources]
+    if any(factor != 1 for factor in factors):
+        found *= np.asarray(factors, dtype=found.dtype)
+    return found

@@ -1,0 +1,166 @@
+"""What a reader of a table format gives: columns, blocks of rows, and what the file says of itself.
+
+A reader knows its format and nothing of halos, units or redshifts' meaning: that is `velfield.table_catalogue`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from velfield import storage
+from velfield.errors import CatalogueError, VelfieldError
+from velfield.genericio import Block
+
+BLOCK_ROWS = 2**20  # rows of a block where the format has none: some 30 MB of what is painted
+SAMPLE = 64 * 1024  # bytes at the beginning, the middle and the end of a file that a fingerprint covers
+WHOLE = 8 * 2**20  # bytes; smaller files are covered from end to end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column: type of a value (of a row's values where it is a vector), unit ("" where unknown), meaning."""
+
+    dtype: np.dtype[Any]
+    unit: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a file says of itself; None where it does not.
+
+    Parameters
+    ----------
+    kind : str, optional
+        ``halos`` or ``particles``.
+    boxsize : float, optional
+        Side of the volume [h⁻¹Mpc].
+    redshift, h : float, optional
+        Of the snapshot; the Hubble parameter.
+    velocity, length : str, optional
+        ``comoving`` or ``proper``.
+    origin : tuple of float
+        Corner of the volume [the positions' unit].
+    """
+
+    kind: str | None = None
+    boxsize: float | None = None
+    redshift: float | None = None
+    h: float | None = None
+    velocity: str | None = None
+    length: str | None = None
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class Table(Protocol):
+    """An open table, whatever the format. Holds headers only, and pickles.
+
+    Attributes
+    ----------
+    url, format : str
+        Where it is, and the name of the format.
+    files : tuple of str
+        All its files.
+    nbytes : int
+        Their size.
+    columns : mapping of str to Column
+        By the file's own names, in its order.
+    blocks : list of Block
+        Parts that are read alone.
+    facts : Facts
+        What the file says of itself.
+    """
+
+    url: str
+    format: str
+    files: tuple[str, ...]
+    nbytes: int
+    columns: Mapping[str, Column]
+    blocks: list[Block]
+    facts: Facts
+
+    def read(
+        self, columns: Sequence[str], blocks: Sequence[int] | None, rows: tuple[int, int] | None
+    ) -> dict[str, NDArray[Any]]:
+        """Columns in native byte order, rows in the order of ``blocks``, or some ``rows`` of the one block."""
+
+    def stored_bytes(self, columns: Sequence[str], blocks: Sequence[int] | None) -> int:
+        """Bytes that reading them fetches."""
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 that a copy keeps wherever it lies, and that other values change."""
+
+
+def row_blocks(url: str, nrows: int, *, first: int = 0, size: int = BLOCK_ROWS) -> list[Block]:
+    """Even blocks of at most ``size`` rows, numbered from ``first``, for a table whose rows are in no order."""
+    count = max(1, -(-nrows // size))
+    edges = [nrows * i // count for i in range(count + 1)]
+    return [
+        Block(index=first + i, rank=first + i, nrows=edges[i + 1] - edges[i], lower=None, upper=None, url=url)
+        for i in range(count)
+    ]
+
+
+def chosen_blocks(url: str, blocks: Sequence[Block], chosen: Sequence[int] | None) -> list[Block]:
+    """The blocks of these numbers, all by default."""
+    if chosen is None:
+        return list(blocks)
+    wrong = [b for b in chosen if not 0 <= b < len(blocks)]
+    if wrong:
+        raise CatalogueError(f"no such block: file={url}, block={wrong[0]}; the file has blocks 0 to {len(blocks) - 1}")
+    return [blocks[b] for b in chosen]
+
+
+def row_range(chosen: Sequence[Block], rows: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Check a range of rows, which are counted within one block."""
+    if rows is None:
+        return None
+    if len(chosen) != 1:
+        raise CatalogueError(f"rows are counted within one block: rows={rows}, blocks={len(chosen)}; give one block")
+    start, stop = rows
+    if not 0 <= start <= stop <= chosen[0].nrows:
+        raise CatalogueError(
+            f"no such rows: file={chosen[0].url}, rank={chosen[0].rank}, rows={rows}; "
+            f"the block has {chosen[0].nrows} rows"
+        )
+    return start, stop
+
+
+def check_names(url: str, columns: Mapping[str, Column], names: Sequence[str]) -> None:
+    """Refuse names that the file does not have."""
+    unknown = [name for name in names if name not in columns]
+    if unknown:
+        raise CatalogueError(
+            f"no such column: file={url}, column={', '.join(unknown)}; the file has {', '.join(columns)}"
+        )
+
+
+def fingerprint_of(files: Sequence[str], sizes: Sequence[int]) -> str:
+    """SHA-256 of all files' sizes and of samples of the first and the last: all of it where it is small."""
+    digest = hashlib.sha256(repr(list(sizes)).encode())
+    for i in sorted({0, len(files) - 1}):
+        fs, path = storage.filesystem(files[i])
+        size = sizes[i]
+        starts = [0] if size <= WHOLE else [0, size // 2, size - SAMPLE]
+        length = size if size <= WHOLE else SAMPLE
+        for data in fs.cat_ranges([path] * len(starts), starts, [s + length for s in starts], on_error="raise"):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def library(name: str, what: str) -> Any:
+    """Import a library that only some formats need."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise VelfieldError(
+            f"a library is missing: library={name.partition('.')[0]}, needed for {what}; "
+            "pip install 'velfield[formats]'"
+        ) from error
