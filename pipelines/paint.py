@@ -37,8 +37,8 @@ def paint(client: Client, job: Job, progress: Progress | None = None) -> bool:
     totals = _add_up(job, blocks)
     layout = store.field_layout(spec_of(job, _means(job, totals), totals))
     shards.create(job.out, layout)
-    _run_shards(client, job, layout, blocks, progress)
-    shards.publish(job.out, layout)
+    written = _run_shards(client, job, layout, blocks, progress)
+    shards.publish(job.out, layout, written)
     job.receipts.clear()
     return True
 
@@ -66,15 +66,19 @@ def _run_shards(
     layout: shards.Layout,
     blocks: Mapping[tuple[str, int], Mapping[str, Any]],
     progress: Progress,
-) -> None:
-    left = [s for s in range(layout.nshard) if job.receipts.find("shards", f"{s:05d}") is None]
-    before = layout.nshard - len(left)
+) -> dict[str, Any]:
+    """Write the shards that are not written yet; returns size and hash of the objects of all."""
+    done = {s: receipt for s in range(layout.nshard) if (receipt := job.receipts.find("shards", f"{s:05d}"))}
+    left = [s for s in range(layout.nshard) if s not in done]
+    before = len(done)
     sources = {s: [block for block in job.blocks if s in blocks[block]["shards"]] for s in left}
     progress.start("assemble boxes", sum(len(layout.boxes_of(s)) for s in left), "boxes")
     common = (job.scene, layout, job.receipts)
-    for (shard, _), _ in run_tasks(client, write_shard, list(sources.items()), *common, name="assemble-write"):
+    for (shard, _), receipt in run_tasks(client, write_shard, list(sources.items()), *common, name="assemble-write"):
+        done[shard] = receipt
         progress.advance(len(layout.boxes_of(shard)))
     progress.done(f"{len(left)} shards" + (f", {before} were done before" if before else ""))
+    return {key: entry for receipt in done.values() for key, entry in receipt["objects"].items()}
 
 
 def paint_block(
@@ -123,11 +127,11 @@ def paint_block(
 
 def write_shard(
     part: tuple[int, Sequence[tuple[str, int]]], scene: patches.Scene, layout: shards.Layout, receipts: Receipts
-) -> None:
-    """Task: add the patches of a shard's boxes in block order, and write the shard of every variable."""
+) -> dict[str, Any]:
+    """Task: add the patches of a shard's boxes in block order, write the shard of every variable, and a receipt."""
     shard, sources = part
-    if receipts.find("shards", f"{shard:05d}"):
-        return
+    if done := receipts.find("shards", f"{shard:05d}"):
+        return done
     found: dict[tuple[str, int], list[patches.Patch]] = {}
     for kind, index in sources:
         with np.load(io.BytesIO(storage.read_bytes(_patch_url(receipts, kind, index, shard)))) as file:
@@ -140,8 +144,10 @@ def write_shard(
     for i, box in enumerate(boxes):
         for name, values in _box(scene, layout, box, found).items():
             arrays[name][i] = values
-    shards.write_boxes(receipts.out, layout, boxes, arrays)
-    receipts.leave({"boxes": [boxes[0], boxes[-1]]}, "shards", f"{shard:05d}")
+    written = shards.write_boxes(receipts.out, layout, boxes, arrays)
+    receipt = {"boxes": [boxes[0], boxes[-1]], "objects": written}
+    receipts.leave(receipt, "shards", f"{shard:05d}")
+    return receipt
 
 
 def _box(

@@ -84,21 +84,22 @@ def predict(client: Client, job: Job, progress: Progress | None = None) -> bool:
     if not job.receipts.begin({"model": job.model, "fields": job.fields, "fingerprint": job.fingerprint}):
         return False
     shards.create(job.out, job.layout)
-    left = [s for s in range(job.layout.nshard) if job.receipts.find("shards", f"{s:05d}") is None]
-    before = job.layout.nshard - len(left)
+    done = {s: r for s in range(job.layout.nshard) if (r := job.receipts.find("shards", f"{s:05d}"))}
+    left = [s for s in range(job.layout.nshard) if s not in done]
+    before = len(done)
     progress.start("predict", sum(len(job.layout.boxes_of(s)) for s in left), "boxes")
-    for shard, _ in run_tasks(client, predict_shard, left, job, name="predict-write"):
+    for shard, done[shard] in run_tasks(client, predict_shard, left, job, name="predict-write"):
         progress.advance(len(job.layout.boxes_of(shard)))
     progress.done(f"{len(left)} shards" + (f", {before} were done before" if before else ""))
-    shards.publish(job.out, job.layout)
+    shards.publish(job.out, job.layout, {key: e for r in done.values() for key, e in r["objects"].items()})
     job.receipts.clear()
     return True
 
 
-def predict_shard(shard: int, job: Job) -> None:
-    """Task: predict the boxes of one shard and write it."""
-    if job.receipts.find("shards", f"{shard:05d}"):
-        return  # a worker died after it had written the receipt
+def predict_shard(shard: int, job: Job) -> dict[str, Any]:
+    """Task: predict the boxes of one shard and write it; returns the receipt."""
+    if found := job.receipts.find("shards", f"{shard:05d}"):
+        return found  # a worker died after it had written the receipt
     boxes = job.layout.boxes_of(shard)
     ds = store.open_fields(job.fields, chunks=None)
     if job.model in analytic.NAMES:
@@ -107,8 +108,10 @@ def predict_shard(shard: int, job: Job) -> None:
     else:
         model = _model(job.model, json.loads(job.layout.attrs["model"])["weights"])
         velocity = model.predict(ds.isel(box=slice(boxes[0], boxes[-1] + 1)), batch=job.batch).velocity.values
-    shards.write_boxes(job.out, job.layout, boxes, {"velocity": velocity})
-    job.receipts.leave({"boxes": [boxes[0], boxes[-1]]}, "shards", f"{shard:05d}")
+    written = shards.write_boxes(job.out, job.layout, boxes, {"velocity": velocity})
+    receipt = {"boxes": [boxes[0], boxes[-1]], "objects": written}
+    job.receipts.leave(receipt, "shards", f"{shard:05d}")
+    return receipt
 
 
 @functools.lru_cache(maxsize=2)

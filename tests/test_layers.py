@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space paint patches linear spectra measures"
     " symmetry normalisation tracers units",
-    "files": "storage shards progress genericio genericio_layout genericio_read genericio_write hacc"
+    "files": "storage manifest shards progress genericio genericio_layout genericio_read genericio_write hacc"
     " table_format table_genericio meaning table_catalogue catalogue store"
     " sources",
     "analysis": "analytic evaluate figures tables report",

@@ -108,8 +108,9 @@ def test_predictions_fit_the_velocity_store(model, fields, tmp_path):
     layout = store.velocity_layout(ds, model={"url": "m"}, source=fields, fingerprint="f")
     out = str(tmp_path / "velocity")
     shards.create(out, layout)
-    shards.write_boxes(out, layout, range(8), {"velocity": model.predict(ds).velocity.values})
-    shards.publish(out, layout)
+    shards.publish(
+        out, layout, shards.write_boxes(out, layout, range(8), {"velocity": model.predict(ds).velocity.values})
+    )
     xr.testing.assert_equal(store.open_velocity(out).velocity.load(), model.predict(ds).velocity)
 
 

@@ -63,8 +63,8 @@ def test_store_opens_only_when_published(url):
     storage.write_json(f"{url}/{store.WORK}/job.json", {})
     with pytest.raises(StoreError, match="not finished"):
         store.open_fields(url)
-    shards.write_boxes(url, layout, range(BOXES.nbox), arrays_of(BOXES))
-    shards.publish(url, layout)
+    written = shards.write_boxes(url, layout, range(BOXES.nbox), arrays_of(BOXES))
+    shards.publish(url, layout, written)
     assert store.open_fields(url).sizes["box"] == 27
 
 
@@ -76,14 +76,15 @@ def test_what_killed_writers_leave_is_not_published(url):
     shard.mkdir(parents=True)
     (shard / "0.5e1f.partial").write_bytes(b"half a shard")  # as zarr's LocalStore names it
     (Path(url) / "velocity" / "zarr.json.5e1f.part").write_bytes(b"half a document")
-    shards.publish(url, layout)
-    assert sorted(path for path in Path(url).rglob("*") if path.is_file()) == sorted([*kept, Path(url) / "zarr.json"])
+    shards.publish(url, layout, {})
+    new = [Path(url) / "zarr.json", Path(url) / "manifest" / "zarr.json"]
+    assert sorted(path for path in Path(url).rglob("*") if path.is_file()) == sorted([*kept, *new])
 
 
 def test_unwritten_boxes_read_as_nan(url):
     layout = store.field_layout(spec_of(BOXES))
     shards.create(url, layout)
-    shards.publish(url, layout)
+    shards.publish(url, layout, {})
     ds = store.open_fields(url)
     assert np.isnan(ds.velocity.values).all()
     assert (ds.velocity_flag.values == 255).all()
@@ -112,10 +113,11 @@ def test_shards_written_apart_equal_one_write(tmp_path):
     arrays, layout = arrays_of(BOXES), store.field_layout(spec_of(BOXES))
     for name, order in (("a", [range(27)]), ("b", [layout.boxes_of(s) for s in reversed(range(layout.nshard))])):
         shards.create(str(tmp_path / name), layout)
+        written = {}
         for boxes in order:
             part = {k: v[boxes[0] : boxes[-1] + 1] for k, v in arrays.items()}
-            shards.write_boxes(str(tmp_path / name), layout, boxes, part)
-        shards.publish(str(tmp_path / name), layout)
+            written |= shards.write_boxes(str(tmp_path / name), layout, boxes, part)
+        shards.publish(str(tmp_path / name), layout, written)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
     assert len(files) > 30
     for file in files:
@@ -155,8 +157,7 @@ def test_velocity_store_has_the_cores_coordinates(tmp_path, url):
     out = str(tmp_path / "velocity.zarr")
     shards.create(out, layout)
     truth = ds.velfield.core(ds.velocity)
-    shards.write_boxes(out, layout, range(27), {"velocity": truth.values})
-    shards.publish(out, layout)
+    shards.publish(out, layout, shards.write_boxes(out, layout, range(27), {"velocity": truth.values}))
     predicted = store.open_velocity(out).velocity
     assert float(abs(truth - predicted).max()) == 0.0
     xr.testing.assert_equal(truth.coords.to_dataset().load(), predicted.coords.to_dataset().load())
@@ -169,5 +170,9 @@ def test_opening_gives_no_warning(url):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         store.open_fields(url)
-        xr.open_zarr(url)
-        xr.open_zarr(url, consolidated=False)
+        names = set(xr.open_zarr(url).variables)
+        assert set(xr.open_zarr(url, consolidated=False).variables) == names  # the manifest is no variable
+        assert set(zarr.open_group(url, mode="r").array_keys()) == names
+        listed = zarr.open_group(url, mode="r", use_consolidated=False)
+        assert {name for name, _ in listed.members(max_depth=None)} == {*names, "manifest"}
+        xr.open_datatree(url, engine="zarr", consolidated=False)

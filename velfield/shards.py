@@ -2,7 +2,8 @@
 
 Writing a part of a shard means reading the rest and writing it back; two tasks that do so lose each other's data
 without an error. So `write_boxes` takes whole shards and refuses anything else. A group opens only once its root
-``zarr.json`` is there, and `publish` writes that last: a store that opens is complete.
+``zarr.json`` is there, and `publish` writes that last: a store that opens is complete. Beside it lies a manifest with
+the size and the hash of every object (`velfield.manifest`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from velfield import storage
+from velfield import manifest, storage
 from velfield.errors import StoreError
 
 SHARD_BYTES = 32 * 2**20  # of the widest variable: large enough for object storage, small enough for any worker
@@ -77,10 +78,18 @@ def create(url: str, layout: Layout) -> None:
             storage.write_bytes(storage.join(url, *key.split("/")), data)
 
 
-def publish(url: str, layout: Layout) -> None:
-    """Remove what killed writers left, then write the root metadata: from here on the store opens."""
+def publish(url: str, layout: Layout, written: manifest.Objects) -> None:
+    """Remove what killed writers left, write the manifest, then the root metadata: from here on the store opens.
+
+    Parameters
+    ----------
+    written : mapping
+        What the calls of `write_boxes` returned, together.
+    """
     storage.remove_torn(url)
-    storage.write_bytes(storage.join(url, ROOT), _metadata(layout)[ROOT])
+    metadata = _metadata(layout)
+    manifest.write(url, {**written, **{key: manifest.entry(data) for key, data in metadata.items()}})
+    storage.write_bytes(storage.join(url, ROOT), metadata[ROOT])
 
 
 def published(url: str) -> bool:
@@ -88,7 +97,9 @@ def published(url: str) -> bool:
     return storage.exists(storage.join(url, ROOT))
 
 
-def write_boxes(url: str, layout: Layout, boxes: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_boxes(
+    url: str, layout: Layout, boxes: Sequence[int], arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, dict[str, Any]]:
     """Write consecutive boxes that make up whole shards.
 
     Parameters
@@ -97,6 +108,11 @@ def write_boxes(url: str, layout: Layout, boxes: Sequence[int], arrays: Mapping[
         Consecutive box numbers, from a shard's first to a shard's last.
     arrays : mapping of str to ndarray
         For every variable of the layout its values, boxes along the first axis.
+
+    Returns
+    -------
+    dict
+        By key, size and hash of the objects that were written: `publish` wants them.
     """
     first, end = boxes[0], boxes[-1] + 1
     per = layout.boxes_per_shard
@@ -109,6 +125,7 @@ def write_boxes(url: str, layout: Layout, boxes: Sequence[int], arrays: Mapping[
         raise StoreError(
             f"variables do not match the layout: got {sorted(arrays)}, expected {sorted(layout.variables)}"
         )
+    written: dict[str, dict[str, Any]] = {}
     for name, values in arrays.items():
         variable = layout.variables[name]
         if values.shape != (end - first, *variable.shape) or values.dtype != np.dtype(variable.dtype):
@@ -116,8 +133,11 @@ def write_boxes(url: str, layout: Layout, boxes: Sequence[int], arrays: Mapping[
                 f"wrong shape or type: variable={name}, got {values.shape} {values.dtype}, "
                 f"expected {(end - first, *variable.shape)} {variable.dtype}"
             )
-        array = zarr.open_array(zarr_store(storage.join(url, name)), mode="r+", zarr_format=3)
+        noted = _Noted(zarr_store(storage.join(url, name)))
+        array = zarr.open_array(noted, mode="r+", zarr_format=3)
         array[first:end] = values
+        written |= {f"{name}/{key}": entry for key, entry in noted.written.items()}
+    return written
 
 
 def zarr_store(url: str) -> Any:
@@ -126,6 +146,19 @@ def zarr_store(url: str) -> Any:
     if storage.is_local(url):
         return zarr.storage.LocalStore(path)
     return zarr.storage.FsspecStore.from_url(url, storage_options=dict(fs.storage_options))
+
+
+class _Noted(zarr.storage.WrapperStore[Any]):
+    """A Zarr store that notes size and hash of every object on its way out."""
+
+    def __init__(self, store: Any) -> None:
+        super().__init__(store)
+        self.written: dict[str, dict[str, Any]] = {}
+
+    async def set(self, key: str, value: Any) -> None:
+        """Write an object and note it."""
+        await super().set(key, value)
+        self.written[key] = manifest.entry(value.as_numpy_array())
 
 
 def _metadata(layout: Layout) -> dict[str, bytes]:

@@ -94,8 +94,8 @@ def write_fields(url: str, spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) 
     """Write a whole field store that fits in memory, in one go."""
     layout = field_layout(spec)
     shards.create(url, layout)
-    shards.write_boxes(url, layout, range(spec.boxes.nbox), arrays)
-    shards.publish(url, layout)
+    written = shards.write_boxes(url, layout, range(spec.boxes.nbox), arrays)
+    shards.publish(url, layout, written)
 
 
 def open_fields(url: str, *, chunks: Any = "box") -> xr.Dataset:
