@@ -6,6 +6,7 @@ place that holds another store, or another job's unfinished one, is refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,8 @@ class Receipts:
 
     def find(self, *name: str) -> dict[str, Any] | None:
         """The receipt of this name, None if the piece is not done."""
-        url = self._url(name)
-        return dict(storage.read_json(url)) if storage.exists(url) else None
+        data = storage.find_bytes(self._url(name))
+        return None if data is None else dict(json.loads(data))
 
     def leave(self, receipt: Mapping[str, Any], *name: str) -> None:
         """Write a receipt: the piece is whole."""

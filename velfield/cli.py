@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from velfield import storage
 from velfield.errors import VelfieldError
 from velfield.progress import Terminal
 from velfield.version import __version__
@@ -29,13 +30,38 @@ VELOCITY = click.Choice(["comoving", "proper"])
 COLUMN_HELP = "The file's name of x, y, z, vx, vy, vz or mass; may be repeated. With its unit: 'mass=M200c [Msun]'."
 
 
-@click.group(context_settings=CONTEXT)
+def _use_options(context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> None:
+    if given:
+        context.call_on_close(storage.forget_options)
+    for text in given:
+        protocol, name, value = storage.parse_option(text)
+        storage.use_options({name: value}, protocol)
+
+
+class Verbs(click.Group):
+    """All verbs take URLs, and so storage options."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a verb."""
+        option = click.Option(
+            ["--storage-option"],
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="For object storage, as endpoint_url=…, anon=true, retries=8; may be repeated.",
+            callback=_use_options,
+            expose_value=False,
+        )
+        cmd.params.append(option)
+        super().add_command(cmd, name)
+
+
+@click.group(cls=Verbs, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="velfield")
 def cli() -> None:
     """3D peculiar-velocity fields from halo and galaxy catalogues.
 
     The journey: simulate (or bring a catalogue) → paint → train → evaluate → predict. Every URL is any that fsspec
-    knows (a path, s3://…); credentials come from the environment.
+    knows (a path, s3://…); credentials come from the environment, or --storage-option.
     """
 
 

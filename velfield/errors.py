@@ -14,3 +14,7 @@ class CatalogueError(VelfieldError):
 
 class StoreError(VelfieldError):
     """A field store, velocity store or model bundle that is absent, unfinished, or does not fit the request."""
+
+
+class StorageError(VelfieldError):
+    """A place that cannot be read or written: names its URL, and for object storage the endpoint."""

@@ -14,7 +14,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from velfield import storage
-from velfield.errors import CatalogueError
+from velfield.errors import CatalogueError, VelfieldError
 from velfield.genericio_layout import CRC_BYTES, CRC_OF_WHOLE, Column, Header, crc64, header_bytes, parse
 
 FIRST_READ = 32 * 1024  # bytes; holds the header of any Outer Rim sub-file
@@ -79,6 +79,8 @@ def read_headers(url: str, suffixes: list[str]) -> list[Header]:
 
 def raise_unread(url: str, result: Any) -> None:
     """Turn what a file system gave instead of bytes into our error."""
+    if isinstance(result, VelfieldError):
+        raise result
     if isinstance(result, FileNotFoundError):
         raise CatalogueError(
             f"no such file: file={url}; check the path, and copy all of a catalogue's # files"

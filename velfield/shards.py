@@ -145,6 +145,8 @@ def zarr_store(url: str) -> Any:
     fs, path = storage.filesystem(url)
     if storage.is_local(url):
         return zarr.storage.LocalStore(path)
+    if storage.is_object_store(url):
+        return zarr.storage.FsspecStore(storage.object_store(url, asynchronous=True), path=path)
     return zarr.storage.FsspecStore.from_url(url, storage_options=dict(fs.storage_options))
 
 

@@ -1,18 +1,148 @@
-"""Files by URL, on any file system that fsspec knows: whole reads, and writes that are there whole or not at all."""
+"""Files by URL, on any file system that fsspec knows: whole reads, and writes that are there whole or not at all.
+
+What a file system needs to know, as an endpoint or credentials, is set for the process by `use_options`, or comes from
+the environment; no URL, setting or store holds it.
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
+import hashlib
+import inspect
 import json
 import os
+import time
 import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fsspec
 
+from velfield.errors import StorageError
+
+AGAIN = 3  # more fetches of a range that came short, from file systems that do not look themselves
+AT_ONCE = 16  # requests side by side where fsspec has no call for many files
+
+# options of S3 by the names that people know, and where s3fs wants them
+PLACES = {
+    "retries": ("config_kwargs", "retries", "max_attempts"),
+    "connect_timeout": ("config_kwargs", "connect_timeout"),
+    "read_timeout": ("config_kwargs", "read_timeout"),
+    "max_pool_connections": ("config_kwargs", "max_pool_connections"),
+    "region_name": ("client_kwargs", "region_name"),
+}
+TEXT = {"endpoint_url", "key", "secret", "token", "username", "password", "profile", "region_name"}
+
+_options: dict[str, dict[str, Any]] = {}  # by protocol, what `use_options` was given
+_before: dict[str, dict[str, Any] | None] = {}  # by protocol, fsspec's own configuration
+
+
+def use_options(options: Mapping[str, Any], protocol: str = "s3") -> None:
+    """Set options of a file system for this process, in addition to those set before.
+
+    They become fsspec's defaults (``fsspec.config.conf``), so all that opens the protocol's URLs has them. Nothing
+    stores or prints them.
+
+    Parameters
+    ----------
+    options : mapping of str to value
+        The file system's arguments; of S3 those of ``s3fs.S3FileSystem``: ``endpoint_url``, ``anon``, ``key``,
+        ``secret``, ``token``, …, further ``retries``, ``connect_timeout``, ``read_timeout``, ``max_pool_connections``,
+        ``region_name``. A dot leads into an option that is itself a mapping: ``client_kwargs.verify``.
+    protocol : str
+        As in its URLs.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in options.items():
+        keys = tuple(name.split("."))
+        if protocol == "s3":
+            keys = PLACES.get(name, keys)
+            _check_known(keys[0])
+        place = tree
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = value
+    _before.setdefault(protocol, copy.deepcopy(fsspec.config.conf.get(protocol)))
+    _merge(_options.setdefault(protocol, {}), tree)
+    _merge(fsspec.config.conf.setdefault(protocol, {}), tree)
+
+
+def options_in_use() -> dict[str, dict[str, Any]]:
+    """By protocol, what `use_options` was given in this process: for another process of the same job."""
+    return copy.deepcopy(_options)
+
+
+def forget_options() -> None:
+    """Take back what `use_options` has set in this process."""
+    for protocol, before in _before.items():
+        fsspec.config.conf.pop(protocol, None)
+        if before is not None:
+            fsspec.config.conf[protocol] = before
+    _before.clear()
+    _options.clear()
+
+
+def parse_option(text: str) -> tuple[str, str, Any]:
+    """Protocol, name and value of ``KEY=VALUE`` or ``PROTOCOL:KEY=VALUE``; s3 where no protocol is named.
+
+    A value is read as JSON where it is a number, true, false, null, a list or a mapping.
+    """
+    name, equals, value = text.partition("=")
+    protocol, colon, key = name.rpartition(":")
+    if not equals or not key or (colon and not protocol):  # what was given may be a secret: not repeated
+        raise StorageError("not a storage option: it has no KEY=VALUE; give, say, endpoint_url=http://host:port")
+    if key.rpartition(".")[2] in TEXT or key.rpartition(".")[2].startswith("aws_"):
+        return protocol or "s3", key, value
+    try:
+        return protocol or "s3", key, json.loads(value)
+    except ValueError:
+        return protocol or "s3", key, value
+
+
+def _check_known(name: str) -> None:
+    known = _s3_arguments()
+    if name not in known:
+        raise StorageError(f"unknown storage option: option={name}; s3 has {', '.join(sorted(known | set(PLACES)))}")
+
+
+@functools.cache
+def _s3_arguments() -> set[str]:
+    import s3fs
+
+    of_class = {
+        n for n, p in inspect.signature(s3fs.S3FileSystem.__init__).parameters.items() if p.kind != p.VAR_KEYWORD
+    }
+    return (of_class | {"profile"}) - {"self", "session", "loop", "asynchronous"}
+
+
+def _merge(into: dict[str, Any], tree: Mapping[str, Any]) -> None:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = copy.deepcopy(value)
+
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of ``url`` and the path on it. A ``#`` belongs to the name."""
-    return fsspec.core.url_to_fs(os.fspath(url))
+    url = os.fspath(url)
+    if is_object_store(url):
+        return object_store(url), object_store(url)._strip_protocol(url)
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise StorageError(
+            f"no file system for this URL: url={url}, reason={error}; check its protocol, and install what it needs"
+        ) from error
+
+
+def object_store(url: str, *, asynchronous: bool = False) -> fsspec.AbstractFileSystem:
+    """Return the file system of an ``s3://`` URL; made once a process, as long as the options are the same."""
+    from velfield.object_store import ObjectStore
+
+    return ObjectStore(asynchronous=asynchronous, **ObjectStore._get_kwargs_from_urls(url))
 
 
 def join(url: str, *parts: str) -> str:
@@ -35,15 +165,52 @@ def is_folder(url: str) -> bool:
 def names(url: str) -> list[str]:
     """Names of what lies in the folder, sorted; none if there is no such folder."""
     fs, path = filesystem(url)
-    if not fs.exists(path):
+    try:
+        found = fs.ls(path, detail=False)
+    except FileNotFoundError:
         return []
-    return sorted(found.rstrip("/").rsplit("/", 1)[-1] for found in fs.ls(path, detail=False))
+    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
 
 
 def read_bytes(url: str) -> bytes:
     """Return the whole file."""
     fs, path = filesystem(url)
     return bytes(fs.cat_file(path))
+
+
+def find_bytes(url: str) -> bytes | None:
+    """Return the whole file, None where there is none: one request, where asking first would be two."""
+    try:
+        return read_bytes(url)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_ranges(url: str, paths: Sequence[str], starts: Sequence[int], stops: Sequence[int]) -> list[Any]:
+    """Ranges of files on the file system of ``url``, all at once where it can: bytes, or the error of each.
+
+    One that comes short or fails is fetched again, so that what stays short is the file's end. `ObjectStore` sees to
+    that itself; a local disk does not change its mind.
+    """
+    fs, _ = filesystem(url)
+    found: list[Any] = list(fs.cat_ranges(list(paths), list(starts), list(stops), on_error="return"))
+    if is_local(url) or is_object_store(url):
+        return found
+    for attempt in range(AGAIN):
+        again = [i for i, data in enumerate(found) if _came_short(data, stops[i] - starts[i])]
+        if not again:
+            break
+        time.sleep(0.2 * 2**attempt)
+        ranges = [[of[i] for i in again] for of in (paths, starts, stops)]
+        for i, data in zip(again, fs.cat_ranges(*ranges, on_error="return"), strict=True):
+            found[i] = data
+    return found
+
+
+def _came_short(data: Any, length: int) -> bool:
+    if isinstance(data, BaseException):
+        return isinstance(data, OSError) and not isinstance(data, FileNotFoundError | PermissionError)
+    return len(data) < length
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -103,5 +270,36 @@ def remove_torn(url: str) -> None:
 
 def is_local(url: str) -> bool:
     """Whether ``url`` names this machine's disk."""
-    fs, _ = filesystem(url)
-    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+    return fsspec.utils.get_protocol(os.fspath(url)) in ("file", "local")
+
+
+def is_object_store(url: str) -> bool:
+    """Whether ``url`` is S3's, which `velfield.object_store` looks after."""
+    return fsspec.utils.get_protocol(os.fspath(url)) in ("s3", "s3a")
+
+
+def versions(urls: Sequence[str]) -> list[str]:
+    """What changes when a file does, of each: its size and its tag, or where there is none the time of its last change.
+
+    A job that goes on after an interruption compares them, so that it never mixes work on two versions of its input.
+    """
+    if not urls:
+        return []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(_version, urls))
+
+
+def version(urls: Sequence[str]) -> str:
+    """One hex digest of the names and `versions` of files, whatever folder they are in."""
+    lines = [[os.fspath(url).rsplit("/", 1)[-1], found] for url, found in zip(urls, versions(urls), strict=True)]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def _version(url: str) -> str:
+    fs, path = filesystem(url)
+    if is_local(url):
+        found = os.stat(path)
+        return f"{found.st_size} {found.st_mtime_ns}"
+    about = fs.info(path)
+    known = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+    return f"{about.get('size')} {next((about[key] for key in known if about.get(key)), '')}"
