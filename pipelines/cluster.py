@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -16,8 +15,8 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin, as_completed
 
-from velfield import storage
 from velfield.errors import VelfieldError
+from velfield.pipelines.options import carry_options
 
 AHEAD = 4  # tasks a thread has waiting: enough to keep it busy, few enough to keep the scheduler small
 
@@ -35,30 +34,6 @@ class CapThreads(WorkerPlugin):
         numba.set_num_threads(1)
         zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when a task first imports it
-
-
-class StorageOptions(WorkerPlugin):
-    """The storage options of this process, for every worker that is there or joins later; gone when the job ends."""
-
-    name = "velfield-storage-options"
-
-    def __init__(self) -> None:
-        self._options = storage.options_in_use()
-        self._ours = False
-
-    def setup(self, worker: Any) -> None:  # noqa: ARG002
-        """Use them in the worker's process, unless it has them already because it is this one."""
-        if storage.options_in_use() == self._options:
-            return
-        self._ours = True
-        storage.forget_options()
-        for protocol, options in self._options.items():
-            storage.use_options(options, protocol)
-
-    def teardown(self, worker: Any) -> None:  # noqa: ARG002
-        """Forget them."""
-        if self._ours:
-            storage.forget_options()
 
 
 @contextmanager
@@ -85,12 +60,9 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
             ) from error
         with client:
             client.register_plugin(CapThreads())
-            client.register_plugin(StorageOptions())
             _say(client, quiet)
-            try:
+            with carry_options(client):
                 yield client
-            finally:
-                _withdraw(client)
         return
     settings = {
         "distributed.worker.daemon": True,
@@ -108,15 +80,9 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
         )
     with local, Client(local, set_as_default=False) as client:  # what xarray computes meanwhile stays in this process
         client.register_plugin(CapThreads())
-        client.register_plugin(StorageOptions())
         _say(client, quiet)
-        yield client
-
-
-def _withdraw(client: Client) -> None:
-    """Leave no credentials on somebody else's cluster, if it still answers."""
-    with contextlib.suppress(OSError, ValueError, TimeoutError):
-        client.sync(client._unregister_worker_plugin, name=StorageOptions.name, callback_timeout=10)
+        with carry_options(client):
+            yield client
 
 
 def run_tasks(

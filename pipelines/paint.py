@@ -21,7 +21,7 @@ from velfield.catalogue import Catalogue
 from velfield.errors import StoreError, VelfieldError
 from velfield.paint import fill_velocity
 from velfield.pipelines.cluster import run_tasks
-from velfield.pipelines.paint_job import Job, PaintConfig, painted_of, spec_of
+from velfield.pipelines.paint_job import Job, PaintConfig, files_of, painted_of, spec_of
 from velfield.pipelines.receipts import Receipts
 from velfield.progress import Progress, Silent
 
@@ -51,8 +51,7 @@ def _run_blocks(client: Client, job: Job, progress: Progress) -> Mapping[tuple[s
     rows = {(kind, i): job.catalogues[kind].blocks[i].nrows for kind, i in left}
     progress.start("paint blocks", sum(rows.values()), "rows")
     per_shard = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
-    fingerprints = {kind: cat.fingerprint for kind, cat in job.catalogues.items()}
-    common = (job.config, job.scene, job.receipts, per_shard, fingerprints)
+    common = (job.config, job.scene, job.receipts, per_shard, job.versions)
     for block, receipt in run_tasks(client, paint_block, left, *common, name="read-paint"):
         done[block] = receipt
         progress.advance(rows[block], f"{len(done)}/{len(job.blocks)} blocks")
@@ -87,7 +86,7 @@ def paint_block(
     scene: patches.Scene,
     receipts: Receipts,
     boxes_per_shard: int,
-    fingerprints: Mapping[str, str],
+    versions: Mapping[str, str],
 ) -> dict[str, Any]:
     """Task: read one block, write its patches, one file for each shard it reaches, and a receipt."""
     kind, index = block
@@ -95,7 +94,7 @@ def paint_block(
         return found  # a worker died after it had written the receipt
     halos = kind == "halos"
     moved = halos and config.rsd != "none"
-    cat = _catalogue(config, kind, fingerprints[kind])
+    cat = _catalogue(config, kind, versions[kind])
     tracers = cat.tracers(blocks=[index], velocities=moved or not halos, masses=halos)
     pos, vel, mass = tracers.pos, tracers.vel, tracers.mass
     read = len(pos)
@@ -234,13 +233,13 @@ def _means(job: Job, totals: Mapping[str, Any]) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=8)
-def _catalogue(config: PaintConfig, kind: str, fingerprint: str) -> Catalogue:
+def _catalogue(config: PaintConfig, kind: str, version: str) -> Catalogue:
     """Open a catalogue, once a worker, and see that it is still the one that the job began with."""
     cat = config.open(kind)
-    if cat.fingerprint != fingerprint:
+    if (found := storage.version(files_of(cat))) != version:
         raise VelfieldError(
-            f"the catalogue changed while it was painted: url={cat.url}, fingerprint={cat.fingerprint[:16]}, "
-            f"at the start {fingerprint[:16]}; run the same command again"
+            f"the catalogue changed while it was painted: url={cat.url}, version of its files={found[:16]}, "
+            f"at the start {version[:16]}; run the same command again"
         )
     return cat
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from distributed import Client
 
-from velfield import patches, store
+from velfield import patches, storage, store
 from velfield.boxes import BoxLayout
 from velfield.catalogue import Catalogue, open_catalogue
 from velfield.cosmology import OUTER_RIM, Cosmology
@@ -143,6 +143,7 @@ class Job:
     scene: patches.Scene
     catalogues: Mapping[str, Catalogue]
     fingerprint: str
+    versions: Mapping[str, str]
 
     @property
     def receipts(self) -> Receipts:
@@ -208,8 +209,18 @@ def prepare(out: str, config: PaintConfig) -> Job:
     settings = {name: value for name, value in asdict(config).items() if name not in KINDS}
     settings |= {"boxsize": boxsize, "redshift": redshift, "schema": store.SCHEMA}
     settings |= {kind: cat.fingerprint for kind, cat in catalogues.items()}
+    # a catalogue's fingerprint is the same wherever it lies; what is half done was read from these very files
+    versions = {kind: storage.version(files_of(cat)) for kind, cat in catalogues.items()}
+    settings |= {f"{kind} files": version for kind, version in versions.items()}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    return Job(out=out, config=config, scene=scene, catalogues=catalogues, fingerprint=fingerprint)
+    return Job(
+        out=out, config=config, scene=scene, catalogues=catalogues, fingerprint=fingerprint, versions=versions
+    )
+
+
+def files_of(cat: Catalogue) -> Sequence[str]:
+    """URLs of all files of a catalogue."""
+    return getattr(cat, "files", (cat.url,))
 
 
 def plan_of(job: Job) -> Plan:

@@ -20,6 +20,8 @@ from velfield.genericio_layout import CRC_BYTES, CRC_OF_WHOLE, Column, Header, c
 FIRST_READ = 32 * 1024  # bytes; holds the header of any Outer Rim sub-file
 RANGE = 8 * 2**20  # bytes of one request, if its columns are no longer: they are still in the cache when decoded
 BATCH = 16 * RANGE  # bytes fetched at once from a file system that answers requests side by side
+GAP = 64  # two ranges become one if at most a 64th of what is fetched lies between: a request costs more than that
+DAMAGED = 2  # more fetches of a column whose CRC is wrong, before that is believed
 SETTLED = 3.0  # s; a file untouched for so long shows any later change in its time
 
 
@@ -65,7 +67,7 @@ def read_headers(url: str, suffixes: list[str]) -> list[Header]:
     fs, path = storage.filesystem(url)
     paths = [path + s for s in suffixes]
     urls = [url + s for s in suffixes]
-    prefixes = fs.cat_ranges(paths, [0] * len(paths), [FIRST_READ] * len(paths), on_error="return")
+    prefixes = storage.read_ranges(url, paths, [0] * len(paths), [FIRST_READ] * len(paths), whole=False)
     for name, prefix in zip(urls, prefixes, strict=True):
         raise_unread(name, prefix)
     sizes = fs.sizes(paths)
@@ -102,7 +104,10 @@ def files_state(urls: Sequence[str]) -> object:
         stats = [os.stat(path + url[len(urls[0]) :]) for url in urls if storage.exists(url)]
         settled = len(stats) == len(urls) and all(abs(time.time() - s.st_mtime) > SETTLED for s in stats)
         return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in stats] if settled else None
-    found = fs.info(path) if fs.exists(path) else {}
+    try:
+        found = fs.info(path)
+    except FileNotFoundError:
+        return None
     state = [found.get(key) for key in ("ETag", "LastModified", "size")]
     return None if state[0] is None or state[1] is None else state
 
@@ -127,10 +132,10 @@ def check_packed(url: str, header: Header, rank: int, r: int, columns: Sequence[
     asked = [v for v in columns if header.compressed[r, v] and expected[v] > 256 * int(header.sizes[r, v])]
     if not asked:
         return
-    fs, path = storage.filesystem(url)
+    _, path = storage.filesystem(url)
     starts = [int(header.starts[r, v]) + 12 for v in asked]
     paths = [path + header.url[len(url) :]] * len(asked)
-    found = fs.cat_ranges(paths, starts, [start + 4 for start in starts], on_error="return")
+    found = storage.read_ranges(url, paths, starts, [start + 4 for start in starts])
     for v, data in zip(asked, found, strict=True):
         raise_unread(header.url, data)
         if int.from_bytes(data, "little") != expected[v]:
@@ -146,34 +151,46 @@ def fill(url: str, headers: Sequence[Header], pieces: Iterator[Piece]) -> None:
 
     A read needs a batch beyond its result: 128 MiB, or 8 on a local disk, where requests gain nothing from company.
     """
-    fs, path = storage.filesystem(url)
+    _, path = storage.filesystem(url)
     paths = [path + h.url[len(url) :] for h in headers]
     for batch in batches(pieces, RANGE if storage.is_local(url) else BATCH):
-        _fetch(fs, paths, headers, batch)
+        _fetch(url, paths, headers, batch)
 
 
-def _fetch(fs: Any, paths: Sequence[str], headers: Sequence[Header], batch: list[Piece]) -> None:
-    """Fetch a batch, neighbours in one range, and decode it."""
+def ranges_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Group pieces that are fetched in one request: neighbours, or nearly so, of up to `RANGE` bytes together."""
     ranges: list[list[Piece]] = []
-    for piece in sorted(batch, key=lambda p: (p.file, p.start)):
-        last = ranges[-1] if ranges else []
-        adjacent = last and (last[-1].file, last[-1].stop) == (piece.file, piece.start)
-        if adjacent and piece.stop - last[0].start <= RANGE:
-            last.append(piece)
-        else:
-            ranges.append([piece])
-    found = fs.cat_ranges(
-        [paths[r[0].file] for r in ranges],
-        [r[0].start for r in ranges],
-        [r[-1].stop for r in ranges],
-        on_error="return",
+    wanted = 0  # bytes of the last range that a piece asks for
+    for piece in sorted(pieces, key=lambda p: (p.file, p.start)):
+        last, size = ranges[-1] if ranges else [], piece.stop - piece.start
+        if last and last[-1].file == piece.file and piece.stop - last[0].start <= RANGE:
+            unwanted = piece.stop - last[0].start - wanted - size
+            if 0 <= unwanted <= (wanted + size) // GAP:
+                last.append(piece)
+                wanted += size
+                continue
+        ranges.append([piece])
+        wanted = size
+    return ranges
+
+
+def _fetch(url: str, paths: Sequence[str], headers: Sequence[Header], batch: list[Piece], again: int = DAMAGED) -> None:
+    """Fetch a batch and decode it; what is damaged once more, for it may have happened on the way."""
+    ranges = ranges_of(batch)
+    found = storage.read_ranges(
+        url, [paths[r[0].file] for r in ranges], [r[0].start for r in ranges], [r[-1].stop for r in ranges]
     )
     for together, data in zip(ranges, found, strict=True):
         header = headers[together[0].file]
         raise_unread(header.url, data)
         view = memoryview(data)
         for piece in together:
-            _decode(header, piece, view[piece.start - together[0].start : piece.stop - together[0].start])
+            try:
+                _decode(header, piece, view[piece.start - together[0].start : piece.stop - together[0].start])
+            except CatalogueError:
+                if again == 0 or storage.is_local(url):
+                    raise
+                _fetch(url, paths, headers, [piece], again - 1)
 
 
 def _decode(header: Header, piece: Piece, data: memoryview) -> None:

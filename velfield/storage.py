@@ -186,18 +186,20 @@ def find_bytes(url: str) -> bytes | None:
         return None
 
 
-def read_ranges(url: str, paths: Sequence[str], starts: Sequence[int], stops: Sequence[int]) -> list[Any]:
+def read_ranges(
+    url: str, paths: Sequence[str], starts: Sequence[int], stops: Sequence[int], *, whole: bool = True
+) -> list[Any]:
     """Ranges of files on the file system of ``url``, all at once where it can: bytes, or the error of each.
 
-    One that comes short or fails is fetched again, so that what stays short is the file's end. `ObjectStore` sees to
-    that itself; a local disk does not change its mind.
+    One that fails, or comes short though ``whole`` says that the file holds it, is fetched again, so that what stays
+    short is the file's end. `ObjectStore` sees to that itself; a local disk does not change its mind.
     """
     fs, _ = filesystem(url)
     found: list[Any] = list(fs.cat_ranges(list(paths), list(starts), list(stops), on_error="return"))
     if is_local(url) or is_object_store(url):
         return found
     for attempt in range(AGAIN):
-        again = [i for i, data in enumerate(found) if _came_short(data, stops[i] - starts[i])]
+        again = [i for i, data in enumerate(found) if _came_short(data, stops[i] - starts[i] if whole else 0)]
         if not again:
             break
         time.sleep(0.2 * 2**attempt)

@@ -5,6 +5,7 @@ The only module that names the stores' variables, coordinates and attributes.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -255,6 +256,11 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
 def attributes(url: str) -> dict[str, Any]:
     """Root attributes of a finished store."""
     return dict(storage.read_json(storage.join(url, shards.ROOT)).get("attributes", {}))
+
+
+def document_hash(url: str) -> str:
+    """SHA-256 of a finished store's root document: another one for any other store, wherever it lies."""
+    return hashlib.sha256(storage.read_bytes(storage.join(url, shards.ROOT))).hexdigest()
 
 
 def cosmology_of(ds: xr.Dataset) -> Cosmology:
