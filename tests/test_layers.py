@@ -12,12 +12,14 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space paint patches linear spectra measures"
     " symmetry normalisation tracers units",
-    "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read genericio_write hacc"
+    "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
+    " genericio_write hacc"
     " table_format table_genericio meaning table_catalogue catalogue store"
     " sources",
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
-    "jobs": "pipelines.__init__ pipelines.options pipelines.cluster pipelines.receipts pipelines.paint_job pipelines.paint"
+    "jobs": "pipelines.__init__ pipelines.options pipelines.cluster pipelines.receipts pipelines.paint_job"
+    " pipelines.paint"
     " pipelines.predict pipelines.demo",
     "edge": "__main__ info cli",
 }

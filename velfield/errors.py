@@ -12,6 +12,10 @@ class CatalogueError(VelfieldError):
     """A catalogue that cannot be read as it is: names the file and, where they matter, the rank and the column."""
 
 
+class DamagedError(CatalogueError):
+    """Data whose checksum does not match; read again from a distant place, they may be sound."""
+
+
 class StoreError(VelfieldError):
     """A field store, velocity store or model bundle that is absent, unfinished, or does not fit the request."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from velfield import storage
 from velfield.errors import CatalogueError
 from velfield.genericio_layout import CRC_BYTES, Column, Header
-from velfield.genericio_read import Piece, check_packed, files_state, fill, read_headers, suffix
+from velfield.genericio_read import Piece, Running, check_packed, files_state, fill, read_headers, suffix
 from velfield.genericio_write import write
 
 __all__ = ["Block", "Column", "GenericIO", "open", "open_again", "write"]
@@ -120,6 +120,33 @@ class GenericIO:
         fill(self.url, self.headers, self._pieces(out, chosen, span, check))
         return out
 
+    def chunks(self, columns: Sequence[str] | None, block: int, rows: int) -> Iterator[dict[str, NDArray]]:
+        """Read one block in ranges of at most ``rows`` rows, each byte once, as `read` does.
+
+        The CRC covers a whole column: it is checked with the last range, so that what a caller made of the ranges
+        counts only when the iteration has ended. A compressed block is read whole and given out in ranges.
+
+        Raises
+        ------
+        DamagedError
+            With the last range, where a CRC does not match.
+        """
+        names = list(self.columns) if columns is None else list(columns)
+        self._check_names(names)
+        (chosen,) = self._chosen([block])
+        f, r = self._places[chosen.index]
+        if chosen.nrows <= rows or self.headers[f].compressed[r].any():
+            whole = self.read(names, [block])
+            for start in range(0, max(chosen.nrows, 1), rows):
+                yield {name: values[start : start + rows] for name, values in whole.items()}
+            return
+        running = {name: Running() for name in names}
+        for start in range(0, chosen.nrows, rows):
+            span = slice(start, min(start + rows, chosen.nrows))
+            out = {name: _empty(self, self.columns[name], span.stop - span.start) for name in names}
+            fill(self.url, self.headers, self._pieces(out, [chosen], span, check=True, running=running))
+            yield out
+
     def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:
         """Bytes that `read` fetches for these columns and blocks."""
         self._check_names(columns or ())
@@ -165,7 +192,12 @@ class GenericIO:
         return [self.blocks[b] for b in blocks]
 
     def _pieces(
-        self, out: dict[str, NDArray], chosen: Sequence[Block], span: slice | None, check: bool
+        self,
+        out: dict[str, NDArray],
+        chosen: Sequence[Block],
+        span: slice | None,
+        check: bool,
+        running: Mapping[str, Running] | None = None,
     ) -> Iterator[Piece]:
         order = {name: v for v, name in enumerate(self.columns)}
         at = 0
@@ -182,9 +214,12 @@ class GenericIO:
                 first, last = start, start + size + CRC_BYTES
                 if part:
                     first, last = start + rows.start * column.rowbytes, start + rows.stop * column.rowbytes
+                    if running is not None and rows.stop == block.nrows:
+                        last += CRC_BYTES
                 yield Piece(
                     file=f, start=first, stop=last, compressed=packed, checked=check and not part, column=column,
                     rank=block.rank, nrows=block.nrows, rows=rows, target=out[name][at:upto],
+                    running=running[name] if running and part else None,
                 )  # fmt: skip
             at = upto
 

@@ -105,9 +105,9 @@ class Header:
     digest: bytes = field(repr=False)
 
 
-def crc64(data: bytes | memoryview) -> int:
-    """CRC-64/XZ."""
-    return int(fastcrc.crc64.xz(data))
+def crc64(data: bytes | memoryview, before: int = 0) -> int:
+    """CRC-64/XZ, of data that follow others whose CRC is ``before``."""
+    return int(fastcrc.crc64.xz(data, before))
 
 
 def record(fields: tuple[tuple[str, str, int], ...], order: str, size: int) -> np.dtype:

@@ -25,6 +25,14 @@ DAMAGED = 2  # more fetches of a column whose CRC is wrong, before that is belie
 SETTLED = 3.0  # s; a file untouched for so long shows any later change in its time
 
 
+@dataclass(kw_only=True)
+class Running:
+    """CRC of a column of which one range after the other is read; ``done`` is the number of rows that it covers."""
+
+    crc: int = 0
+    done: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Piece:
     """One column of one block: the bytes to fetch and where their values go.
@@ -43,6 +51,8 @@ class Piece:
         The wanted rows of the block.
     target : ndarray (rows,) or (rows, components)
         Filled with the values.
+    running : Running, optional
+        The CRC so far, of a column that is read range by range.
     """
 
     file: int
@@ -55,6 +65,7 @@ class Piece:
     nrows: int
     rows: slice
     target: NDArray
+    running: Running | None = None
 
 
 def suffix(url: str, partition: int) -> str:
@@ -188,7 +199,7 @@ def _fetch(url: str, paths: Sequence[str], headers: Sequence[Header], batch: lis
             try:
                 _decode(header, piece, view[piece.start - together[0].start : piece.stop - together[0].start])
             except CatalogueError:
-                if again == 0 or storage.is_local(url):
+                if again == 0 or piece.running is not None or storage.is_local(url):
                     raise
                 _fetch(url, paths, headers, [piece], again - 1)
 
@@ -198,8 +209,13 @@ def _decode(header: Header, piece: Piece, data: memoryview) -> None:
     where = f"file={header.url}, rank={piece.rank}, column={piece.column.name}"
     if len(data) < piece.stop - piece.start:
         raise CatalogueError(f"file has become shorter: {where}; copy the file again")
-    if piece.checked and crc64(data) != CRC_OF_WHOLE:
-        raise CatalogueError(f"data are damaged, their CRC does not match: {where}; copy the file again")
+    if piece.running is not None:
+        piece.running.crc, piece.running.done = crc64(data, piece.running.crc), piece.rows.stop
+        damaged = piece.running.done == piece.nrows and piece.running.crc != CRC_OF_WHOLE
+    else:
+        damaged = piece.checked and crc64(data) != CRC_OF_WHOLE
+    if damaged:
+        raise DamagedError(f"data are damaged, their CRC does not match: {where}; copy the file again")
     count = piece.nrows if piece.compressed else piece.rows.stop - piece.rows.start
     raw: Any = data
     if piece.compressed:

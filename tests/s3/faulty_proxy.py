@@ -1,7 +1,7 @@
 """An HTTP proxy before an S3 server that counts what passes and, on request, breaks it as networks and servers do.
 
-Loopback only, bounded in requests and connections. Faults are drawn with a seed, a fixed share of the requests they can
-befall; one that was hit ``most`` times in a row on one address is let through, so that a patient client gets its answer.
+Loopback only, bounded in requests and connections. Faults are drawn with a seed, a fixed share of the requests they
+can befall; one that was hit ``most`` times in a row on one address is let through, so that a patient client gets its answer.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class FaultyProxy:
 
     upstream: str
     faults: Mapping[str, float] = field(default_factory=dict)
-    only: Callable[[str, str], bool] = lambda method, path: True  # noqa: ARG005, E731
+    only: Callable[[str, str], bool] = lambda method, path: True  # noqa: ARG005
     most: int = 4
     delay: float = 0.3
     seed: int = 1
