@@ -14,7 +14,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from velfield import storage
-from velfield.errors import CatalogueError, DamagedError
+from velfield.errors import CatalogueError, DamagedError, VelfieldError
 from velfield.genericio_layout import CRC_BYTES, CRC_OF_WHOLE, Column, Header, crc64, header_bytes, parse
 
 FIRST_READ = 32 * 1024  # bytes; holds the header of any Outer Rim sub-file
