@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 MODULES = {
-    "core": "__init__ version errors kernel cosmology boxes redshift_space paint patches linear spectra measures"
-    " symmetry normalisation tracers units",
+    "core": "__init__ version errors kernel cosmology boxes redshift_space paint scatter patches linear spectra"
+    " measures symmetry normalisation tracers units",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc"
     " table_format table_genericio meaning table_catalogue catalogue store"

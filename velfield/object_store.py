@@ -74,9 +74,7 @@ class ObjectStore(S3FileSystem):
         self.tries = 1 + _retries(config.pop("retries", None))
         config = {"max_pool_connections": CONNECTIONS, **config, "retries": {"total_max_attempts": 1}}
         options.pop("use_listings_cache", None)
-        super().__init__(
-            *args, asynchronous=asynchronous, config_kwargs=config, use_listings_cache=False, **options
-        )
+        super().__init__(*args, asynchronous=asynchronous, config_kwargs=config, use_listings_cache=False, **options)
         self._answered = False  # whether the endpoint ever has
         self._tags_are_md5 = True  # until one is not
 

@@ -22,7 +22,7 @@ from velfield.kernel import kernel, prefetch
 
 CELLS_PER_AXIS = {"ngp": 1, "cic": 2, "tsc": 3}  # over which an assignment spreads a tracer
 _OUTSIDE, _INVALID = -(2**60), -(2**61)  # places on an axis that are none
-_LARGEST_CELL = 2.0**52  # beyond it neighbouring float64 lie further apart than cells do
+LARGEST_CELL = 2.0**52  # beyond it neighbouring float64 lie further apart than cells do
 _NO_PERIOD = 2**60
 _BATCH = 256  # tracers located before they are added: with their weights 10 kB, in the first-level cache
 _AHEAD = 8  # tracers between asking for a cache line and adding to it
@@ -171,6 +171,18 @@ def split_sums(sums: NDArray[np.float64], *, mass: bool, momentum: bool) -> Pain
     )
 
 
+def cloud_along_axis(
+    x: NDArray[Any], cellsize: float, start: int, width: int, ngrid: int | None, cells: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Places (cells, N) of the tracers' clouds along one axis, from ``start`` on, and the shares (cells, N) of each.
+
+    A place is in [0, width), −1 for none; with ``ngrid`` the axis has that period, and ``width`` is at most as long.
+    """
+    place, share = np.empty((cells, len(x)), np.int64), np.empty((cells, len(x)))
+    _clouds(place, share, x, cellsize, start, width, ngrid or _NO_PERIOD, cells)
+    return place, share
+
+
 def fill_velocity(
     momentum: NDArray[np.float64],
     number: NDArray[np.float64],
@@ -244,7 +256,7 @@ def _place(x, cellsize, start, period, cells, width):
     The place is in (−cells, width), of its periodic images the highest there.
     """
     u = x / cellsize
-    if not abs(u) < _LARGEST_CELL:
+    if not abs(u) < LARGEST_CELL:
         return _INVALID, 0.0
     # L / (L / n) may round to just below n: boxsize must still be 0
     if period * (1.0 - 4.5e-16) <= u < period:
@@ -275,13 +287,28 @@ def _weights(offset, cells):
 
 
 @kernel
+def _clouds(place, share, x, cellsize, start, width, period, cells):
+    for p in range(len(x)):
+        first, offset = _place(x[p], cellsize, start, period, cells, width)
+        weights = _weights(offset, cells)
+        for c in range(cells):
+            at = first + c if first > _OUTSIDE else -1
+            if at < 0 and first > _OUTSIDE and period < _NO_PERIOD:
+                at += period
+            if at >= width:
+                at = at - period if period < _NO_PERIOD and at - period >= 0 else -1
+            place[c, p] = at if 0 <= at < width else -1
+            share[c, p] = weights[c]
+
+
+@kernel
 def _locate_axis(place, offset, x, cellsize, below, period, half, width):
     """Places of a batch along one axis, as `_place` gives them, and how many of them need `_place` itself.
 
     Without branches, so that the compiler makes vectors of it.
     """
     wrap = float(period) if period < _NO_PERIOD else 0.0
-    lowest = 0.0 if period < _NO_PERIOD else -_LARGEST_CELL
+    lowest = 0.0 if period < _NO_PERIOD else -LARGEST_CELL
     top, near_top = float(period), period * (1.0 - 4.5e-16)
     strange = 0
     for q in range(len(x)):
@@ -291,7 +318,7 @@ def _locate_axis(place, offset, x, cellsize, below, period, half, width):
         i = np.floor(u)
         at = i - below
         at = at + wrap if at < 0.0 else at
-        strange += 0 if (lowest <= at) & (at < top) & (at < _LARGEST_CELL) else 1
+        strange += 0 if (lowest <= at) & (at < top) & (at < LARGEST_CELL) else 1
         place[q] = at - wrap if at >= width else at
         offset[q] = u - i
     return strange

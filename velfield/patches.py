@@ -1,8 +1,12 @@
 """From tracers to boxes: what one block of a catalogue adds to each box it reaches, and boxes put together from that.
 
-A block is read once. It adds to a box only where its tracers fall, so what is kept of it is a *patch*: the sums in the
-smallest part of the box's window that holds all cells it filled. A box is the sum of its patches in block order, which
+A block is read once, range by range. It adds to a box only where its tracers fall, so what is kept of it is a *patch*:
+the cells of the box's window that it filled, and their sums. A box is the sum of its patches in block order, which
 gives the same bits however the blocks were shared out among workers.
+
+Where all boxes are seen alike, a block's tracers are painted once, onto a canvas that covers the block, and the boxes
+are cut out of it; tracers that lie all over the parent are sorted by cell instead. Where each box has an observer of
+its own, a box's tracers are shifted and painted for that box alone.
 """
 
 from __future__ import annotations
@@ -15,25 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield import scatter
 from velfield.boxes import BoxLayout
 from velfield.cosmology import Cosmology
 from velfield.errors import VelfieldError
-from velfield.paint import CELLS_PER_AXIS, Painted, paint
+from velfield.paint import CELLS_PER_AXIS, Canvas, Painted, split_sums
 from velfield.redshift_space import Sightlines, nearest_image, redshift_space
+from velfield.scatter import Patch
 
-
-@dataclass(frozen=True, kw_only=True)
-class Patch:
-    """Sums in a part of a box's window.
-
-    ``corner`` is the part's first cell in the window, ``number`` (nx, ny, nz), ``mass`` the same [h⁻¹M⊙] or None,
-    ``momentum`` (3, nx, ny, nz) [km/s × number] or None; all float64.
-    """
-
-    corner: tuple[int, int, int]
-    number: NDArray[np.float64]
-    mass: NDArray[np.float64] | None
-    momentum: NDArray[np.float64] | None
+CANVAS_BYTES = 2**27  # of the largest canvas: the sums of 3.3 million cells, many times an Outer Rim block
+SPARSE = 64  # cells a tracer from which on sorting is faster than a canvas
+ROOM = 4  # cells that a canvas is larger than its first tracers need, on every side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,76 +53,182 @@ class Scene:
         return self.boxes.ngrid if self.periodic else None
 
 
-def patches_of(
-    scene: Scene,
-    pos: NDArray[Any],
-    vel: NDArray[Any] | None,
-    mass: NDArray[Any] | None,
-    *,
-    shifted: bool,
-    momentum: bool,
-) -> Iterator[tuple[int, Patch, float]]:
-    """Paint tracers into every box that they reach.
+class BlockPainter:
+    """Takes the tracers of a block, range by range, and gives its patches.
 
     Parameters
     ----------
-    pos, vel, mass : ndarray (N, 3), (N, 3), (N,)
-        [h⁻¹Mpc], proper peculiar [km/s], [h⁻¹M⊙].
+    scene : Scene
+        How the parent is painted.
     shifted : bool
         Whether the tracers are seen in redshift space.
-    momentum : bool
-        Whether momenta are painted.
+    mass, momentum : bool
+        Whether these are painted beside the number.
 
-    Yields
-    ------
-    box, patch, shift
-        In the order of the boxes; ``shift`` is the furthest that a tracer was carried [h⁻¹Mpc].
+    Attributes
+    ----------
+    furthest : float
+        The furthest that redshift space carried a tracer [h⁻¹Mpc].
+    too_far : int
+        How many were carried further than the scene allows; seen by several observers, as often as they were.
     """
-    if len(pos) == 0:
-        return
-    carried = vel if momentum else None
-    sight = scene.sightlines
-    if not shifted or sight.pattern == "none":
-        for box in _reached(scene, pos, 0.0):
-            yield from _patch(scene, box, pos, carried, mass, 0.0)
-    elif sight.shared:
-        seen, shift = _shift(scene, pos, vel, 0)
-        for box in _reached(scene, seen, 0.0):
-            yield from _patch(scene, box, seen, carried, mass, shift)
-    else:
-        for box in _reached(scene, pos, scene.max_shift):
-            near = pos
-            if scene.periodic and sight.pattern == "center_radial":
-                near = nearest_image(pos, scene.boxes.centre(box), scene.boxes.boxsize)
-            seen, shift = _shift(scene, near, vel, box)
-            yield from _patch(scene, box, seen, carried, mass, shift)
+
+    def __init__(self, scene: Scene, *, shifted: bool, mass: bool, momentum: bool) -> None:
+        self.scene = scene
+        self.shifted = shifted and scene.sightlines.pattern != "none"
+        self.mass, self.momentum = mass, momentum
+        self.furthest, self.too_far = 0.0, 0
+        self._canvas: Canvas | None = None
+        self._held: dict[int, list[Patch]] = {}
+        self.held_bytes = 0
+
+    def add(self, pos: NDArray[Any], vel: NDArray[Any] | None, mass: NDArray[Any] | None) -> None:
+        """Paint tracers: positions (N, 3) [h⁻¹Mpc], proper velocities (N, 3) [km/s], masses (N,) [h⁻¹M⊙]."""
+        if len(pos) == 0:
+            return
+        if self.shifted and vel is None:
+            raise VelfieldError("redshift space needs velocities: vel=None; give them, or paint without redshift space")
+        mass = mass if self.mass else None
+        if self.shifted and not self.scene.sightlines.shared:
+            self._add_by_box(pos, vel, mass)
+            return
+        seen = self._see(pos, vel, 0) if self.shifted else pos
+        self._add_seen(seen, vel if self.momentum else None, mass)
+
+    def take(self) -> dict[int, Patch]:
+        """The patches of all tracers since the last time, by box; they are the caller's then."""
+        self._cut_canvas()
+        taken = {box: scatter.merge(patches) if len(patches) > 1 else patches[0] for box, patches in self._held.items()}
+        self._held, self.held_bytes = {}, 0
+        return {box: taken[box] for box in sorted(taken)}
+
+    def _see(self, pos: NDArray[Any], vel: NDArray[Any] | None, box: int) -> NDArray[np.float64]:
+        sight = self.scene.sightlines
+        assert vel is not None
+        seen = redshift_space(
+            pos,
+            vel,
+            redshift=self.scene.redshift,
+            cosmology=self.scene.cosmology,
+            line_of_sight=None if sight.line_of_sight is None else sight.line_of_sight[box],
+            observer=None if sight.observer is None else sight.observer[box],
+        )
+        furthest, too_far = scatter.shifts(pos, seen, self.scene.max_shift)
+        self.furthest = max(self.furthest, furthest)
+        self.too_far += too_far
+        return seen
+
+    def _add_seen(self, seen: NDArray[Any], vel: NDArray[Any] | None, mass: NDArray[Any] | None) -> None:
+        region = self._region(seen)
+        if region is None:
+            self._hold(scatter.patches(self.scene.boxes, self.scene.ngrid, self.scene.assignment, seen, vel, mass))
+            return
+        canvas = self._canvas
+        if canvas is None or not _contains(canvas, region):
+            wider = region if canvas is None else _union(canvas, region)
+            if canvas is not None and not self._fits(wider):
+                self._cut_canvas()
+                canvas, wider = None, region
+            self._canvas = self._new_canvas(wider)
+            if canvas is not None:
+                offset = [c - r for c, r in zip(canvas.start, wider[0], strict=True)]
+                at = tuple(slice(o, o + n) for o, n in zip(offset, canvas.shape, strict=True))
+                self._canvas.sums[at] = canvas.sums
+        assert self._canvas is not None
+        self._canvas.add(seen, vel, mass)
+
+    def _fits(self, region: Region) -> bool:
+        within = max(region[1]) <= (self.scene.ngrid or 2**31)
+        return within and _bytes(region, self._fields) <= CANVAS_BYTES
+
+    @property
+    def _fields(self) -> int:
+        return 1 + self.mass + 3 * self.momentum
+
+    def _new_canvas(self, region: Region) -> Canvas:
+        start, shape = region
+        return Canvas(
+            cellsize=self.scene.boxes.cellsize,
+            start=start,
+            shape=shape,
+            ngrid=self.scene.ngrid,
+            assignment=self.scene.assignment,
+            mass=self.mass,
+            momentum=self.momentum,
+        )
+
+    def _region(self, seen: NDArray[Any]) -> Region | None:
+        """Cells that the tracers touch, with some room; None where a canvas of them would be too large or too empty."""
+        low, high = scatter.bounds(seen, self.scene.boxes.cellsize)
+        cloud = CELLS_PER_AXIS[self.scene.assignment] // 2
+        if not max(abs(low).max(), abs(high).max()) < 2**31:
+            return None
+        start, stop = low.astype(np.int64) - cloud - ROOM, high.astype(np.int64) + 1 + cloud + ROOM
+        ngrid, margin = self.scene.boxes.ngrid, self.scene.boxes.margin
+        if self.scene.periodic:
+            whole = stop - start >= ngrid
+            start, stop = np.where(whole, 0, start), np.where(whole, ngrid, stop)
+        else:
+            start, stop = np.clip(start, -margin, ngrid + margin - 1), np.clip(stop, 1 - margin, ngrid + margin)
+        region = _triple(start), _triple(stop - start)
+        if _bytes(region, self._fields) > CANVAS_BYTES or np.prod(region[1], dtype=float) > SPARSE * len(seen):
+            inside = self._canvas is not None and _contains(self._canvas, region)
+            return region if inside else None
+        return region
+
+    def _cut_canvas(self) -> None:
+        if self._canvas is not None:
+            self._hold(_cut(self.scene, self._canvas))
+            self._canvas = None
+
+    def _hold(self, patches: Iterable[tuple[int, Patch]]) -> None:
+        for box, patch in patches:
+            self._held.setdefault(box, []).append(patch)
+            self.held_bytes += patch.cells.nbytes + patch.sums.nbytes
+
+    def _add_by_box(self, pos: NDArray[Any], vel: NDArray[Any] | None, mass: NDArray[Any] | None) -> None:
+        scene, boxes = self.scene, self.scene.boxes
+        assert vel is not None
+        reach = boxes.cellsize * (CELLS_PER_AXIS[scene.assignment] // 2 + 1) + scene.max_shift
+        # however far they lie: one whose speed carries it beyond max_shift must not go unnoticed
+        fast = scatter.faster(vel, scene.max_shift * scene.cosmology.aH(scene.redshift))
+        side = (boxes.cells / 2 + boxes.margin) * boxes.cellsize
+        for box in _reached(scene, pos, scene.max_shift) if not fast.any() else range(boxes.nbox):
+            centre = boxes.centre(box)
+            near = scatter.near(pos, centre, side + reach, boxes.boxsize if scene.periodic else 0.0) | fast
+            if not near.any():
+                continue
+            here = pos[near]
+            if scene.periodic and scene.sightlines.pattern == "center_radial":
+                here = nearest_image(here, centre, boxes.boxsize)
+            seen = self._see(here, vel[near], box)
+            carried = vel[near] if self.momentum else None
+            self._hold(_box_patch(self, box, seen, carried, None if mass is None else mass[near]))
+
+
+Region = tuple[tuple[int, int, int], tuple[int, int, int]]  # first cell on the parent's grid, cells along each axis
 
 
 def put_together(patches: Iterable[Patch], shape: tuple[int, int, int], *, mass: bool, momentum: bool) -> Painted:
     """Add patches, in the order given, into a window of ``shape`` cells."""
-    painted = Painted(
-        number=np.zeros(shape),
-        mass=np.zeros(shape) if mass else None,
-        momentum=np.zeros((3, *shape)) if momentum else None,
-    )
+    sums = np.zeros((int(np.prod(shape)), 1 + mass + 3 * momentum))
     for patch in patches:
-        part = tuple(slice(c, c + n) for c, n in zip(patch.corner, patch.number.shape, strict=True))
-        painted.number[part] += patch.number
-        if painted.mass is not None and patch.mass is not None:
-            painted.mass[part] += patch.mass
-        if painted.momentum is not None and patch.momentum is not None:
-            painted.momentum[(slice(None), *part)] += patch.momentum
-    return painted
+        sums[patch.cells] += patch.sums
+    return split_sums(sums.reshape(*shape, -1), mass=mass, momentum=momentum)
 
 
-def core_sums(boxes: BoxLayout, patch: Patch) -> dict[str, Any]:
+def core_sums(boxes: BoxLayout, patch: Patch, *, mass: bool, momentum: bool) -> dict[str, Any]:
     """Number, mass and momentum of a patch inside the box proper: over all boxes these add up to the parent's."""
-    part = tuple(slice(max(0, boxes.core.start - c), max(0, boxes.core.stop - c)) for c in patch.corner)
-    sums: dict[str, Any] = {"number": float(patch.number[part].sum())}
-    if patch.mass is not None:
-        sums["mass"] = float(patch.mass[part].sum())
-    if patch.momentum is not None:
-        sums["momentum"] = patch.momentum[(slice(None), *part)].sum((1, 2, 3)).tolist()
+    inside: Any = slice(None)
+    if boxes.margin:
+        axes = np.unravel_index(patch.cells, boxes.shape)
+        inside = np.logical_and.reduce([(axis >= boxes.core.start) & (axis < boxes.core.stop) for axis in axes])
+    total = patch.sums[inside].sum(0)
+    sums: dict[str, Any] = {"number": float(total[0])}
+    if mass:
+        sums["mass"] = float(total[1])
+    if momentum:
+        sums["momentum"] = total[-3:].tolist()
     return sums
 
 
@@ -138,29 +240,20 @@ def outside_parent(boxes: BoxLayout, box: int) -> NDArray[np.bool_]:
 
 
 def pack(patches: Mapping[int, Patch]) -> dict[str, NDArray[Any]]:
-    """Patches by box as arrays by name, for a file; `unpack` is the way back."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for box, patch in patches.items():
-        arrays[f"{box}/corner"] = np.array(patch.corner)
-        for name in ("number", "mass", "momentum"):
-            values = getattr(patch, name)
-            if values is not None:
-                arrays[f"{box}/{name}"] = values
-    return arrays
+    """Patches by box as four arrays, for a file; `unpack` is the way back."""
+    return {
+        "box": np.array(list(patches), dtype=np.int64),
+        "count": np.array([len(p.cells) for p in patches.values()], dtype=np.int64),
+        "cells": np.concatenate([p.cells for p in patches.values()]).astype(np.uint32),
+        "sums": np.concatenate([p.sums for p in patches.values()]),
+    }
 
 
 def unpack(arrays: Mapping[str, NDArray[Any]]) -> dict[int, Patch]:
     """Patches by box, from what `pack` made."""
-    found = {int(name.split("/")[0]) for name in arrays}
-    return {
-        box: Patch(
-            corner=_triple(arrays[f"{box}/corner"]),
-            number=arrays[f"{box}/number"],
-            mass=arrays.get(f"{box}/mass"),
-            momentum=arrays.get(f"{box}/momentum"),
-        )
-        for box in sorted(found)
-    }
+    cells, sums, edges = arrays["cells"].astype(np.int64), arrays["sums"], np.cumsum(arrays["count"])
+    parts = zip(arrays["box"], np.split(cells, edges[:-1]), np.split(sums, edges[:-1]), strict=True)
+    return {int(box): Patch(cells=c, sums=s) for box, c, s in parts}
 
 
 def _triple(values: NDArray[Any]) -> tuple[int, int, int]:
@@ -168,36 +261,87 @@ def _triple(values: NDArray[Any]) -> tuple[int, int, int]:
     return i, j, k
 
 
-def _shift(scene: Scene, pos: NDArray[Any], vel: NDArray[Any] | None, box: int) -> tuple[NDArray[np.float64], float]:
-    if vel is None:
-        raise VelfieldError("redshift space needs velocities: vel=None; give them, or paint without redshift space")
-    sight = scene.sightlines
-    seen = redshift_space(
-        pos,
-        vel,
-        redshift=scene.redshift,
-        cosmology=scene.cosmology,
-        line_of_sight=None if sight.line_of_sight is None else sight.line_of_sight[box],
-        observer=None if sight.observer is None else sight.observer[box],
+def _bytes(region: Region, fields: int) -> float:
+    return float(np.prod(region[1], dtype=float) * fields * 8)
+
+
+def _contains(canvas: Canvas, region: Region) -> bool:
+    return all(
+        s <= r and r + m <= s + n for s, n, r, m in zip(canvas.start, canvas.shape, region[0], region[1], strict=True)
     )
-    return seen, float(np.sqrt(((seen - pos) ** 2).sum(1).max()))
+
+
+def _union(canvas: Canvas, region: Region) -> Region:
+    start = [min(s, r) for s, r in zip(canvas.start, region[0], strict=True)]
+    stop = [max(s + n, r + m) for s, n, r, m in zip(canvas.start, canvas.shape, region[0], region[1], strict=True)]
+    shape = [b - a for a, b in zip(start, stop, strict=True)]
+    return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
+
+
+def _cut(scene: Scene, canvas: Canvas) -> Iterator[tuple[int, Patch]]:
+    """What a canvas holds of each box, in the order of the boxes."""
+    boxes, sums = scene.boxes, canvas.sums
+    axes = [_segments(boxes, s, n, scene.periodic) for s, n in zip(canvas.start, canvas.shape, strict=True)]
+    ny, nz = boxes.shape[1:]
+    for index in product(*(sorted(axis) for axis in axes)):
+        cells, values = [], []
+        for x, y, z in product(*(axis[i] for axis, i in zip(axes, index, strict=True))):
+            part = sums[x[0], y[0], z[0]]
+            filled = part[..., 0] != 0
+            i, j, k = np.nonzero(filled)
+            cells.append(((i + x[1]) * ny + j + y[1]) * nz + k + z[1])
+            values.append(part[filled])
+        found = np.concatenate(cells)
+        if len(found):
+            box = (index[0] * boxes.boxes + index[1]) * boxes.boxes + index[2]
+            yield box, Patch(cells=found, sums=np.concatenate(values))
+
+
+def _segments(boxes: BoxLayout, start: int, n: int, periodic: bool) -> dict[int, list[tuple[slice, int]]]:
+    """Along one axis: the parts of a canvas that each box's window covers, and where in the window they begin."""
+    width, found = boxes.shape[0], {}
+    for box in range(boxes.boxes):
+        first = box * boxes.cells - boxes.margin
+        turns = range(1)
+        if periodic:
+            turns = range((start - first - width) // boxes.ngrid, (start + n - first) // boxes.ngrid + 1)
+        parts = []
+        for turn in turns:
+            window = first + turn * boxes.ngrid
+            low, high = max(start, window), min(start + n, window + width)
+            if low < high:
+                parts.append((slice(low - start, high - start), low - window))
+        if parts:
+            found[box] = parts
+    return found
+
+
+def _box_patch(
+    painter: BlockPainter, box: int, seen: NDArray[Any], vel: NDArray[Any] | None, mass: NDArray[Any] | None
+) -> Iterator[tuple[int, Patch]]:
+    """Tracers painted into one box's window."""
+    boxes, period = painter.scene.boxes, painter.scene.ngrid or 2**60
+    width = min(boxes.shape[0], period)
+    canvas = painter._new_canvas((boxes.start(box), (width, width, width)))
+    canvas.add(seen, vel, mass)
+    sums = canvas.sums
+    if width != boxes.shape[0]:  # a window wider than its parent: cells repeat
+        sums = sums[np.ix_(*(np.arange(n) % period for n in boxes.shape))]
+    filled = sums[..., 0] != 0
+    if filled.any():
+        yield box, Patch(cells=np.flatnonzero(filled), sums=sums[filled])
 
 
 def _reached(scene: Scene, pos: NDArray[Any], reach: float) -> list[int]:
     """Boxes whose windows tracers at ``pos`` can touch when they move by up to ``reach``."""
     boxes = scene.boxes
-    cell = pos.astype(np.float64) / boxes.cellsize
-    if scene.periodic:  # as the kernel does: L / (L / n) may round to just below n, and boxsize is 0
-        cell[(cell >= boxes.ngrid * (1 - 4.5e-16)) & (cell < boxes.ngrid)] = 0
-    own = np.floor(cell).astype(np.int64) // boxes.cells
-    own = own % boxes.boxes if scene.periodic else np.clip(own, -1, boxes.boxes)
+    own = scatter.own_boxes(pos, boxes, scene.periodic)
     wide = boxes.boxes + 2
-    occupied = np.unique(((own[:, 0] + 1) * wide + own[:, 1] + 1) * wide + own[:, 2] + 1)
     cells = boxes.margin + CELLS_PER_AXIS[scene.assignment] // 2 + int(np.ceil(reach / boxes.cellsize))
     spread = -(-cells // boxes.cells)
     steps = range(-spread, spread + 1)
     found = set()
-    for code in occupied:
+    for code in own:
         i, j, k = code // wide**2 - 1, code // wide % wide - 1, code % wide - 1
         for di, dj, dk in product(steps, steps, steps):
             place = np.array([i + di, j + dj, k + dk])
@@ -207,38 +351,3 @@ def _reached(scene: Scene, pos: NDArray[Any], reach: float) -> list[int]:
                 continue
             found.add(int((place[0] * boxes.boxes + place[1]) * boxes.boxes + place[2]))
     return sorted(found)
-
-
-def _patch(
-    scene: Scene, box: int, pos: NDArray[Any], vel: NDArray[Any] | None, mass: NDArray[Any] | None, shift: float
-) -> Iterator[tuple[int, Patch, float]]:
-    boxes = scene.boxes
-    window = paint(
-        pos,
-        vel,
-        mass,
-        cellsize=boxes.cellsize,
-        start=boxes.start(box),
-        shape=boxes.shape,
-        ngrid=scene.ngrid,
-        assignment=scene.assignment,
-    )
-    filled = window.number != 0
-    if not filled.any():
-        return
-    part = tuple(_extent(filled.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3))
-    yield (
-        box,
-        Patch(
-            corner=(part[0].start, part[1].start, part[2].start),
-            number=window.number[part].copy(),
-            mass=None if window.mass is None else window.mass[part].copy(),
-            momentum=None if window.momentum is None else window.momentum[(slice(None), *part)].copy(),
-        ),
-        shift,
-    )
-
-
-def _extent(filled: NDArray[np.bool_]) -> slice:
-    where = np.flatnonzero(filled)
-    return slice(int(where[0]), int(where[-1]) + 1)

@@ -1,0 +1,225 @@
+"""Tracers that lie all over a parent: sums by sorting, and the passes over tracers that painting a block needs.
+
+A canvas pays for every cell it covers; where cells are many and tracers few, as in a range of an unsorted catalogue,
+the tracers are sorted by cell instead and equal cells are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from velfield.boxes import BoxLayout
+from velfield.errors import VelfieldError
+from velfield.kernel import kernel
+from velfield.paint import CELLS_PER_AXIS, LARGEST_CELL, cloud_along_axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """Sums in some cells of a box's window.
+
+    ``cells`` (n,) are their places in the flattened window, each once; ``sums`` (n, fields) are number, then mass
+    [h⁻¹M⊙], then momentum [km/s × number], as far as they are painted; float64.
+    """
+
+    cells: NDArray[np.int64]
+    sums: NDArray[np.float64]
+
+
+def patches(
+    boxes: BoxLayout,
+    ngrid: int | None,
+    assignment: str,
+    pos: NDArray[Any],
+    vel: NDArray[Any] | None,
+    mass: NDArray[Any] | None,
+) -> Iterator[tuple[int, Patch]]:
+    """Patches of all boxes that tracers reach, in the order of the boxes; arguments as of `velfield.paint.Canvas`."""
+    cells, sums = _by_cell(boxes, ngrid, assignment, pos, vel, mass)
+    width = boxes.shape[0]
+    axes = [_windows(boxes, ngrid, axis) for axis in cells]
+    box_of, cell_of, row_of = [], [], []
+    for x, y, z in product(*axes):
+        rows = np.flatnonzero((x[0] >= 0) & (y[0] >= 0) & (z[0] >= 0))
+        box_of.append((x[0][rows] * boxes.boxes + y[0][rows]) * boxes.boxes + z[0][rows])
+        cell_of.append((x[1][rows] * width + y[1][rows]) * width + z[1][rows])
+        row_of.append(rows)
+    box, cell, row = np.concatenate(box_of), np.concatenate(cell_of), np.concatenate(row_of)
+    order = np.argsort(box, kind="stable")
+    found, first = np.unique(box[order], return_index=True)
+    for number, part in zip(found, np.split(order, first[1:]), strict=True):
+        yield int(number), Patch(cells=cell[part], sums=sums[row[part]])
+
+
+def merge(parts: Sequence[Patch]) -> Patch:
+    """One patch of several, in which each cell occurs once."""
+    cells = np.concatenate([p.cells for p in parts])
+    order = np.argsort(cells, kind="stable")
+    found, sums = _add_equal(cells[order], np.concatenate([p.sums for p in parts])[order])
+    return Patch(cells=found, sums=sums)
+
+
+def bounds(pos: NDArray[Any], cellsize: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest cell along each axis, as float64 (3,) and (3,)."""
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    largest = LARGEST_CELL * cellsize
+    if not _bounds(pos, low, high) or not max(abs(low).max(), abs(high).max()) < largest:
+        raise VelfieldError(
+            f"positions that are no place on the grid: tracers={int(np.count_nonzero(~(abs(pos) < largest).all(1)))} "
+            f"of {len(pos)}, cellsize={cellsize}; remove rows that are not finite"
+        )
+    return np.floor(low / cellsize), np.floor(high / cellsize)
+
+
+def shifts(pos: NDArray[Any], seen: NDArray[np.float64], limit: float) -> tuple[float, int]:
+    """The furthest that a tracer was carried [h⁻¹Mpc], and how many further than ``limit``."""
+    square, count = _shifts(pos, seen, limit * limit)
+    return float(np.sqrt(square)), int(count)
+
+
+def faster(vel: NDArray[Any], speed: float) -> NDArray[np.bool_]:
+    """Which tracers are faster than ``speed`` [km/s]."""
+    return np.asarray(_faster(vel, speed * speed))
+
+
+def near(pos: NDArray[Any], centre: ArrayLike, distance: float, period: float) -> NDArray[np.bool_]:
+    """Which tracers lie within ``distance`` of ``centre`` along every axis; ``period`` 0 is none."""
+    return np.asarray(_near(pos, np.asarray(centre, dtype=np.float64), distance, period))
+
+
+def own_boxes(pos: NDArray[Any], boxes: BoxLayout, periodic: bool) -> NDArray[np.int64]:
+    """Codes ((i + 1) w + j + 1) w + k + 1, w = boxes + 2, of the boxes that tracers lie in; 0 or w − 1 is outside."""
+    occupied = np.zeros((boxes.boxes + 2,) * 3, dtype=np.bool_)
+    _occupy(occupied, pos, boxes.cellsize, boxes.ngrid, boxes.cells, periodic)
+    return np.flatnonzero(occupied)
+
+
+def _by_cell(
+    boxes: BoxLayout,
+    ngrid: int | None,
+    assignment: str,
+    pos: NDArray[Any],
+    vel: NDArray[Any] | None,
+    mass: NDArray[Any] | None,
+) -> tuple[list[NDArray[np.int64]], NDArray[np.float64]]:
+    """Cells on the parent's grid that tracers touch, along each axis, and their sums (n, fields)."""
+    cells = CELLS_PER_AXIS[assignment]
+    first = 0 if ngrid else -boxes.margin
+    side = ngrid or boxes.ngrid + 2 * boxes.margin
+    place, share = zip(
+        *(cloud_along_axis(pos[:, axis], boxes.cellsize, first, side, ngrid, cells) for axis in range(3)), strict=True
+    )
+    ids, weights = np.empty((cells**3, len(pos)), np.int64), np.empty((cells**3, len(pos)))
+    for n, (a, b, c) in enumerate(product(range(cells), repeat=3)):
+        x, y, z = place[0][a], place[1][b], place[2][c]
+        ids[n] = np.where((x >= 0) & (y >= 0) & (z >= 0), (x * side + y) * side + z, -1)
+        weights[n] = share[0][a] * share[1][b] * share[2][c]
+    columns = [np.ones(len(pos))]
+    columns += [] if mass is None else [mass]
+    columns += [] if vel is None else list(vel.T)
+    order = np.argsort(ids, axis=None, kind="stable")
+    values = np.empty((ids.size, len(columns)))
+    for n, column in enumerate(columns):
+        values[:, n] = (weights * column).ravel()[order]
+    found, sums = _add_equal(ids.ravel()[order], values)
+    filled = (found >= 0) & (sums[:, 0] != 0)
+    found, sums = found[filled], sums[filled]
+    return [found // side**2 + first, found // side % side + first, found % side + first], sums
+
+
+def _add_equal(keys: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Sums of the rows of ``values`` whose keys, in order, are equal."""
+    if len(keys) == 0:
+        return keys, values
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return keys[first], np.add.reduceat(values, first, axis=0)
+
+
+def _windows(
+    boxes: BoxLayout, ngrid: int | None, cell: NDArray[np.int64]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Along one axis: the boxes whose windows hold each cell, and its place there; −1 where there is none.
+
+    A cell is in the window of its own box and, where there are margins, of some around it.
+    """
+    width = boxes.shape[0]
+    spread = -(-boxes.margin // boxes.cells)
+    found = []
+    for step in range(-spread, spread + 1):
+        box = cell // boxes.cells + step
+        place = cell - box * boxes.cells + boxes.margin
+        box = box % boxes.boxes if ngrid else box
+        inside = (place >= 0) & (place < width) & (box >= 0) & (box < boxes.boxes)
+        found.append((np.where(inside, box, -1), place))
+    return found
+
+
+@kernel
+def _bounds(pos, low, high):
+    """Fill in the least and largest coordinates; False if one is not finite."""
+    for axis in range(3):
+        least, most = np.inf, -np.inf
+        bad = 0
+        for x in pos[:, axis]:
+            least = x if x < least else least
+            most = x if x > most else most
+            bad += 0 if abs(x) < np.inf else 1
+        if bad:
+            return False
+        low[axis], high[axis] = least, most
+    return True
+
+
+@kernel
+def _shifts(pos, seen, limit):
+    furthest, count = 0.0, 0
+    for p in range(len(pos)):
+        x, y, z = seen[p, 0] - pos[p, 0], seen[p, 1] - pos[p, 1], seen[p, 2] - pos[p, 2]
+        square = x * x + y * y + z * z
+        furthest = max(furthest, square)
+        count += square > limit
+    return furthest, count
+
+
+@kernel
+def _faster(vel, limit):
+    fast = np.empty(len(vel), np.bool_)
+    for p in range(len(vel)):
+        x, y, z = np.float64(vel[p, 0]), np.float64(vel[p, 1]), np.float64(vel[p, 2])
+        fast[p] = x * x + y * y + z * z > limit
+    return fast
+
+
+@kernel
+def _near(pos, centre, distance, period):
+    found = np.empty(len(pos), np.bool_)
+    for p in range(len(pos)):
+        inside = True
+        for axis in range(3):
+            away = abs(pos[p, axis] - centre[axis])
+            if period > 0:
+                away = away % period
+                away = min(away, period - away)
+            inside &= away <= distance
+        found[p] = inside
+    return found
+
+
+@kernel
+def _occupy(occupied, pos, cellsize, ngrid, cells, periodic):
+    n = occupied.shape[0] - 2
+    place = np.empty(3, np.int64)
+    for p in range(len(pos)):
+        for axis in range(3):
+            u = pos[p, axis] / cellsize
+            if periodic and ngrid * (1.0 - 4.5e-16) <= u < ngrid:  # as `paint` does: boxsize is 0
+                u = 0.0
+            box = np.int64(np.floor(u)) // cells
+            place[axis] = box % n if periodic else min(max(box, -1), n)
+        occupied[place[0] + 1, place[1] + 1, place[2] + 1] = True
