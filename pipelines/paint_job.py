@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from velfield import patches, storage, store
+from velfield import patches, shards, storage, store
 from velfield.boxes import BoxLayout
 from velfield.catalogue import Catalogue, open_catalogue
 from velfield.cosmology import OUTER_RIM, Cosmology
@@ -21,6 +21,11 @@ from velfield.pipelines.receipts import Receipts
 from velfield.redshift_space import sightlines
 
 KINDS = ("halos", "particles")
+FIELDS = {"halos": 2, "particles": 4}  # sums of a cell: number and mass; number and momentum
+ROWS = 2**20  # rows of a range in which a block is read: some 30 MB as they are stored
+HELD_BYTES = 2**27  # of patches, from which on they are written before the block is at its end
+AHEAD = 4  # patch files fetched while one is added
+SPREAD_OUT = 16  # cells a tracer from which on a plan counts with sorting; it happens later, at `patches.SPARSE`
 WORKER_BASE = 350 * 2**20  # bytes of a worker that has done nothing but import what the tasks need
 
 
@@ -164,7 +169,9 @@ class Plan:
     shards: int
     blocks: int
     tasks: int
+    rows: int
     bytes_to_read: int
+    patch_bytes: int
     store_bytes: int
     block_memory: int
     shard_memory: int
@@ -179,7 +186,8 @@ class Plan:
         rows = (
             ("boxes", f"{self.boxes:,} in {self.shards:,} shards"),
             ("tasks", f"{self.tasks:,}: {self.blocks:,} blocks to read, {self.shards:,} shards to write"),
-            ("to read", _size(self.bytes_to_read)),
+            ("to read", f"{_size(self.bytes_to_read)}, {self.rows:,} rows"),
+            ("work folder", f"at most {_size(self.patch_bytes)}, removed at the end"),
             ("store", f"{_size(self.store_bytes)} before compression"),
             ("memory per worker", f"{_size(self.worker_memory)} a task, {_size(WORKER_BASE)} for the process"),
         )
@@ -213,9 +221,7 @@ def prepare(out: str, config: PaintConfig) -> Job:
     versions = {kind: storage.version(files_of(cat)) for kind, cat in catalogues.items()}
     settings |= {f"{kind} files": version for kind, version in versions.items()}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    return Job(
-        out=out, config=config, scene=scene, catalogues=catalogues, fingerprint=fingerprint, versions=versions
-    )
+    return Job(out=out, config=config, scene=scene, catalogues=catalogues, fingerprint=fingerprint, versions=versions)
 
 
 def files_of(cat: Catalogue) -> Sequence[str]:
@@ -227,28 +233,73 @@ def plan_of(job: Job) -> Plan:
     """Count what the job reads and writes, and the memory of its largest tasks."""
     boxes, cats = job.scene.boxes, job.catalogues
     layout = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {}))
-    window = 8 * int(np.prod(boxes.shape))  # bytes of a float64 grid
-    most_rows = max(block.nrows for cat in cats.values() for block in cat.blocks)
-    # columns as read, the same as (N, 3) arrays, float64 positions before and after the shift; then the window's five
-    # sums twice over, and the patches, which together fill the parent's share of the block at most a few times
-    block_memory = (
-        most_rows * (2 * 28 + 3 * 24)
-        + 2 * 5 * window
-        + 5 * 8 * boxes.ngrid**3 // max(1, min(len(cat.blocks) for cat in cats.values()))
-    )
-    # per box the five sums, the velocity before and after it is cast, and what is written
-    shard_memory = layout.boxes_per_shard * window * 4 + 14 * window
     return Plan(
         boxes=boxes.nbox,
         shards=layout.nshard,
         blocks=len(job.blocks),
         tasks=len(job.blocks) + layout.nshard,
+        rows=sum(len(cat) for cat in cats.values()),
         bytes_to_read=sum(_bytes_to_read(cat, job) for cat in cats.values()),
+        patch_bytes=sum(_patch_bytes(cat, job) for cat in cats.values()),
         store_bytes=sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in layout.variables.values())
         * boxes.nbox,
-        block_memory=block_memory,
-        shard_memory=shard_memory,
+        block_memory=max(_block_memory(cat, job) for cat in cats.values()),
+        shard_memory=_shard_memory(job, layout),
     )
+
+
+def _block_memory(cat: Catalogue, job: Job) -> int:
+    """The most bytes that a block task holds: it depends on the block's extent, not on its number of rows.
+
+    A range of rows in hand and the next; in redshift space their places before and after the shift, float64; a canvas
+    and the one that replaces it when it grows; patches held until they are written, as arrays and as a file.
+    """
+    halos = cat.kind == "halos"
+    shifted = halos and job.config.rsd != "none"
+    rows = min(ROWS, max((block.nrows for block in cat.blocks), default=0))
+    ranges = cat.chunk_bytes(ROWS, velocities=shifted or not halos, masses=halos)
+    places = rows * 2 * 24 * shifted
+    canvas = 2 * min(patches.CANVAS_BYTES, 8 * FIELDS[cat.kind] * _canvas_cells(cat, job))
+    cloud = CELLS_PER_AXIS[job.config.assignment] ** 3
+    # sorted by cell: number of the cell, weight, values, and their order, of each cell of each tracer's cloud
+    spread = rows * cloud * 8 * (4 + 2 * FIELDS[cat.kind]) if _canvas_cells(cat, job) > SPREAD_OUT * rows else 0
+    held = 3 * min(HELD_BYTES + rows * cloud * 8 * (1 + FIELDS[cat.kind]), _patch_bytes(cat, job))
+    return int(ranges + places + max(canvas, spread) + held)
+
+
+def _shard_memory(job: Job, layout: shards.Layout) -> int:
+    """The most bytes that a shard task holds: sums of its boxes, what is stored of them, and that encoded."""
+    window = int(np.prod(job.scene.boxes.shape))
+    sums = 8 * window * max(FIELDS[kind] for kind in job.catalogues)
+    stored = sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in layout.variables.values())
+    # a variable at a time is encoded: chunks, shard, and the bytes that are hashed
+    encoded = 3 * max(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in layout.variables.values())
+    one_box = 2 * sums + 3 * 8 * window  # its sums split up, and velocities in float64 while empty cells are filled
+    files = 2 * AHEAD * 8 * (1 + max(FIELDS[kind] for kind in job.catalogues)) * window
+    return layout.boxes_per_shard * (sums + stored + encoded) + one_box + files
+
+
+def _canvas_cells(cat: Catalogue, job: Job) -> int:
+    """Cells of the canvas of the largest block: its extent, the reach of shifts and clouds, and some room."""
+    boxes = job.scene.boxes
+    cells = np.full(3, boxes.ngrid, dtype=float)
+    extents = [np.subtract(b.upper, b.lower) for b in cat.blocks if b.lower is not None and b.upper is not None]
+    if cat.blocks and len(extents) == len(cat.blocks):
+        sides = np.array(extents).max(0)
+        reach = job.config.max_shift if cat.kind == "halos" and job.config.rsd != "none" else 0.0
+        around = 2 * (reach / boxes.cellsize + CELLS_PER_AXIS[job.config.assignment] // 2 + patches.ROOM + 1)
+        cells = np.minimum(cells, np.ceil(sides / boxes.cellsize + around))
+    if not job.scene.sightlines.shared and cat.kind == "halos":
+        cells = np.minimum(cells, boxes.shape)
+    return int(np.prod(cells))
+
+
+def _patch_bytes(cat: Catalogue, job: Job) -> int:
+    """The most bytes of patches that lie in the work folder, all blocks together: no more cells than tracers touch."""
+    boxes, blocks = job.scene.boxes, max(1, len(cat.blocks))
+    in_windows = (boxes.shape[0] / boxes.cells) ** 3  # boxes that a cell belongs to
+    cells = min(len(cat) * CELLS_PER_AXIS[job.config.assignment] ** 3, blocks * _canvas_cells(cat, job))
+    return int(cells * in_windows * 8 * (1 + FIELDS[cat.kind]))
 
 
 def check_fits(plan: Plan, client: Client) -> None:

@@ -19,7 +19,7 @@ MODULES = {
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
     "jobs": "pipelines.__init__ pipelines.options pipelines.cluster pipelines.receipts pipelines.paint_job"
-    " pipelines.paint"
+    " pipelines.paint_tasks pipelines.paint"
     " pipelines.predict pipelines.demo",
     "edge": "__main__ info cli",
 }

@@ -96,7 +96,10 @@ class Catalogue(Protocol):
         """Positions, proper peculiar velocities and masses, each row checked."""
 
     def chunks(self, block: int, *, rows: int, velocities: bool = True, masses: bool = True) -> Iterator[Tracers]:
-        """The tracers of a block, at most ``rows`` rows at a time, in order."""
+        """The tracers of a block, at most ``rows`` rows at a time, in order; the next are read meanwhile."""
+
+    def chunk_bytes(self, rows: int, *, velocities: bool = True, masses: bool = True) -> int:
+        """The most bytes that `chunks` holds at a time in any block, the tracers given out included."""
 
     def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:
         """Bytes that reading them takes."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from velfield import storage
 from velfield.errors import CatalogueError
 from velfield.genericio_layout import CRC_BYTES, Column, Header
-from velfield.genericio_read import Piece, Running, check_packed, files_state, fill, read_headers, suffix
+from velfield.genericio_read import BATCH, Piece, Running, check_packed, files_state, fill, read_headers, suffix
 from velfield.genericio_write import write
 
 __all__ = ["Block", "Column", "GenericIO", "open", "open_again", "write"]
@@ -146,6 +146,20 @@ class GenericIO:
             out = {name: _empty(self, self.columns[name], span.stop - span.start) for name in names}
             fill(self.url, self.headers, self._pieces(out, [chosen], span, check=True, running=running))
             yield out
+
+    def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
+        """The most bytes that `chunks` holds at a time in any block: a range and what is fetched for it.
+
+        Of a compressed block that is all of its values, and a batch of its stored bytes.
+        """
+        self._check_names(columns)
+        rowbytes = sum(self.columns[name].rowbytes for name in columns)
+        packed = [h.nrows[h.compressed.any(axis=1)] for h in self.headers]
+        most_packed = max((int(n.max()) for n in packed if len(n)), default=0)
+        most = max((b.nrows for b in self.blocks), default=0)
+        largest = max((self.columns[name].rowbytes for name in columns), default=0)
+        batch = max(BATCH, most_packed * largest)
+        return max(2 * min(rows, most) * rowbytes, most_packed * rowbytes + batch if most_packed else 0)
 
     def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:
         """Bytes that `read` fetches for these columns and blocks."""

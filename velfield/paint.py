@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -107,8 +106,18 @@ class Canvas:
             )
         period = self.ngrid or _NO_PERIOD
         first = tuple(s % period if self.ngrid else s for s in self.start)
-        add = _adder(self._cells, self.mass, self.momentum)
-        invalid = add(self._padded, pos, vel, mass, self.cellsize, first, period)
+        invalid = _add(
+            self._padded,
+            pos,
+            np.empty((0, 3), dtype=np.float32) if vel is None else vel,
+            np.empty(0, dtype=np.float32) if mass is None else mass,
+            self.cellsize,
+            first,
+            period,
+            (0,) * self._cells,
+            (0,) * self.mass,
+            (0,) * self.momentum,
+        )
         if invalid:
             raise VelfieldError(
                 f"positions that are no place on the grid: tracers={invalid} of {len(pos)}, cellsize={self.cellsize}; "
@@ -356,114 +365,106 @@ def _locate(found, pos, first, cellsize, start, period, cells, shape):
     return n, invalid
 
 
+# What is summed is told to the kernels by the lengths of tuples: they are part of the types, so that the compiler knows
+# them, leaves out what is not summed and unrolls the clouds, and machine code is kept on disk for each.
 @kernel
-def _add_images(sums, place, offset, values, period, cells, has_mass, has_vel):
-    """Add one cloud at all its periodic images that reach a window about as wide as its parent."""
+def _add_cell(flat, at, weight, values, with_mass, with_vel):
+    """Add to one cell's sums, of which ``flat[at]`` is the first; unsigned, so that no index counts from the end."""
     m, vx, vy, vz = values
-    margin, fields = cells - 1, sums.shape[3]
+    flat[at] += weight
+    if len(with_mass) > 0:
+        flat[at + np.uint64(1)] += weight * m
+    if len(with_vel) > 0:
+        first = at + np.uint64(1 + len(with_mass))
+        flat[first] += weight * vx
+        flat[first + np.uint64(1)] += weight * vy
+        flat[first + np.uint64(2)] += weight * vz
+
+
+@kernel
+def _ask_for(flat, at, row, plane, fields, cloud):
+    """Ask for the cache lines of a cloud; one holds 8 numbers."""
+    cells = len(cloud)
+    for a in range(cells):
+        for b in range(cells):
+            first = at + a * plane + b * row
+            for line in range(0, cells * fields, 8):
+                prefetch(flat, first + line)
+            prefetch(flat, first + cells * fields - 1)
+
+
+@kernel
+def _add_cloud(flat, corner, row, plane, fields, offset, values, cloud, with_mass, with_vel):
+    """Add one cloud, all of which lies in the window."""
+    cells = len(cloud)
     wx, wy, wz = _weights(offset[0], cells), _weights(offset[1], cells), _weights(offset[2], cells)
+    for a in range(cells):
+        for b in range(cells):
+            w, at = wx[a] * wy[b], np.uint64(corner + a * plane + b * row)
+            for c in range(cells):
+                _add_cell(flat, at + np.uint64(c * fields), w * wz[c], values, with_mass, with_vel)
+
+
+@kernel
+def _add_images(flat, place, row, plane, fields, offset, values, period, cloud, with_mass, with_vel):
+    """Add one cloud at all its periodic images that reach a window about as wide as its parent."""
+    cells = len(cloud)
+    margin = cells - 1
     for x in range(int(place[0]) + margin, -1, -period):
         for y in range(int(place[1]) + margin, -1, -period):
             for z in range(int(place[2]) + margin, -1, -period):
-                for a in range(cells):
-                    for b in range(cells):
-                        for c in range(cells):
-                            weight, cell = wx[a] * wy[b] * wz[c], sums[x + a, y + b, z + c]
-                            cell[0] += weight
-                            if has_mass:
-                                cell[1] += weight * m
-                            if has_vel:
-                                cell[fields - 3] += weight * vx
-                                cell[fields - 2] += weight * vy
-                                cell[fields - 1] += weight * vz
-
-
-def _cell_adder(has_mass: bool, has_vel: bool) -> Any:
-    """How one cell's sums grow."""
-    step = np.uint64(1)  # unsigned: no test for indices from the end
-    to_mass, to_vel = step, np.uint64(1 + has_mass)
-
-    @kernel
-    def add_cell(flat, at, weight, m, vx, vy, vz):
-        flat[at] += weight
-        if has_mass:
-            flat[at + to_mass] += weight * m
-        if has_vel:
-            flat[at + to_vel] += weight * vx
-            flat[at + to_vel + step] += weight * vy
-            flat[at + to_vel + step + step] += weight * vz
-
-    return add_cell
-
-
-def _asker(cells: int, fields: int) -> Any:
-    """How the cache lines of a cloud are asked for; one holds 8 numbers."""
-
-    @kernel
-    def ask_for(flat, at, row, plane):
-        for a in range(cells):
-            for b in range(cells):
-                first = at + a * plane + b * row
-                for line in range(0, cells * fields, 8):
-                    prefetch(flat, first + line)
-                prefetch(flat, first + cells * fields - 1)
-
-    return ask_for
-
-
-@cache
-def _adder(cells: int, has_mass: bool, has_vel: bool) -> Any:
-    """The loop for one assignment and one set of sums: with these known, the compiler unrolls what a tracer does."""
-    fields = 1 + has_mass + 3 * has_vel
-    add_cell, ask_for = _cell_adder(has_mass, has_vel), _asker(cells, fields)
-
-    @kernel
-    def add_cloud(flat, corner, row, plane, offset, values):
-        m, vx, vy, vz = values
-        wx, wy, wz = _weights(offset[0], cells), _weights(offset[1], cells), _weights(offset[2], cells)
-        for a in range(cells):
-            for b in range(cells):
-                w, at = wx[a] * wy[b], np.uint64(corner + a * plane + b * row)
-                for c in range(cells):
-                    add_cell(flat, at + np.uint64(c * fields), w * wz[c], m, vx, vy, vz)
-
-    @kernel
-    def add(sums, pos, vel, mass, cellsize, start, period):
-        """Add all tracers in order; return how many have no valid position (these are left out).
-
-        ``sums`` has ``cells − 1`` cells of margin on every side of the window, so that a cloud is never cut. Tracers
-        are first located, then added, a batch at a time: so it is known early which cache lines will be needed.
-        """
-        _, ny, nz, _ = sums.shape
-        shape = (sums.shape[0] - 2 * cells + 2, ny - 2 * cells + 2, nz - 2 * cells + 2)
-        flat, row, plane, margin = sums.reshape(sums.size), nz * fields, ny * nz * fields, cells - 1
-        found = np.empty(_BATCH, np.int64), np.empty((3, _BATCH)), np.empty((3, _BATCH))
-        corner, alone = np.empty(_BATCH, np.int64), np.empty(_BATCH, np.bool_)
-        tracer, place, offset = found
-        invalid = 0
-        for first in range(0, len(pos), _BATCH):
-            n, bad = _locate(found, pos, first, cellsize, start, period, cells, shape)
-            invalid += bad
-            for t in range(n):
-                x, y, z = place[0, t] + margin, place[1, t] + margin, place[2, t] + margin
-                corner[t] = int(x * plane + y * row + z * fields)
-                alone[t] = (x < period) & (y < period) & (z < period)
-            for t in range(n):
-                ask_for(flat, corner[min(t + _AHEAD, n - 1)], row, plane)
-                p = tracer[t]
-                m = np.float64(mass[p]) if has_mass else 0.0
-                vx, vy, vz = (
-                    (np.float64(vel[p, 0]), np.float64(vel[p, 1]), np.float64(vel[p, 2]))
-                    if has_vel
-                    else (0.0, 0.0, 0.0)
+                _add_cloud(
+                    flat,
+                    x * plane + y * row + z * fields,
+                    row,
+                    plane,
+                    fields,
+                    offset,
+                    values,
+                    cloud,
+                    with_mass,
+                    with_vel,
                 )
-                if alone[t]:
-                    add_cloud(flat, corner[t], row, plane, offset[:, t], (m, vx, vy, vz))
-                else:
-                    _add_images(sums, place[:, t], offset[:, t], (m, vx, vy, vz), period, cells, has_mass, has_vel)
-        return invalid
 
-    return add
+
+@kernel
+def _add(sums, pos, vel, mass, cellsize, start, period, cloud, with_mass, with_vel):
+    """Add all tracers in order; return how many have no valid position (these are left out).
+
+    ``sums`` has ``cells − 1`` cells of margin on every side of the window, so that a cloud is never cut. Tracers are
+    first located, then added, a batch at a time: so it is known early which cache lines will be needed.
+    """
+    cells = len(cloud)
+    fields = 1 + len(with_mass) + 3 * len(with_vel)
+    _, ny, nz, _ = sums.shape
+    shape = (sums.shape[0] - 2 * cells + 2, ny - 2 * cells + 2, nz - 2 * cells + 2)
+    flat, row, plane, margin = sums.reshape(sums.size), nz * fields, ny * nz * fields, cells - 1
+    found = np.empty(_BATCH, np.int64), np.empty((3, _BATCH)), np.empty((3, _BATCH))
+    corner, alone = np.empty(_BATCH, np.int64), np.empty(_BATCH, np.bool_)
+    tracer, place, offset = found
+    invalid = 0
+    for first in range(0, len(pos), _BATCH):
+        n, bad = _locate(found, pos, first, cellsize, start, period, cells, shape)
+        invalid += bad
+        for t in range(n):
+            x, y, z = place[0, t] + margin, place[1, t] + margin, place[2, t] + margin
+            corner[t] = int(x * plane + y * row + z * fields)
+            alone[t] = (x < period) & (y < period) & (z < period)
+        for t in range(n):
+            _ask_for(flat, corner[min(t + _AHEAD, n - 1)], row, plane, fields, cloud)
+            p = tracer[t]
+            m = np.float64(mass[p]) if len(with_mass) > 0 else 0.0
+            vx = np.float64(vel[p, 0]) if len(with_vel) > 0 else 0.0
+            vy = np.float64(vel[p, 1]) if len(with_vel) > 0 else 0.0
+            vz = np.float64(vel[p, 2]) if len(with_vel) > 0 else 0.0
+            values = m, vx, vy, vz
+            if alone[t]:
+                _add_cloud(flat, corner[t], row, plane, fields, offset[:, t], values, cloud, with_mass, with_vel)
+            else:
+                _add_images(
+                    flat, place[:, t], row, plane, fields, offset[:, t], values, period, cloud, with_mass, with_vel
+                )
+    return invalid
 
 
 @kernel

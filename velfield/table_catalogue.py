@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -73,23 +74,56 @@ class TableCatalogue:
         velocities, masses : bool
             Whether they are wanted. Comoving velocities need the redshift: proper is a times them.
         """
+        names = self.tracer_columns(velocities=velocities, masses=masses)
+        table = self._table.read(names, blocks, rows)
+        parts = chosen_blocks(self.url, self.blocks, blocks)
+        return self._tracers(table, [(part, *(rows or (0, part.nrows))) for part in parts], velocities, masses)
+
+    def chunks(self, block: int, *, rows: int, velocities: bool = True, masses: bool = True) -> Iterator[Tracers]:
+        """A block's tracers, at most ``rows`` rows at a time, in order; the next are read while the caller works.
+
+        Where a checksum covers the whole block, as in GenericIO, a `DamagedError` may come as late as with the last.
+        """
+        (chosen,) = chosen_blocks(self.url, self.blocks, [block])
+        names = self.tracer_columns(velocities=velocities, masses=masses)
+
+        def read() -> Iterator[Tracers]:
+            start = 0
+            for table in self._table.chunks(names, block, rows):
+                stop = start + len(table[names[0]])
+                yield self._tracers(table, [(chosen, start, stop)], velocities, masses)
+                start = stop
+
+        return _one_ahead(read())
+
+    def chunk_bytes(self, rows: int, *, velocities: bool = True, masses: bool = True) -> int:
+        """The most bytes that `chunks` holds at a time in any block.
+
+        The tracers that the caller has, the next ones, and what these are being made of.
+        """
+        names = self.tracer_columns(velocities=velocities, masses=masses)
+        most = min(rows, max((block.nrows for block in self.blocks), default=0))
+        of_a_row = 8 * (3 + 3 * velocities + (masses and self.kind == "halos"))  # float64 at the widest
+        return 2 * most * of_a_row + self._table.chunk_bytes(names, rows)
+
+    def _tracers(
+        self,
+        table: Mapping[str, NDArray[Any]],
+        parts: Sequence[tuple[Block, int, int]],
+        velocities: bool,
+        masses: bool,
+    ) -> Tracers:
+        """What columns as stored mean; ``parts`` are the blocks, and the rows of each, that they hold."""
         sources = self._sources(velocities, masses)
         scale = self._scales(velocities)
-        table = self._table.read(self.tracer_columns(velocities=velocities, masses=masses), blocks, rows)
         pos = _columns(table, [sources[name] for name in NAMES[:3]], scale["length"])
         if any(self._table.facts.origin):
             pos -= np.asarray(self._table.facts.origin, dtype=pos.dtype)
         vel = _columns(table, [sources[name] for name in NAMES[3:6]], scale["speed"]) if velocities else None
         mass = _columns(table, [sources["mass"]], 1.0)[:, 0] if "mass" in sources else None
         found = Tracers(pos=pos, vel=vel, mass=mass)
-        self._check(found, blocks, rows, [source.column for source in sources.values()])
+        self._check(found, parts, [source.column for source in sources.values()])
         return bring_inside(found, boxsize=self.boxsize, outside=self.outside)
-
-    def chunks(self, block: int, *, rows: int, velocities: bool = True, masses: bool = True) -> Iterator[Tracers]:
-        """A block's tracers, at most ``rows`` rows at a time, in order."""
-        total = chosen_blocks(self.url, self.blocks, [block])[0].nrows
-        for start in range(0, total, rows):
-            yield self.tracers([block], (start, min(start + rows, total)), velocities=velocities, masses=masses)
 
     def _sources(self, velocities: bool, masses: bool) -> dict[str, Source]:
         """Where positions and what else is wanted come from."""
@@ -127,14 +161,11 @@ class TableCatalogue:
             "length": 1 / a if self.meaning.length == "proper" else 1.0,
         }
 
-    def _check(
-        self, tracers: Tracers, blocks: Sequence[int] | None, rows: tuple[int, int] | None, columns: list[str]
-    ) -> None:
+    def _check(self, tracers: Tracers, parts: Sequence[tuple[Block, int, int]], columns: list[str]) -> None:
         """Look at every row, a block at a time, so that an error names the block."""
         names = columns[:3] + (columns[3:6] if tracers.vel is not None else list(NAMES[3:6])) + columns[-1:]
         at = 0
-        for block in chosen_blocks(self.url, self.blocks, blocks):
-            start, stop = rows or (0, block.nrows)
+        for block, start, stop in parts:
             part = slice(at, at + stop - start)
             check_tracers(
                 Tracers(
@@ -159,3 +190,12 @@ def _columns(table: Mapping[str, NDArray[Any]], sources: Sequence[Source], scale
     if any(factor != 1 for factor in factors):
         found *= np.asarray(factors, dtype=found.dtype)
     return found
+
+
+def _one_ahead(items: Iterator[Tracers]) -> Iterator[Tracers]:
+    """Yield items, the next being made in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item

@@ -6,7 +6,7 @@ A reader knows its format and nothing of halos, units or redshifts' meaning: tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -90,6 +90,12 @@ class Table(Protocol):
         self, columns: Sequence[str], blocks: Sequence[int] | None, rows: tuple[int, int] | None
     ) -> dict[str, NDArray[Any]]:
         """Columns in native byte order, rows in the order of ``blocks``, or some ``rows`` of the one block."""
+
+    def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """A block in ranges of at most ``rows`` rows, in order; an empty block may give one empty range."""
+
+    def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
+        """The most bytes that `chunks` holds at a time in any block, the range given out included."""
 
     def stored_bytes(self, columns: Sequence[str], blocks: Sequence[int] | None) -> int:
         """Bytes that reading them fetches."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,14 @@ class GenericIOTable:
     ) -> dict[str, NDArray[Any]]:
         """Columns as they are stored; see `genericio.GenericIO.read`."""
         return self._gio.read(columns, blocks, rows)
+
+    def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """A block in ranges of rows; see `genericio.GenericIO.chunks`."""
+        return self._gio.chunks(columns, block, rows)
+
+    def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
+        """The most that `chunks` holds at a time, the range given out included."""
+        return self._gio.chunk_bytes(columns, rows)
 
     def stored_bytes(self, columns: Sequence[str], blocks: Sequence[int] | None) -> int:
         """Bytes that reading them fetches."""

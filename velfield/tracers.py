@@ -111,6 +111,12 @@ def bring_inside(tracers: Tracers, *, boxsize: float | None, outside: str) -> Tr
     )
 
 
+def momentum_of(vel: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+    """Sum of velocities (N, 3) [km/s], each tracer counting once, and the sum of their lengths."""
+    total = np.zeros(3)
+    return total, float(_add_velocities(vel, total))
+
+
 def _refuse_slow(vel: NDArray[Any], where: str, names: Sequence[str]) -> None:
     if len(vel) < MANY or np.abs(vel[:MANY]).max() >= SLOWEST:
         return
@@ -181,3 +187,15 @@ def _count(values, low, high):
     for i in range(len(values)):
         count += not (low <= values[i] <= high)
     return count
+
+
+@kernel
+def _add_velocities(vel, total):
+    speed = 0.0
+    for p in range(len(vel)):
+        x, y, z = np.float64(vel[p, 0]), np.float64(vel[p, 1]), np.float64(vel[p, 2])
+        total[0] += x
+        total[1] += y
+        total[2] += z
+        speed += np.sqrt(x * x + y * y + z * z)
+    return speed

@@ -1,0 +1,199 @@
+"""The two kinds of task of the painting job; both leave a receipt when their piece is whole, and are skipped then."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from velfield import patches, shards, storage
+from velfield.catalogue import Catalogue
+from velfield.errors import DamagedError, VelfieldError
+from velfield.paint import fill_velocity, split_sums
+from velfield.pipelines.paint_job import AHEAD, HELD_BYTES, ROWS, PaintConfig, files_of
+from velfield.pipelines.receipts import Receipts
+from velfield.tracers import Tracers, momentum_of
+
+FETCHES = 3  # of a block whose checksums are wrong, before that is believed
+
+
+def paint_block(
+    block: tuple[str, int],
+    config: PaintConfig,
+    scene: patches.Scene,
+    receipts: Receipts,
+    boxes_per_shard: int,
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Task: read one block in ranges of rows, write its patches, files for each shard it reaches, and a receipt."""
+    kind, index = block
+    if found := receipts.find("blocks", block_name(kind, index)):
+        return found  # a worker died after it had written the receipt
+    cat = _catalogue(config, kind, versions[kind])
+    for fetch in range(FETCHES):
+        try:
+            receipt = _paint(cat, kind, index, config, scene, receipts, boxes_per_shard)
+            break
+        except DamagedError:  # on the way from a distant place bytes may turn
+            if storage.is_local(cat.url) or fetch == FETCHES - 1:
+                raise
+    receipts.leave(receipt, "blocks", block_name(kind, index))
+    return receipt
+
+
+def _paint(
+    cat: Catalogue,
+    kind: str,
+    index: int,
+    config: PaintConfig,
+    scene: patches.Scene,
+    receipts: Receipts,
+    boxes_per_shard: int,
+) -> dict[str, Any]:
+    halos = kind == "halos"
+    moved = halos and config.rsd != "none"
+    painter = patches.BlockPainter(scene, shifted=moved, mass=halos, momentum=not halos)
+    receipt: dict[str, Any] = {"read": 0, "kept": 0, "dropped": 0, "sums": {}, "painted": {}, "files": []}
+
+    def write() -> None:
+        by_shard: dict[int, dict[int, patches.Patch]] = {}
+        for box, patch in painter.take().items():
+            accumulate(receipt["painted"], patches.core_sums(scene.boxes, patch, mass=halos, momentum=not halos))
+            by_shard.setdefault(box // boxes_per_shard, {})[box] = patch
+        for shard, patch_of in by_shard.items():
+            file = io.BytesIO()
+            np.savez(file, **patches.pack(patch_of))  # type: ignore[arg-type]
+            part = sum(s == shard for s, _ in receipt["files"])
+            storage.write_bytes(_patch_url(receipts, kind, index, shard, part), file.getvalue())
+            receipt["files"].append([shard, part])
+
+    for read in cat.chunks(index, rows=ROWS, velocities=moved or not halos, masses=halos):
+        tracers = _above(read, config.min_mass) if halos else read
+        receipt["read"] += len(read.pos) + read.dropped
+        receipt["dropped"] += read.dropped
+        receipt["kept"] += len(tracers.pos)
+        accumulate(receipt["sums"], _sums(tracers, momentum=not halos))
+        painter.add(tracers.pos, tracers.vel, tracers.mass)
+        if painter.held_bytes > HELD_BYTES:
+            write()
+    write()
+    if painter.too_far:
+        raise VelfieldError(
+            f"halos carried too far by redshift space: file={cat.url}, block={index}, times={painter.too_far}, "
+            f"furthest={painter.furthest:.1f} h⁻¹Mpc, max_shift={scene.max_shift}; "
+            "check the velocities' unit, or raise --max-shift"
+        )
+    receipt["furthest"] = painter.furthest
+    return receipt
+
+
+def write_shard(
+    part: tuple[int, Sequence[tuple[str, int, int]]], scene: patches.Scene, layout: shards.Layout, receipts: Receipts
+) -> dict[str, Any]:
+    """Task: add the patches of a shard's boxes in block order, write the shard of every variable, and a receipt.
+
+    ``part`` is the shard and its patch files: kind, block and number of each.
+    """
+    shard, sources = part
+    if done := receipts.find("shards", shard_name(shard)):
+        return done
+    boxes = layout.boxes_of(shard)
+    arrays = {
+        name: np.empty((len(boxes), *variable.shape), variable.dtype) for name, variable in layout.variables.items()
+    }
+    for kind, fields in (("halos", 2), ("particles", 4)):
+        if ("halo_number" if kind == "halos" else "matter_number") not in layout.variables:
+            continue
+        sums = np.zeros((len(boxes), int(np.prod(scene.boxes.shape)), fields))
+        urls = [_patch_url(receipts, kind, index, shard, n) for of, index, n in sources if of == kind]
+        for patch_of in _read_patches(urls):
+            for box, patch in patch_of.items():
+                sums[box - boxes[0]][patch.cells] += patch.sums
+        for i, box in enumerate(boxes):
+            for name, values in _finished(scene, box, kind, sums[i]).items():
+                arrays[name][i] = values
+        del sums
+    written = shards.write_boxes(receipts.out, layout, boxes, arrays)
+    receipt = {"boxes": [boxes[0], boxes[-1]], "objects": written}
+    receipts.leave(receipt, "shards", shard_name(shard))
+    return receipt
+
+
+def block_name(kind: str, index: int) -> str:
+    """Name of a block's receipt."""
+    return f"{kind}-{index:06d}"
+
+
+def shard_name(shard: int) -> str:
+    """Name of a shard's receipt."""
+    return f"{shard:05d}"
+
+
+def accumulate(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add numbers, or lists of numbers, by name."""
+    for name, value in part.items():
+        total[name] = (np.array(total.get(name, 0.0)) + np.array(value)).tolist()
+
+
+def _finished(scene: patches.Scene, box: int, kind: str, sums: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """The variables of a box that come from one kind of tracers."""
+    halos = kind == "halos"
+    painted = split_sums(sums.reshape(*scene.boxes.shape, -1), mass=halos, momentum=not halos)
+    if halos:
+        assert painted.mass is not None
+        return {"halo_number": painted.number, "halo_mass": painted.mass}
+    assert painted.momentum is not None
+    outside = None if scene.periodic else patches.outside_parent(scene.boxes, box)
+    velocity, flag = fill_velocity(painted.momentum, painted.number, outside)
+    return {"matter_number": painted.number, "velocity": velocity, "velocity_flag": flag}
+
+
+def _read_patches(urls: Sequence[str]) -> Iterator[dict[int, patches.Patch]]:
+    """Patch files in order, some fetched ahead."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        fetched = [pool.submit(storage.read_bytes, url) for url in urls[:AHEAD]]
+        for n in range(len(urls)):
+            data = fetched.pop(0).result()
+            if n + AHEAD < len(urls):
+                fetched.append(pool.submit(storage.read_bytes, urls[n + AHEAD]))
+            with np.load(io.BytesIO(data)) as file:
+                yield patches.unpack(file)
+
+
+def _above(tracers: Tracers, min_mass: float) -> Tracers:
+    if tracers.mass is None or min_mass <= 0:
+        return tracers
+    keep = tracers.mass >= min_mass
+    vel = None if tracers.vel is None else tracers.vel[keep]
+    return Tracers(pos=tracers.pos[keep], vel=vel, mass=tracers.mass[keep])
+
+
+def _sums(tracers: Tracers, *, momentum: bool) -> dict[str, Any]:
+    sums: dict[str, Any] = {"number": float(len(tracers.pos))}
+    if tracers.mass is not None:
+        sums["mass"] = float(tracers.mass.sum(dtype=np.float64))
+    if momentum and tracers.vel is not None:
+        total, speed = momentum_of(tracers.vel)
+        sums |= {"momentum": total.tolist(), "speed": speed}
+    return sums
+
+
+@functools.lru_cache(maxsize=8)
+def _catalogue(config: PaintConfig, kind: str, version: str) -> Catalogue:
+    """Open a catalogue, once a worker, and see that it is still the one that the job began with."""
+    cat = config.open(kind)
+    if (found := storage.version(files_of(cat))) != version:
+        raise VelfieldError(
+            f"the catalogue changed while it was painted: url={cat.url}, version of its files={found[:16]}, "
+            f"at the start {version[:16]}; run the same command again"
+        )
+    return cat
+
+
+def _patch_url(receipts: Receipts, kind: str, index: int, shard: int, part: int) -> str:
+    return storage.join(receipts.work, "patches", block_name(kind, index), f"{shard:05d}-{part}.npz")
