@@ -220,9 +220,9 @@ def test_neither_halos_nor_particles(tmp_path):
 
 
 def test_other_formats_are_named(tmp_path):
-    (tmp_path / "c.csv").write_text("x,y,z\n1,2,3\n")
-    with pytest.raises(CatalogueError, match=r"not a catalogue in a known format: file=.*c\.csv, first_bytes=b'x,y,z"):
-        open_catalogue(str(tmp_path / "c.csv"))
+    (tmp_path / "c.txt").write_text("x y z\n1 2 3\n")
+    with pytest.raises(CatalogueError, match=r"not a catalogue in a known format: file=.*c\.txt, first_bytes=b'x y z"):
+        open_catalogue(str(tmp_path / "c.txt"))
     with pytest.raises(CatalogueError, match=r"no such file: file=.*nothing; check the path"):
         open_catalogue(str(tmp_path / "nothing"))
     with pytest.raises(CatalogueError, match=r"file cannot be read: file=.*; check path and permissions"):

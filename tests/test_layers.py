@@ -14,7 +14,7 @@ MODULES = {
     " measures symmetry normalisation tracers units",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc"
-    " table_format table_genericio meaning table_catalogue catalogue store"
+    " table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning table_catalogue catalogue store"
     " sources",
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
@@ -26,7 +26,8 @@ MODULES = {
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 
 CORE = {"numpy", "scipy", "numba", "llvmlite", "colossus"}
-FILES = CORE | {"fsspec", "s3fs", "botocore", "xarray", "zarr", "numcodecs", "fastcrc", "rich"}
+FORMATS = {"pyarrow", "h5py", "astropy"}  # inside functions only: an extra brings them
+FILES = CORE | FORMATS | {"fsspec", "s3fs", "botocore", "xarray", "zarr", "numcodecs", "fastcrc", "rich"}
 # layer: layers of ours that it may import, and libraries
 MAY_IMPORT = {
     "core": ({"core"}, CORE),

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from velfield import storage, table_genericio
+from velfield import storage, table_csv, table_fits, table_genericio, table_hdf5, table_parquet
 from velfield.errors import CatalogueError, VelfieldError
 from velfield.genericio import Block
 from velfield.genericio_layout import BYTE_ORDERS
@@ -35,6 +35,8 @@ __all__ = [
     "redshift_to_step",
     "step_to_redshift",
 ]
+
+HEAD = 64 * 1024  # bytes that tell the format; of a text table the names and the first row
 
 
 class Catalogue(Protocol):
@@ -157,23 +159,26 @@ def open_catalogue(
         raise VelfieldError(f"no such choice: outside={outside!r}; choose {', '.join(OUTSIDE)}")
     if not (boxsize is None or 0 < boxsize < math.inf) or not (h is None or 0 < h < 2):
         raise VelfieldError(f"out of range: boxsize={boxsize}, h={h}; give the side in h⁻¹Mpc and h as some 0.7")
-    found = _open_table(url, table)
+    found = _open_table(url, table, kind)
     facts = found.facts
-    if boxsize is not None and facts.boxsize is not None and abs(boxsize / facts.boxsize - 1) > 1e-6:
-        raise VelfieldError(
-            f"the file does not agree on the boxsize: file={url}, given={boxsize:g}, in the file={facts.boxsize:g}; "
-            "leave it out"
-        )
-    meaning = meaning_of(
-        url, found.columns, facts, given=pairs(columns), velocity=velocity, kind=kind, h=facts.h if h is None else h
-    )
+    h = _settled(url, "h", h, facts.h)
+    redshift = _settled(url, "redshift", redshift, facts.redshift)
     return TableCatalogue(
         found,
-        meaning,
-        redshift=facts.redshift if redshift is None else float(redshift),
-        boxsize=facts.boxsize if boxsize is None else float(boxsize),
+        meaning_of(url, found.columns, facts, given=pairs(columns), velocity=velocity, kind=kind, h=h),
+        redshift=facts.redshift_of_name if redshift is None else redshift,
+        boxsize=_settled(url, "boxsize", boxsize, facts.boxsize),
         outside=outside,
     )
+
+
+def _settled(url: str, name: str, given: float | None, stated: float | None) -> float | None:
+    """What the user gives and the file states, which must be the same."""
+    if given is not None and stated is not None and abs(given - stated) > 1e-6 * max(1.0, abs(stated)):
+        raise CatalogueError(
+            f"the file does not agree on the {name}: file={url}, given={given:g}, in the file={stated:g}; leave it out"
+        )
+    return stated if given is None else float(given)
 
 
 def describe(cat: Catalogue) -> dict[str, Any]:
@@ -205,19 +210,35 @@ def describe(cat: Catalogue) -> dict[str, Any]:
     }
 
 
-def _open_table(url: str, table: str | None) -> Table:
+def _open_table(url: str, table: str | None, kind: str | None) -> Table:
     """Open with the reader of the format that the first bytes tell."""
     fs, path = storage.filesystem(url)
     try:
-        magic = bytes(fs.cat_file(path, start=0, end=8))[:8]
-    except FileNotFoundError as error:
-        raise CatalogueError(f"no such file: file={url}; check the path") from error
+        head = bytes(fs.cat_file(path, start=0, end=HEAD))[:HEAD]
     except OSError as error:
+        if fs.isdir(path) and (files := table_parquet.parts(url)):
+            return table_parquet.open_table(url, files)
+        if isinstance(error, FileNotFoundError):
+            raise CatalogueError(f"no such file: file={url}; check the path") from error
         raise CatalogueError(f"file cannot be read: file={url}, reason={error}; check path and permissions") from error
+    if head.startswith(table_hdf5.MAGIC):
+        return table_hdf5.open_table(url, table, kind)
+    if head.startswith(table_fits.MAGIC):
+        return table_fits.open_table(url, table)
     if table is not None:
         raise VelfieldError(f"the file holds one table only: file={url}, table={table}; leave it out")
-    if magic in BYTE_ORDERS:
+    if head[:8] in BYTE_ORDERS:
         return table_genericio.open_table(url)
+    if head.startswith(table_parquet.MAGIC):
+        return table_parquet.open_table(url)
+    if (text := table_csv.head_of(url, head)) is not None:
+        return table_csv.open_table(url, text)
     raise CatalogueError(
-        f"not a catalogue in a known format: file={url}, first_bytes={magic!r}; GenericIO is read today"
+        f"not a catalogue in a known format: file={url}, first_bytes={head[:8]!r}; "
+        "GenericIO, Parquet, HDF5, FITS tables and CSV with a line of names are read"
     )
+
+
+def is_folder_of_parts(url: str) -> bool:
+    """Whether a folder holds the parts of a Parquet catalogue."""
+    return storage.is_folder(url) and bool(table_parquet.parts(url))

@@ -46,7 +46,7 @@ def describe(
             return {"what": what, "url": url, **storage.read_json(storage.join(url, name))}
     if storage.exists(storage.join(url, store.WORK)):
         raise VelfieldError(f"an unfinished store: url={url}; run the command that makes it again to go on")
-    if storage.is_folder(url):
+    if storage.is_folder(url) and not catalogue.is_folder_of_parts(url):
         raise VelfieldError(f"nothing of velfield's is here: url={url}; name a catalogue, a store or a bundle")
     cat = catalogue.open_catalogue(url, redshift, columns=columns, velocity=velocity, table=table, h=h)
     return {"what": "catalogue", **catalogue.describe(cat)}

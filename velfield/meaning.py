@@ -133,8 +133,8 @@ def meaning_of(
     return Meaning(
         kind=settled,
         sources=sources,
-        velocity=velocity or _frame(url, frames, NAMES[3:6]) or facts.velocity or _velocity_of_names(sources),
-        length=_frame(url, frames, NAMES[:3]) or facts.length or "comoving",
+        velocity=velocity or _frame(url, frames, NAMES[3:6], facts.velocity) or _velocity_of_names(sources),
+        length=_frame(url, frames, NAMES[:3], facts.length) or "comoving",
     )
 
 
@@ -144,15 +144,16 @@ def _kind(columns: Mapping[str, Column], facts: Facts, given: Mapping[str, str],
     certain = facts.kind or ("halos" if halos else None)
     if certain and not {"x", "y", "z"} & set(given):
         return certain
-    return asked or ("halos" if "mass" in given or "mass" in columns else "particles")
+    masses = "mass" in given or any(set(names) <= set(columns) for names in MASSES)
+    return asked or ("halos" if masses else facts.kind or "particles")
 
 
 def _names(columns: Mapping[str, Column], kind: str) -> dict[str, str]:
     """The file's names by ours, where they are known ones."""
     names: dict[str, str] = {}
     for ours, choices in ((NAMES[:3], POSITIONS[kind]), (NAMES[3:6], VELOCITIES[kind]), (NAMES[6:], MASSES)):
-        there = next((choice for choice in choices if set(choice) <= set(columns)), ())
-        names |= dict(zip(ours, there, strict=False))
+        most = max(choices, key=lambda choice: len(set(choice) & set(columns)))  # the first of equal ones
+        names |= {name: column for name, column in zip(ours, most, strict=True) if column in columns}
     return names
 
 
@@ -186,13 +187,14 @@ def _source(
     return Source(column=column, component=component, unit=unit, factor=factor), parsed.frame if parsed else None
 
 
-def _frame(url: str, frames: Mapping[str, str], names: Sequence[str]) -> str | None:
-    """The frame that these columns' units agree on."""
-    said = {frames[name] for name in names if name in frames}
+def _frame(url: str, frames: Mapping[str, str], names: Sequence[str], stated: str | None) -> str | None:
+    """The frame that these columns' units and the file agree on."""
+    said = {frames[name] for name in names if name in frames} | ({stated} if stated else set())
     if len(said) > 1:
+        units_say = ", ".join(f"{name}={frames.get(name)}" for name in names)
         raise CatalogueError(
-            f"units of different frames: file={url}, {', '.join(f'{name}={frames.get(name)}' for name in names)}; "
-            "name columns that go together"
+            f"different frames: file={url}, stated={stated}, units of {units_say}; name columns that go together, "
+            "or say which it is in their units"
         )
     return next(iter(said), None)
 

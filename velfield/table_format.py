@@ -5,6 +5,7 @@ A reader knows its format and nothing of halos, units or redshifts' meaning: tha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Facts:
         Side of the volume [h⁻¹Mpc].
     redshift, h : float, optional
         Of the snapshot; the Hubble parameter.
+    redshift_of_name : float, optional
+        What the file's name says, which counts only where neither file nor user does.
     velocity, length : str, optional
         ``comoving`` or ``proper``.
     origin : tuple of float
@@ -54,6 +57,7 @@ class Facts:
     boxsize: float | None = None
     redshift: float | None = None
     h: float | None = None
+    redshift_of_name: float | None = None
     velocity: str | None = None
     length: str | None = None
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -68,8 +72,6 @@ class Table(Protocol):
         Where it is, and the name of the format.
     files : tuple of str
         All its files.
-    nbytes : int
-        Their size.
     columns : mapping of str to Column
         By the file's own names, in its order.
     blocks : list of Block
@@ -81,10 +83,13 @@ class Table(Protocol):
     url: str
     format: str
     files: tuple[str, ...]
-    nbytes: int
     columns: Mapping[str, Column]
     blocks: list[Block]
     facts: Facts
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all its files."""
 
     def read(
         self, columns: Sequence[str], blocks: Sequence[int] | None, rows: tuple[int, int] | None
@@ -92,16 +97,65 @@ class Table(Protocol):
         """Columns in native byte order, rows in the order of ``blocks``, or some ``rows`` of the one block."""
 
     def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
-        """A block in ranges of at most ``rows`` rows, in order; an empty block may give one empty range."""
+        """Columns of a block, at most ``rows`` rows at a time, in order."""
 
     def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
-        """The most bytes that `chunks` holds at a time in any block, the range given out included."""
+        """The most bytes that `chunks` holds at a time in any block, what it gives out included."""
 
     def stored_bytes(self, columns: Sequence[str], blocks: Sequence[int] | None) -> int:
         """Bytes that reading them fetches."""
 
     def fingerprint(self) -> str:
         """Hex SHA-256 that a copy keeps wherever it lies, and that other values change."""
+
+
+class TableReader:
+    """What readers of tables share: which rows are asked for, and results put together block by block.
+
+    A reader sets the attributes of `Table` and has ``_rows``, which reads some rows of one block.
+    """
+
+    url: str
+    files: tuple[str, ...]
+    columns: Mapping[str, Column]
+    blocks: list[Block]
+    sizes: tuple[int, ...]
+
+    def _rows(self, columns: Sequence[str], block: Block, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all files."""
+        return sum(self.sizes)
+
+    def read(
+        self, columns: Sequence[str], blocks: Sequence[int] | None, rows: tuple[int, int] | None
+    ) -> dict[str, NDArray[Any]]:
+        """Columns in native byte order, rows in the order of ``blocks``, or some ``rows`` of the one block."""
+        check_names(self.url, self.columns, columns)
+        chosen = chosen_blocks(self.url, self.blocks, blocks)
+        span = row_range(chosen, rows)
+        parts = [self._rows(columns, block, *(span or (0, block.nrows))) for block in chosen]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in columns}
+
+    def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """Columns of a block, at most ``rows`` rows at a time, in order."""
+        check_names(self.url, self.columns, columns)
+        (chosen,) = chosen_blocks(self.url, self.blocks, [block])
+        for start in range(0, chosen.nrows, rows):
+            yield self._rows(columns, chosen, start, min(start + rows, chosen.nrows))
+
+    def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
+        """The most bytes that `chunks` holds at a time in any block: decoded values of the block, and a range of them."""
+        most = max((block.nrows for block in self.blocks), default=0)
+        return (2 * most + min(rows, most)) * sum(self.columns[name].dtype.itemsize for name in columns)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the files' sizes and of samples of them."""
+        return fingerprint_of(self.files, self.sizes)
 
 
 def row_blocks(url: str, nrows: int, *, first: int = 0, size: int = BLOCK_ROWS) -> list[Block]:
@@ -149,9 +203,9 @@ def check_names(url: str, columns: Mapping[str, Column], names: Sequence[str]) -
 
 
 def fingerprint_of(files: Sequence[str], sizes: Sequence[int]) -> str:
-    """SHA-256 of all files' sizes and of samples of the first and the last: all of it where it is small."""
+    """SHA-256 of all files' sizes and of samples of up to 16 of them, which are the whole of small ones."""
     digest = hashlib.sha256(repr(list(sizes)).encode())
-    for i in sorted({0, len(files) - 1}):
+    for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, 16)}):
         fs, path = storage.filesystem(files[i])
         size = sizes[i]
         starts = [0] if size <= WHOLE else [0, size // 2, size - SAMPLE]
@@ -159,6 +213,22 @@ def fingerprint_of(files: Sequence[str], sizes: Sequence[int]) -> str:
         for data in fs.cat_ranges([path] * len(starts), starts, [s + length for s in starts], on_error="raise"):
             digest.update(data)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def reading(url: str, form: str) -> Iterator[None]:
+    """Turn what a library raises at a file that is not as it should be into our error."""
+    try:
+        yield
+    except (VelfieldError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise CatalogueError(f"no such file: file={url}; check the path") from error
+    except Exception as error:  # there is no end to what libraries raise at damaged files
+        reason = " ".join(str(error).split())
+        raise CatalogueError(
+            f"file cannot be read as {form}: file={url}, reason={reason}; copy the file again, or make it again"
+        ) from error
 
 
 def library(name: str, what: str) -> Any:

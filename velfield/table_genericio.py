@@ -30,7 +30,7 @@ class GenericIOTable:
         self.facts = Facts(
             kind="halos" if halos else "particles" if particles else None,
             boxsize=gio.boxsize,
-            redshift=hacc.redshift_of_name(gio.url),
+            redshift_of_name=hacc.redshift_of_name(gio.url),
             velocity="comoving",
             origin=gio.origin,
         )
@@ -42,11 +42,11 @@ class GenericIOTable:
         return self._gio.read(columns, blocks, rows)
 
     def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
-        """A block in ranges of rows; see `genericio.GenericIO.chunks`."""
+        """Columns of a block, at most ``rows`` rows at a time, in order; see `genericio.GenericIO.chunks`."""
         return self._gio.chunks(columns, block, rows)
 
     def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
-        """The most that `chunks` holds at a time, the range given out included."""
+        """The most bytes that `chunks` holds at a time in any block."""
         return self._gio.chunk_bytes(columns, rows)
 
     def stored_bytes(self, columns: Sequence[str], blocks: Sequence[int] | None) -> int:
