@@ -13,9 +13,8 @@ MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space paint scatter patches linear spectra"
     " measures symmetry normalisation tracers units",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
-    " genericio_write hacc"
-    " table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning table_catalogue catalogue store"
-    " sources",
+    " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
+    " table_catalogue catalogue store sources",
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
     "jobs": "pipelines.__init__ pipelines.options pipelines.cluster pipelines.receipts pipelines.paint_job"

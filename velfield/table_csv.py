@@ -63,8 +63,8 @@ class CSVTable(TableReader):
         for start in range(0, self.blocks[block].nrows, rows):
             yield {name: values[start : start + rows] for name, values in table.items()}
 
-    def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
-        """The most bytes that `chunks` holds at a time in any block: its text, and some 100 bytes a value while parsed."""
+    def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:  # noqa: ARG002
+        """The most bytes that `chunks` holds at a time: a block's text, and some 100 bytes a value while parsed."""
         most = max((block.nrows for block in self.blocks), default=0)
         text = max((last - first for first, last, _ in self._pieces), default=0)
         return text + 100 * most * len(columns)

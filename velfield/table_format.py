@@ -149,7 +149,7 @@ class TableReader:
             yield self._rows(columns, chosen, start, min(start + rows, chosen.nrows))
 
     def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
-        """The most bytes that `chunks` holds at a time in any block: decoded values of the block, and a range of them."""
+        """The most bytes that `chunks` holds at a time: decoded values of a block, and a range of them."""
         most = max((block.nrows for block in self.blocks), default=0)
         return (2 * most + min(rows, most)) * sum(self.columns[name].dtype.itemsize for name in columns)
 
