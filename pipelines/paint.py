@@ -31,7 +31,7 @@ def paint(client: Client, job: Job, progress: Progress | None = None) -> bool:
         return False
     blocks = _run_blocks(client, job, progress)
     totals = _add_up(job, blocks)
-    layout = store.field_layout(spec_of(job, _means(job, totals), totals))
+    layout = store.field_layout(spec_of(job, store.means_of(totals, job.scene.boxes), totals))
     shards.create(job.out, layout)
     written = _run_shards(client, job, layout, blocks, progress)
     shards.publish(job.out, layout, written)
@@ -117,13 +117,3 @@ def _check_sums(kind: str, total: Mapping[str, Any]) -> None:
                 f"painted sums differ from the catalogue's: {kind} {name}, read={read.tolist()}, "
                 f"painted={painted.tolist()}; do not use this store, report the case"
             )
-
-
-def _means(job: Job, totals: Mapping[str, Any]) -> dict[str, float]:
-    cells = job.scene.boxes.ngrid**3
-    source = {
-        "halo_mass": ("halos", "mass"),
-        "halo_number": ("halos", "number"),
-        "matter_number": ("particles", "number"),
-    }
-    return {name: totals[source[name][0]]["sums"][source[name][1]] / cells for name in painted_of(job)}

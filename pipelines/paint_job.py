@@ -12,7 +12,7 @@ import numpy as np
 from distributed import Client
 
 from velfield import patches, shards, storage, store
-from velfield.boxes import BoxLayout
+from velfield.boxes import BoxLayout, split
 from velfield.catalogue import Catalogue, open_catalogue
 from velfield.cosmology import OUTER_RIM, Cosmology
 from velfield.errors import VelfieldError
@@ -317,8 +317,6 @@ def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> 
     """Describe the store that the job makes; ``means`` and ``totals`` are known once all blocks are painted."""
     config, scene = job.config, job.scene
     nbox = scene.boxes.nbox
-    order = np.random.default_rng([config.seed, 0x5EED]).permutation(nbox)
-    kept_apart = set(order[: round(config.validation * nbox)].tolist())
     source = job.catalogues.get("particles") or job.catalogues["halos"]
     return store.FieldSpec(
         boxes=scene.boxes,
@@ -332,7 +330,7 @@ def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> 
         min_mass=config.min_mass,
         assignment=config.assignment,
         seed=config.seed,
-        split=["validation" if b in kept_apart else "train" for b in range(nbox)],
+        split=split(nbox, round(config.validation * nbox), config.seed),
         parent=source.fingerprint,
         inputs={
             kind: {"url": cat.url, "rows": len(cat), "bytes": cat.nbytes, "fingerprint": cat.fingerprint}

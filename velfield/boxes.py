@@ -87,3 +87,10 @@ class BoxLayout:
     def cell_centres(self) -> NDArray[np.float64]:
         """Cell centres along one axis from the box's corner [h⁻¹Mpc], margins included."""
         return np.asarray((np.arange(self.shape[0]) - self.margin + 0.5) * self.cellsize)
+
+
+def split(nbox: int, validation: int, seed: int) -> list[str]:
+    """For each box ``train`` or ``validation``; which ones are set apart for validation is drawn with ``seed``."""
+    order = np.random.default_rng([seed, 0x5EED]).permutation(nbox)
+    kept_apart = set(order[:validation].tolist())
+    return ["validation" if b in kept_apart else "train" for b in range(nbox)]

@@ -73,7 +73,7 @@ class Layout:
 
 def create(url: str, layout: Layout) -> None:
     """Write the metadata of the arrays and the coordinates, not the root: the store does not open yet."""
-    for key, data in _metadata(layout).items():
+    for key, data in metadata(layout).items():
         if key != ROOT:
             storage.write_bytes(storage.join(url, *key.split("/")), data)
 
@@ -87,9 +87,9 @@ def publish(url: str, layout: Layout, written: manifest.Objects) -> None:
         What the calls of `write_boxes` returned, together.
     """
     storage.remove_torn(url)
-    metadata = _metadata(layout)
-    manifest.write(url, {**written, **{key: manifest.entry(data) for key, data in metadata.items()}})
-    storage.write_bytes(storage.join(url, ROOT), metadata[ROOT])
+    documents = metadata(layout)
+    manifest.write(url, {**written, **{key: manifest.entry(data) for key, data in documents.items()}})
+    storage.write_bytes(storage.join(url, ROOT), documents[ROOT])
 
 
 def published(url: str) -> bool:
@@ -150,6 +150,12 @@ def zarr_store(url: str) -> Any:
     return zarr.storage.FsspecStore.from_url(url, storage_options=dict(fs.storage_options))
 
 
+def in_memory(objects: Mapping[str, bytes]) -> Any:
+    """A read-only Zarr store of these objects, by key."""
+    make = zarr.core.buffer.default_buffer_prototype().buffer.from_bytes
+    return zarr.storage.MemoryStore({key: make(data) for key, data in objects.items()}, read_only=True)
+
+
 class _Noted(zarr.storage.WrapperStore[Any]):
     """A Zarr store that notes size and hash of every object on its way out."""
 
@@ -163,7 +169,7 @@ class _Noted(zarr.storage.WrapperStore[Any]):
         self.written[key] = manifest.entry(value.as_numpy_array())
 
 
-def _metadata(layout: Layout) -> dict[str, bytes]:
+def metadata(layout: Layout) -> dict[str, bytes]:
     """Every metadata document and coordinate chunk of the store, by key."""
     memory = zarr.storage.MemoryStore()
     root = zarr.create_group(memory, attributes=dict(layout.attrs))

@@ -17,9 +17,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from velfield import shards, storage
-from velfield.boxes import BoxLayout
+from velfield.boxes import BoxLayout, split
 from velfield.cosmology import Cosmology
 from velfield.errors import StoreError, VelfieldError
+from velfield.redshift_space import sightlines
 from velfield.shards import Coordinate, Layout, Variable
 from velfield.version import __version__
 
@@ -33,6 +34,13 @@ INPUTS = {  # what a network or linear theory may take: the variable and how it 
     "number_density": ("halo_number", "density"),
     "matter_overdensity": ("matter_number", "overdensity"),
 }
+PAINTED = {  # what is painted of which catalogue, and which of its sums
+    "halo_mass": ("halos", "mass"),
+    "halo_number": ("halos", "number"),
+    "matter_number": ("particles", "number"),
+}
+PLAIN = ("redshift", "periodic", "rsd", "observer_per_box", "min_mass", "assignment", "seed", "fingerprint")
+VARIABLES = (*PAINTED, "velocity", "velocity_flag")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,38 @@ def field_layout(spec: FieldSpec) -> Layout:
     )
 
 
+def means_of(totals: Mapping[str, Any], boxes: BoxLayout) -> dict[str, float]:
+    """The parent's mean per cell of each painted count or mass, from the sums of the catalogues."""
+    return {
+        name: totals[kind]["sums"][quantity] / boxes.ngrid**3
+        for name, (kind, quantity) in PAINTED.items()
+        if kind in totals
+    }
+
+
+def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
+    """What a field store's root attributes say of it: all that follows from them is made anew.
+
+    ``validation`` is the number of boxes set apart. Attributes that make no sense raise KeyError, TypeError, ValueError
+    or VelfieldError.
+    """
+    boxes = BoxLayout(boxsize=attrs["boxsize"], boxes=attrs["boxes"], cells=attrs["cells"], margin=attrs["margin"])
+    sight = sightlines(attrs["rsd"], boxes, seed=attrs["seed"], observer_per_box=attrs["observer_per_box"])
+    inputs, totals = json.loads(attrs["inputs"]), json.loads(attrs["totals"])
+    return FieldSpec(
+        boxes=boxes,
+        cosmology=Cosmology.from_dict(json.loads(attrs["cosmology"])),
+        line_of_sight=sight.line_of_sight,
+        observer=sight.observer,
+        split=split(boxes.nbox, validation, attrs["seed"]),
+        parent=(inputs.get("particles") or inputs["halos"])["fingerprint"],
+        inputs=inputs,
+        totals=totals,
+        means=means_of(totals, boxes),
+        **{name: attrs[name] for name in PLAIN},
+    )
+
+
 def write_fields(url: str, spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a whole field store that fits in memory, in one go."""
     layout = field_layout(spec)
@@ -146,6 +186,24 @@ def velocity_layout(fields: xr.Dataset, *, model: Mapping[str, Any], source: str
     return Layout(nbox=core.sizes["box"], variables={"velocity": velocity}, coords=coords, attrs=attrs)
 
 
+def bare_velocity_layout(attrs: Mapping[str, Any]) -> Layout:
+    """What a velocity store's own attributes tell of its layout: no sightlines, split or parents, which its input has.
+
+    Attributes that make no sense raise KeyError, TypeError, ValueError or VelfieldError.
+    """
+    boxes = BoxLayout(boxsize=attrs["boxsize"], boxes=attrs["boxes"], cells=attrs["cells"])
+    velocity = Variable(
+        dims=("component", "x", "y", "z"), shape=(3, *boxes.shape), dtype="float32", attrs=VELOCITY_ATTRS
+    )
+    derived = {"velfield_schema": SCHEMA, "velfield_kind": "velocity", "cellsize": boxes.cellsize}
+    return Layout(
+        nbox=boxes.nbox,
+        variables={"velocity": velocity},
+        coords=_box_coords(boxes),
+        attrs=dict(attrs) | derived | {"Conventions": "CF-1.11"},
+    )
+
+
 VELOCITY_ATTRS = {
     "units": "km/s",
     "long_name": "proper peculiar velocity of the dark matter, mean per cell, real space",
@@ -182,8 +240,8 @@ def _field_variables(spec: FieldSpec) -> dict[str, Variable]:
     return variables
 
 
-def _field_coords(spec: FieldSpec) -> dict[str, Coordinate]:
-    boxes, length = spec.boxes, {"units": "Mpc/h"}
+def _box_coords(boxes: BoxLayout) -> dict[str, Coordinate]:
+    length = {"units": "Mpc/h"}
     centres = boxes.cell_centres()
     coords = {
         name: Coordinate(
@@ -197,6 +255,11 @@ def _field_coords(spec: FieldSpec) -> dict[str, Coordinate]:
     coords["axis"] = Coordinate(dims=("axis",), values=COMPONENTS)
     origin = np.array([boxes.origin(b) for b in range(boxes.nbox)])
     coords["origin"] = Coordinate(dims=("box", "axis"), values=origin, attrs=length | {"long_name": "the box's corner"})
+    return coords
+
+
+def _field_coords(spec: FieldSpec) -> dict[str, Coordinate]:
+    coords, length = _box_coords(spec.boxes), {"units": "Mpc/h"}
     if spec.line_of_sight is not None:
         coords["line_of_sight"] = Coordinate(
             dims=("box", "axis"), values=spec.line_of_sight, attrs={"long_name": "unit vector away from the observer"}
@@ -206,7 +269,7 @@ def _field_coords(spec: FieldSpec) -> dict[str, Coordinate]:
             dims=("box", "axis"), values=spec.observer, attrs=length | {"long_name": "position of the observer"}
         )
     coords["split"] = Coordinate(dims=("box",), values=np.array(list(spec.split), dtype=object))
-    coords["parent"] = Coordinate(dims=("box",), values=np.array([spec.parent] * boxes.nbox, dtype=object))
+    coords["parent"] = Coordinate(dims=("box",), values=np.array([spec.parent] * spec.boxes.nbox, dtype=object))
     return coords
 
 
