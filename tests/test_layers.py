@@ -11,15 +11,15 @@ ROOT = Path(__file__).parents[1]
 
 MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space paint scatter patches linear spectra"
-    " measures symmetry normalisation tracers units",
+    " measures symmetry normalisation tracers units findings verify_boxes verify_whole",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
-    " table_catalogue catalogue store sources",
+    " table_catalogue catalogue store sources verify_shard verify_store verify",
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
     "jobs": "pipelines.__init__ pipelines.options pipelines.cluster pipelines.receipts pipelines.paint_job"
     " pipelines.paint_tasks pipelines.paint"
-    " pipelines.predict pipelines.demo",
+    " pipelines.predict pipelines.demo pipelines.verify",
     "edge": "__main__ info cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
@@ -36,8 +36,8 @@ MAY_IMPORT = {
     "jobs": (set(MODULES) - {"edge"}, FILES | {"torch", "dask", "distributed"}),
     "edge": (set(MODULES), FILES | {"torch", "dask", "distributed", "click"}),
 }
-# exceptions, inside a function only: an evaluation loads a bundle, and torch with it, where a network is asked for
-DEFERRED = {"evaluate": {"model"}}
+# exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it
+DEFERRED = {"evaluate": {"model"}, "verify": {"model"}}
 
 
 def source_files():

@@ -306,6 +306,33 @@ def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None
 
 
 @cli.command()
+@click.argument("url")
+@click.option("--inputs/--no-inputs", default=True, help="Look at what a store was made from, where it can be reached.")
+@click.option("--redshift", type=float, help="Of a catalogue whose name does not say.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cluster_options
+def verify(
+    url: str, inputs: bool, redshift: float | None, as_json: bool, scheduler: str | None, workers: int | None
+) -> int:
+    """Read all of a store, model bundle, simulation or catalogue at URL and say what is wrong with it.
+
+    Prints a line for each finding: what, where, the value found and the one expected. Exits 0 only if nothing is wrong,
+    1 if something is, 2 if there is nothing to verify.
+    """
+    from velfield.pipelines.cluster import connect
+    from velfield.pipelines.verify import verify as run
+    from velfield.verify import MODEL, check_model, kind_of
+
+    if kind_of(url) == MODEL:
+        report = check_model(url)
+    else:
+        with connect(scheduler, workers) as client, Terminal() as progress:
+            report = run(client, url, inputs=inputs, redshift=redshift, progress=progress)
+    click.echo(json.dumps(report.plain(), indent=2) if as_json else "\n".join(report.lines()))
+    return 1 if report.damaged else 0
+
+
+@cli.command()
 @click.argument("folder", metavar="DIR")
 @click.option("--boxes", type=int, default=3, help="Boxes along a parent's side.")
 @click.option("--cells", type=int, default=32, help="Cells of 5 h⁻¹Mpc along a box's side.")
@@ -337,7 +364,7 @@ def main(arguments: list[str] | None = None) -> int:
     # torch's threads spin while they wait for each other, which on a machine that others use too slows training by 3
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        cli.main(args=arguments, prog_name="velfield", standalone_mode=False)
+        status = cli.main(args=arguments, prog_name="velfield", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
@@ -354,7 +381,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except OSError as error:
         return _fail(f"{error.strerror or error}: file={error.filename}" if error.filename else str(error), status=1)
-    return 0
+    return status or 0
 
 
 def _fail(message: str, status: int = 2) -> int:

@@ -172,6 +172,14 @@ def names(url: str) -> list[str]:
     return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
 
 
+def sizes(url: str) -> dict[str, int]:
+    """Every file beneath the folder, by its path from there, with its size in bytes."""
+    fs, path = filesystem(url)
+    fs.invalidate_cache(path)
+    found = fs.find(path, detail=True)
+    return {name[len(path) :].lstrip("/"): int(about["size"]) for name, about in sorted(found.items())}
+
+
 def read_bytes(url: str) -> bytes:
     """Return the whole file."""
     fs, path = filesystem(url)

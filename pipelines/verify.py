@@ -1,0 +1,129 @@
+"""The verification job: a task reads a shard of every variable, or a block of a catalogue, and says what is wrong."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from distributed import Client
+
+from velfield import shards, verify_store
+from velfield.catalogue import Catalogue, open_catalogue
+from velfield.findings import Finding, note
+from velfield.pipelines.cluster import run_tasks
+from velfield.progress import Progress, Silent
+from velfield.verify import CATALOGUE, SIMULATION, STORE, Report, catalogues_of, check_block, kind_of, open_it
+from velfield.verify_boxes import Scene
+from velfield.verify_shard import Checked, Part, check_part
+from velfield.verify_whole import Summary, check_books, check_margins, check_totals
+
+KINDS = {"fields": "field store", "velocity": "velocity store"}
+
+
+def verify(
+    client: Client,
+    url: str,
+    *,
+    inputs: bool = True,
+    redshift: float | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Verify a store, a simulation or a catalogue; model bundles need no cluster (`velfield.verify.check_model`).
+
+    Parameters
+    ----------
+    inputs : bool
+        Whether what a store was made from is looked at, where it can be reached.
+    redshift : float, optional
+        Of a catalogue whose name does not say.
+    """
+    progress = progress or Silent()
+    if kind_of(url) == STORE:
+        return _verify_store(client, url, inputs, progress)
+    if kind_of(url) == SIMULATION:
+        listed, findings = catalogues_of(url)
+        return _verify_catalogues(client, url, SIMULATION, listed, findings, progress)
+    return _verify_catalogues(client, url, CATALOGUE, [(url, redshift, None)], [], progress)
+
+
+def check_shard(
+    part: Part, url: str, documents: dict[str, bytes], scene: Scene | None, variables: dict[str, tuple[int, ...]]
+) -> Checked:
+    """Task: read and check one shard of every variable."""
+    return check_part(part, url, documents, scene, variables)
+
+
+def check_catalogue_block(item: tuple[str, float | None, int]) -> list[Finding]:
+    """Task: read and check one block of a catalogue."""
+    url, redshift, block = item
+    return check_block(_catalogue(url, redshift), block)
+
+
+def _verify_store(client: Client, url: str, inputs: bool, progress: Progress) -> Report:
+    opened = verify_store.open_store(url, inputs=inputs)
+    findings = list(opened.findings)
+    variables = {n: v.shape for n, v in opened.layout.variables.items()} if opened.layout else {}
+    documents = {n: opened.documents[k] for n in variables if (k := f"{n}/{shards.ROOT}") in opened.documents}
+    parts = verify_store.parts_of(opened)
+    summaries: dict[int, Summary] = {}
+    unread: list[int] = []
+    nbytes = sum(map(len, opened.documents.values()))
+    progress.start("verify shards", len(parts), "shards")
+    of_shard: dict[int, Sequence[Finding]] = {}
+    for part, checked in run_tasks(client, check_shard, parts, url, documents, opened.scene, variables, name="verify"):
+        of_shard[part.shard] = checked.findings
+        summaries |= checked.summaries
+        unread += checked.unread
+        nbytes += checked.nbytes
+        progress.advance()
+    progress.done()
+    for _, found in sorted(of_shard.items()):
+        findings += found
+    scene, nbox = opened.scene, opened.layout.nbox if opened.layout else 0
+    if scene is not None:
+        totals = opened.totals
+        findings += check_books(totals, opened.inputs, scene.min_mass)
+        findings += check_margins(scene, summaries)
+        if len(summaries) == nbox:
+            findings += check_totals(scene, totals, summaries)
+        else:
+            lost = f"{nbox - len(summaries)} of {nbox} boxes cannot be read"
+            findings.append(note("sums were not checked", "boxes=all", lost, "all boxes"))
+    seen = {"objects": len(opened.present) + 1, "bytes": nbytes, "boxes": nbox - len(unread)}
+    return Report(url=url, what=KINDS.get(opened.kind, STORE), findings=findings, checked=seen)
+
+
+def _verify_catalogues(
+    client: Client,
+    url: str,
+    what: str,
+    listed: Sequence[tuple[str, float | None, int | None]],
+    findings: Sequence[Finding],
+    progress: Progress,
+) -> Report:
+    found = list(findings)
+    items: list[tuple[str, float | None, int]] = []
+    rows: dict[tuple[str, float | None, int], int] = {}
+    nbytes = 0
+    for place, redshift, nrows in listed:
+        cat, wrong = open_it(place, redshift, nrows)
+        found += wrong
+        if cat is not None:
+            nbytes += cat.nbytes
+            items += [(place, redshift, i) for i in range(len(cat.blocks))]
+            rows |= {(place, redshift, i): block.nrows for i, block in enumerate(cat.blocks)}
+    progress.start("verify blocks", sum(rows.values()), "rows")
+    of_block = {}
+    for item, wrong in run_tasks(client, check_catalogue_block, items, name="verify"):
+        of_block[item] = wrong
+        progress.advance(rows[item])
+    progress.done()
+    for item in items:
+        found += of_block[item]
+    seen = {"blocks": len(items), "rows": sum(rows.values()), "bytes": nbytes}
+    return Report(url=url, what=what, findings=found, checked=seen)
+
+
+@functools.lru_cache(maxsize=8)
+def _catalogue(url: str, redshift: float | None) -> Catalogue:
+    return open_catalogue(url, redshift=redshift)

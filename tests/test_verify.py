@@ -1,0 +1,178 @@
+"""What lies at a URL; model bundles; boxes as arrays. Faults of whole stores: tests/pipelines/test_verify.py."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_store import BOXES, arrays_of, spec_of
+
+from velfield import store
+from velfield.boxes import BoxLayout
+from velfield.cli import main
+from velfield.errors import VelfieldError
+from velfield.findings import fault, note
+from velfield.model import Model
+from velfield.normalisation import Channel, Normalisation
+from velfield.unet import UNet, UNetConfig
+from velfield.verify import check_model, kind_of
+from velfield.verify_boxes import Scene, check_box
+from velfield.verify_store import open_store, parts_of
+from velfield.verify_whole import check_margins, summarise
+
+
+def scene_of(boxes, **changes):
+    values = {"boxes": boxes, "periodic": True, "assignment": "ngp", "min_mass": 0.0, "shared": True,
+              "rows": {"halos": 1e6, "particles": 1e6}}  # fmt: skip
+    return Scene(**(values | changes))
+
+
+def test_a_finding_is_one_line():
+    assert fault("wrong units", "variable=x", "m", "Mpc/h").line() == "wrong units: variable=x, found=m, expected=Mpc/h"
+    assert note("odd", "here=1", "a", "b").line() == "note: odd: here=1, found=a, expected=b"
+    assert note("odd", "here=1", "a", "b").plain()["note"]
+
+
+# model bundles
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    torch.manual_seed(3)
+    channel = Channel(kind="mass_overdensity", transform="linear", scale=1.0, mean=0.6, std=0.4)
+    trained = {"cellsize": 5.0, "cells": 8, "margin": 0, "redshift": 0.0, "min_mass": 0.0, "rsd": "none",
+               "assignment": "ngp"}  # fmt: skip
+    training = {"boxes": 6, "steps": 10, "settings": {"batch": 4}, "parameters": 1}
+    net = UNet(UNetConfig(in_channels=1, width=4, groups=2, depth=1))
+    model = Model(net, Normalisation(channels=(channel,), sigma_v=300.0),
+                  {"trained_on": trained, "parents": ["universe-7"], "training": training})  # fmt: skip
+    model.save(str(tmp_path / "bundle"))
+    return model, tmp_path / "bundle"
+
+
+def test_a_whole_model(bundle, capsys):
+    model, url = bundle
+    report = check_model(str(url))
+    assert not report.findings
+    assert report.checked["parameters"] == sum(t.numel() for t in model.net.state_dict().values())
+    assert main(["verify", str(url)]) == 0
+    assert capsys.readouterr().out.startswith(f"whole: model bundle={url}, tensors=")
+
+
+def test_a_flipped_byte_in_the_weights(bundle, capsys):
+    file = bundle[1] / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-7] ^= 1
+    file.write_bytes(data)
+    assert main(["verify", str(bundle[1])]) == 1
+    out = capsys.readouterr().out
+    assert "the model cannot be used: model=" in out
+    assert "the model's weights are not those that its metadata name" in out
+
+
+def test_weights_that_are_not_finite(bundle):
+    model, url = bundle
+    name = next(iter(model.net.state_dict()))
+    with torch.no_grad():
+        model.net.state_dict()[name].view(-1)[:3] = torch.nan
+    model.save(str(url))
+    (finding,) = check_model(str(url)).findings
+    assert finding.line() == f"weights that are not finite: tensor={name}, found=3 values, expected=finite numbers"
+
+
+def test_a_scale_that_is_not_finite(bundle):
+    _, url = bundle
+    metadata = json.loads((url / "metadata.json").read_text())
+    metadata["normalisation"]["channels"][0]["mean"] = float("nan")
+    (url / "metadata.json").write_text(json.dumps(metadata))
+    lines = [finding.line() for finding in check_model(str(url)).findings]
+    assert len(lines) == 1
+    assert "normalisation" in lines[0] or "the model cannot be used" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "model.safetensors"])
+def test_half_a_model(bundle, name):
+    (bundle[1] / name).unlink()
+    (finding,) = check_model(str(bundle[1])).findings
+    assert finding.what == "the model cannot be used"
+
+
+# what is at a place
+
+
+def test_kinds_are_told_by_content(bundle, tmp_path):
+    assert kind_of(str(bundle[1])) == "model bundle"
+    store.write_fields(str(tmp_path / "f"), spec_of(BOXES), arrays_of(BOXES))
+    assert kind_of(str(tmp_path / "f")) == "store"
+    (tmp_path / "f" / "zarr.json").unlink()
+    assert kind_of(str(tmp_path / "f")) == "store"  # a damaged one
+    (tmp_path / "x").write_text("x")
+    assert kind_of(str(tmp_path / "x")) == "catalogue"
+    with pytest.raises(VelfieldError, match="nothing is here"):
+        kind_of(str(tmp_path / "nowhere"))
+
+
+def test_a_store_without_any_provenance_is_no_traceback(tmp_path):
+    store.write_fields(str(tmp_path / "f"), spec_of(BOXES), arrays_of(BOXES))  # totals and inputs of a test's store
+    opened = open_store(str(tmp_path / "f"))
+    assert [f.what for f in opened.findings] == ["the attributes make no sense"]
+    assert len(parts_of(opened)) == 7
+
+
+def test_any_nonsense_for_an_attribute_is_a_finding(tmp_path):
+    url = tmp_path / "f"
+    store.write_fields(str(url), spec_of(BOXES), arrays_of(BOXES))
+    root = json.loads((url / "zarr.json").read_text())
+    for name in root["attributes"]:
+        for value in (None, [], {"a": 1}, "x", -1, 1e300, True):
+            changed = root | {"attributes": root["attributes"] | {name: value}}
+            (url / "zarr.json").write_text(json.dumps(changed))
+            assert open_store(str(url), inputs=False).findings, (name, value)
+    for text in ("", "{", "[]", "null", '{"attributes": 3}', "\x00"):
+        Path(url / "zarr.json").write_text(text)
+        assert "the root cannot be understood" in [f.what for f in open_store(str(url)).findings]
+
+
+# boxes as arrays
+
+
+def test_fields_of_a_periodic_whole_agree_with_each_other():
+    boxes = BoxLayout(boxsize=60.0, boxes=3, cells=4, margin=5)
+    whole = np.random.default_rng(0).poisson(8, (12, 12, 12)).astype("f4")
+    cut = {}
+    for box in range(27):
+        index = [np.arange(s, s + 14) % 12 for s in boxes.start(box)]
+        cut[box] = whole[np.ix_(*index)]
+    scene = scene_of(boxes)
+    summaries = {b: summarise(scene, b, {"matter_number": v}) for b, v in cut.items()}
+    assert len(summaries[0].seen["matter_number"]) == 124  # 5³ − 1: the margin reaches two boxes far
+    assert not check_margins(scene, summaries)
+    cut[13] = cut[13].copy()
+    cut[13][0, 0, 0] += 1
+    summaries[13] = summarise(scene, 13, {"matter_number": cut[13]})
+    (finding,) = check_margins(scene, summaries)
+    assert finding.found.startswith("1 of 124 sides differ")
+
+
+def test_one_cell_more_shows_in_a_margin_of_any_size():
+    boxes = BoxLayout(boxsize=60.0, boxes=1, cells=24, margin=8)
+    values = np.random.default_rng(0).poisson(8, (24, 24, 24)).astype("f4")
+    values = np.pad(values, 8, mode="wrap")
+    scene = scene_of(boxes)
+    assert not check_margins(scene, {0: summarise(scene, 0, {"matter_number": values})})
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        at = (int(rng.integers(8)), *rng.integers(40, size=2))
+        values[at] += 1
+        assert check_margins(scene, {0: summarise(scene, 0, {"matter_number": values})})
+        values[at] -= 1
+
+
+def test_inputs_are_not_changed():
+    arrays = {name: values[0] for name, values in arrays_of(BOXES).items()}
+    before = {name: values.copy() for name, values in arrays.items()}
+    check_box(scene_of(BOXES), 0, arrays)
+    summarise(scene_of(BOXES), 0, arrays)
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(values, before[name])
