@@ -120,18 +120,19 @@ class PaintConfig:
 
     def open(self, kind: str) -> Catalogue:
         """Open the catalogue of this kind."""
+        return open_catalogue(self.urls[kind], self.redshift, kind=kind, boxsize=self.boxsize, **self.reading(kind))
+
+    def reading(self, kind: str) -> dict[str, Any]:
+        """What was said of how the catalogue of this kind is to be read: arguments of `open_catalogue`."""
         one = kind[:-1]
-        return open_catalogue(
-            self.urls[kind],
-            self.redshift,
-            kind=kind,
-            columns=getattr(self, f"{one}_column"),
-            velocity=getattr(self, f"{one}_velocity"),
-            table=getattr(self, f"{one}_table"),
-            boxsize=self.boxsize,
-            h=self.h,
-            outside=self.outside,
-        )
+        said = {
+            "columns": list(getattr(self, f"{one}_column")),
+            "velocity": getattr(self, f"{one}_velocity"),
+            "table": getattr(self, f"{one}_table"),
+            "h": self.h,
+            "outside": None if self.outside == "refuse" else self.outside,
+        }
+        return {name: value for name, value in said.items() if value}
 
     @property
     def urls(self) -> dict[str, str]:
@@ -334,6 +335,7 @@ def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> 
         parent=source.fingerprint,
         inputs={
             kind: {"url": cat.url, "rows": len(cat), "bytes": cat.nbytes, "fingerprint": cat.fingerprint}
+            | {"columns": cat.meaning.described(), "read_as": config.reading(kind)}
             for kind, cat in job.catalogues.items()
         },
         means=means,
