@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from distributed import Client
 
@@ -17,6 +18,7 @@ from velfield.verify_boxes import Scene
 from velfield.verify_shard import Checked, Part, check_part
 from velfield.verify_whole import Summary, check_books, check_margins, check_totals
 
+Reading = tuple[tuple[str, Any], ...]  # arguments of open_catalogue, hashable
 KINDS = {"fields": "field store", "velocity": "velocity store"}
 
 
@@ -25,8 +27,8 @@ def verify(
     url: str,
     *,
     inputs: bool = True,
-    redshift: float | None = None,
     progress: Progress | None = None,
+    **reading: Any,
 ) -> Report:
     """Verify a store, a simulation or a catalogue; model bundles need no cluster (`velfield.verify.check_model`).
 
@@ -34,8 +36,8 @@ def verify(
     ----------
     inputs : bool
         Whether what a store was made from is looked at, where it can be reached.
-    redshift : float, optional
-        Of a catalogue whose name does not say.
+    **reading
+        How a catalogue is to be read: arguments of `open_catalogue`.
     """
     progress = progress or Silent()
     if kind_of(url) == STORE:
@@ -43,7 +45,7 @@ def verify(
     if kind_of(url) == SIMULATION:
         listed, findings = catalogues_of(url)
         return _verify_catalogues(client, url, SIMULATION, listed, findings, progress)
-    return _verify_catalogues(client, url, CATALOGUE, [(url, redshift, None)], [], progress)
+    return _verify_catalogues(client, url, CATALOGUE, [(url, reading, None)], [], progress)
 
 
 def check_shard(
@@ -53,10 +55,10 @@ def check_shard(
     return check_part(part, url, documents, scene, variables)
 
 
-def check_catalogue_block(item: tuple[str, float | None, int]) -> list[Finding]:
+def check_catalogue_block(item: tuple[str, Reading, int]) -> list[Finding]:
     """Task: read and check one block of a catalogue."""
-    url, redshift, block = item
-    return check_block(_catalogue(url, redshift), block)
+    url, reading, block = item
+    return check_block(_catalogue(url, reading), block)
 
 
 def _verify_store(client: Client, url: str, inputs: bool, progress: Progress) -> Report:
@@ -97,33 +99,32 @@ def _verify_catalogues(
     client: Client,
     url: str,
     what: str,
-    listed: Sequence[tuple[str, float | None, int | None]],
+    listed: Sequence[tuple[str, Mapping[str, Any], int | None]],
     findings: Sequence[Finding],
     progress: Progress,
 ) -> Report:
     found = list(findings)
-    items: list[tuple[str, float | None, int]] = []
-    rows: dict[tuple[str, float | None, int], int] = {}
+    rows: dict[tuple[str, Reading, int], int] = {}
     nbytes = 0
-    for place, redshift, nrows in listed:
-        cat, wrong = open_it(place, redshift, nrows)
+    for place, given, nrows in listed:
+        reading = tuple(sorted((name, value) for name, value in given.items() if value))
+        cat, wrong = open_it(place, given, nrows)
         found += wrong
         if cat is not None:
             nbytes += cat.nbytes
-            items += [(place, redshift, i) for i in range(len(cat.blocks))]
-            rows |= {(place, redshift, i): block.nrows for i, block in enumerate(cat.blocks)}
+            rows |= {(place, reading, i): block.nrows for i, block in enumerate(cat.blocks)}
     progress.start("verify blocks", sum(rows.values()), "rows")
     of_block = {}
-    for item, wrong in run_tasks(client, check_catalogue_block, items, name="verify"):
+    for item, wrong in run_tasks(client, check_catalogue_block, list(rows), name="verify"):
         of_block[item] = wrong
         progress.advance(rows[item])
     progress.done()
-    for item in items:
+    for item in rows:
         found += of_block[item]
-    seen = {"blocks": len(items), "rows": sum(rows.values()), "bytes": nbytes}
+    seen = {"blocks": len(rows), "rows": sum(rows.values()), "bytes": nbytes}
     return Report(url=url, what=what, findings=found, checked=seen)
 
 
 @functools.lru_cache(maxsize=8)
-def _catalogue(url: str, redshift: float | None) -> Catalogue:
-    return open_catalogue(url, redshift=redshift)
+def _catalogue(url: str, reading: Reading) -> Catalogue:
+    return open_catalogue(url, **dict(reading))

@@ -94,6 +94,19 @@ def catalogue_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how one catalogue is to be read."""
+    for option in (
+        click.option("--h", type=float, help="Hubble parameter, for units without h where the file does not say it."),
+        click.option("--table", help="Group or extension, where a file holds several tables."),
+        click.option("--velocity", type=VELOCITY, help="Of a catalogue that does not say."),
+        click.option("--column", "columns", multiple=True, metavar="NAME=COLUMN", help=COLUMN_HELP),
+        click.option("--redshift", type=float, help="Of a catalogue that does not say."),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("url")
 @click.option("--boxsize", type=float, required=True, help="Side of the periodic volume [h⁻¹Mpc].")
@@ -124,11 +137,7 @@ def simulate(url: str, steps: int | None, redshift: tuple[float, ...], **options
 
 @cli.command()
 @click.argument("url")
-@click.option("--redshift", type=float, help="Of a catalogue that does not say.")
-@click.option("--column", "columns", multiple=True, metavar="NAME=COLUMN", help=COLUMN_HELP)
-@click.option("--velocity", type=VELOCITY, help="Of a catalogue that does not say.")
-@click.option("--table", help="Group or extension, where a file holds several tables.")
-@click.option("--h", type=float, help="Hubble parameter, for units without h where the file does not say it.")
+@reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(url: str, as_json: bool, **options: Any) -> None:
     """Say what is at URL: a catalogue, a field or velocity store, a model bundle, a simulation."""
@@ -308,12 +317,10 @@ def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None
 @cli.command()
 @click.argument("url")
 @click.option("--inputs/--no-inputs", default=True, help="Look at what a store was made from, where it can be reached.")
-@click.option("--redshift", type=float, help="Of a catalogue whose name does not say.")
+@reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cluster_options
-def verify(
-    url: str, inputs: bool, redshift: float | None, as_json: bool, scheduler: str | None, workers: int | None
-) -> int:
+def verify(url: str, inputs: bool, as_json: bool, scheduler: str | None, workers: int | None, **reading: Any) -> int:
     """Read all of a store, model bundle, simulation or catalogue at URL and say what is wrong with it.
 
     Prints a line for each finding: what, where, the value found and the one expected. Exits 0 only if nothing is wrong,
@@ -327,7 +334,7 @@ def verify(
         report = check_model(url)
     else:
         with connect(scheduler, workers) as client, Terminal() as progress:
-            report = run(client, url, inputs=inputs, redshift=redshift, progress=progress)
+            report = run(client, url, inputs=inputs, progress=progress, **reading)
     click.echo(json.dumps(report.plain(), indent=2) if as_json else "\n".join(report.lines()))
     return 1 if report.damaged else 0
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from velfield import manifest, shards, storage, store
 from velfield.catalogue import Catalogue, open_catalogue
-from velfield.errors import StoreError, VelfieldError
+from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
 from velfield.findings import Finding, fault
 
 STORE, MODEL, SIMULATION, CATALOGUE = "store", "model bundle", "simulation", "catalogue"
@@ -77,6 +75,8 @@ def check_model(url: str) -> Report:
     checked = {"tensors": 0, "parameters": 0}
     try:
         model = load_model(url, device="cpu")
+    except StorageError:
+        raise
     except VelfieldError as error:
         findings.append(fault("the model cannot be used", f"model={url}", str(error), "a whole bundle"))
         return Report(url=url, what=MODEL, findings=findings, checked=checked)
@@ -91,12 +91,12 @@ def check_model(url: str) -> Report:
     return Report(url=url, what=MODEL, findings=findings, checked=checked)
 
 
-def catalogues_of(url: str) -> tuple[list[tuple[str, float | None, int | None]], list[Finding]]:
-    """Catalogues of a simulation with their redshift and rows, as its record has them."""
+def catalogues_of(url: str) -> tuple[list[tuple[str, dict[str, Any], int | None]], list[Finding]]:
+    """Catalogues of a simulation, how they are to be read, and their rows, as its record has them."""
     record = storage.join(url, "simulation.json")
     try:
         found = [
-            (storage.join(url, snapshot[kind]), float(snapshot["redshift"]), int(snapshot[f"n{kind}"]))
+            (storage.join(url, snapshot[kind]), {"redshift": float(snapshot["redshift"])}, int(snapshot[f"n{kind}"]))
             for snapshot in storage.read_json(record)["snapshots"]
             for kind in ("halos", "particles")
         ]
@@ -105,10 +105,10 @@ def catalogues_of(url: str) -> tuple[list[tuple[str, float | None, int | None]],
     return list(found), []
 
 
-def open_it(url: str, redshift: float | None, rows: int | None = None) -> tuple[Catalogue | None, list[Finding]]:
+def open_it(url: str, reading: Mapping[str, Any], rows: int | None = None) -> tuple[Catalogue | None, list[Finding]]:
     """Open a catalogue that is there; what keeps it from opening is damage."""
     try:
-        cat = open_catalogue(url, redshift=redshift)
+        cat = open_catalogue(url, **reading)
     except VelfieldError as error:
         return None, [fault("a catalogue cannot be opened", f"file={url}", str(error), "a whole catalogue")]
     if rows is not None and len(cat) != rows:
@@ -117,24 +117,21 @@ def open_it(url: str, redshift: float | None, rows: int | None = None) -> tuple[
 
 
 def check_block(cat: Catalogue, block: int) -> list[Finding]:
-    """Read every column of a block: checksums where the format has them; then whether its tracers make sense."""
+    """Read every column of a block, its checksum where the format has one; then see whether its tracers make sense."""
     where = f"file={cat.blocks[block].url}, block={block}"
     found: list[Finding] = []
-    needed = set(cat.tracer_columns())
     for name in cat.columns:
         try:
-            values = cat.read([name], [block])[name]
-        except VelfieldError as error:
+            cat.read([name], [block])
+        except CatalogueError as error:
             found.append(fault("a column cannot be read", f"{where}, column={name}", str(error), "whole data"))
-            continue
-        if name in needed and values.dtype.kind == "f" and (bad := int((~np.isfinite(values)).sum())) > 0:
-            what = "values that are not finite"
-            found.append(fault(what, f"{where}, column={name}", f"{bad} of {values.size}", "finite numbers"))
     if not found:
+        meaning = cat.meaning
+        velocities = "vx" in meaning.sources and meaning.velocity is not None and cat.redshift is not None
         try:
-            cat.tracers([block], velocities=cat.redshift is not None)
-        except VelfieldError as error:
-            found.append(fault("tracers make no sense", where, str(error), "places in the box"))
+            cat.tracers([block], velocities=velocities, masses="mass" in meaning.sources)
+        except CatalogueError as error:
+            found.append(fault("tracers make no sense", where, str(error), "places in the box, masses, speeds"))
     return found
 
 

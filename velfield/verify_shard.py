@@ -11,6 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from velfield import manifest, shards, storage
+from velfield.errors import StorageError
 from velfield.findings import Finding, fault
 from velfield.verify_boxes import Scene, check_box, check_velocity
 from velfield.verify_whole import Summary, summarise
@@ -54,7 +55,7 @@ def check_part(
     for key, entry in part.objects.items():
         try:
             data[key] = storage.read_bytes(storage.join(url, *key.split("/")))
-        except OSError as error:
+        except (OSError, StorageError) as error:
             found.append(fault("an object cannot be read", f"object={key}", str(error), "its bytes"))
             continue
         found += against_manifest(key, data[key], entry)
