@@ -20,7 +20,7 @@ MODULES = {
     "jobs": "pipelines.__init__ pipelines.options pipelines.cluster pipelines.receipts pipelines.paint_job"
     " pipelines.paint_tasks pipelines.paint"
     " pipelines.predict pipelines.demo pipelines.verify",
-    "edge": "__main__ info cli",
+    "edge": "__main__ info runfile cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 

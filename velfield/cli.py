@@ -18,6 +18,7 @@ import click
 from velfield import storage
 from velfield.errors import VelfieldError
 from velfield.progress import Terminal
+from velfield.runfile import config_option, given_instead
 from velfield.version import __version__
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
@@ -116,6 +117,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--min-halo-mass", type=float, default=3.7e10, help="Least massive halo written [h⁻¹M⊙].")
 @click.option("--steps", type=int, help="Particle-mesh steps.  [default: the configuration's]")
 @click.option("--device", default="cpu", help="cpu or cuda.")
+@config_option
 def simulate(url: str, steps: int | None, redshift: tuple[float, ...], **options: Any) -> None:
     """Make a universe: particles and halos as GenericIO, in the Outer Rim release's names, beneath URL."""
     from velfield.simulate import SimulateConfig
@@ -167,6 +169,7 @@ def info(url: str, as_json: bool, **options: Any) -> None:
 @catalogue_options
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
 @cluster_options
+@config_option
 def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **options: Any) -> None:
     """Paint catalogues into a field store of boxes at OUT."""
     from velfield.pipelines.cluster import connect
@@ -247,12 +250,18 @@ def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **op
 @click.option("--validate-every", type=int, default=100, help="Steps between validations.")
 @click.option("--checkpoint-every", type=int, default=100, help="Steps between checkpoints.")
 @click.option("--seed", type=int, default=1, help="Of weights, order and orientations.")
+@config_option
 def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | None, **options: Any) -> None:
     """Train a network on field stores FIELDS… (one a parent simulation) and write the bundle MODEL."""
     from velfield.loss import LossConfig
     from velfield.train import TrainConfig
     from velfield.train import train as run
 
+    context = click.get_current_context()
+    if given_instead(context, "steps", "epochs"):
+        epochs = None
+    elif given_instead(context, "epochs", "steps"):
+        steps = None
     if steps is None and epochs is None:
         epochs = 100
     loss = LossConfig(**{name: options.pop(name) for name in LOSS})
@@ -278,6 +287,7 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
 @click.option("--smoothing", type=float, help="Gaussian radius for linear models [h⁻¹Mpc].  [default: halos 5]")
 @click.option("--count-filled/--no-count-filled", default=True, help="Count cells without a particle.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
+@config_option
 def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
     """Measure MODEL on field stores FIELDS… against their truth; metrics, table and figures go to OUT.
 
@@ -297,6 +307,7 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **opt
 @click.argument("out")
 @click.option("--batch", type=click.IntRange(1), default=4, help="Boxes that go through the network together.")
 @cluster_options
+@config_option
 def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None, workers: int | None) -> None:
     """Predict the velocity of every box of a field store with a model bundle, into a velocity store at OUT."""
     from velfield.pipelines.cluster import connect

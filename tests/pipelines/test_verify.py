@@ -520,20 +520,6 @@ def test_a_simulation_is_its_catalogues(verify, tmp_path):
     assert verify(tmp_path)[0].startswith("the record makes no sense: file=")
 
 
-def test_a_catalogue_in_another_format(verify, tmp_path):
-    file = tmp_path / "halos.csv"
-    rows = np.random.default_rng(0).uniform(0, 100, (50, 4))
-    text = "\n".join(",".join(f"{value:.3f}" for value in row) for row in rows)
-    file.write_text(f"X,Y,Z,M\n{text}\n")
-    reading = {"columns": ("x=X", "y=Y", "z=Z", "mass=M"), "boxsize": 100.0}
-    assert verify(file, **reading) == []
-    (line,) = verify(file)
-    assert line.startswith(f"a catalogue cannot be opened: file={file}, found=")
-    file.write_text(file.read_text() + "1,2,nan,4\n")
-    (line,) = verify(file, **reading)
-    assert re.match(r"tracers make no sense: file=.*, block=0, found=rows that cannot be right: .*rows=51", line)
-
-
 def test_a_store_says_how_its_inputs_were_read(client, tmp_path, verify):
     url = painted(client, tmp_path / "f", halos=None, particle_column=("vx=vy",))
     known = json.loads(store.attributes(str(url))["inputs"])["particles"]
