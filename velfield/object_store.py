@@ -9,10 +9,12 @@ that what another process wrote or removed is seen. docs/object-storage.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
 import re
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -77,6 +79,14 @@ class ObjectStore(S3FileSystem):
         super().__init__(*args, asynchronous=asynchronous, config_kwargs=config, use_listings_cache=False, **options)
         self._answered = False  # whether the endpoint ever has
         self._tags_are_md5 = True  # until one is not
+
+    async def set_session(self, refresh: bool = False, kwargs: Mapping[str, Any] = {}) -> Any:  # noqa: B006
+        """Return the client, made if there is none yet."""
+        before = self._s3
+        client = await super().set_session(refresh, dict(kwargs))
+        if self.asynchronous and client is not before:  # s3fs closes only those that are not
+            weakref.finalize(self, _hang_up, client)
+        return client
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         return await self._patiently(kwargs, lambda: self._once(method, *akwarglist, **kwargs))
@@ -201,6 +211,15 @@ class ObjectStore(S3FileSystem):
         client = getattr(self._s3, "meta", None)
         named = client.endpoint_url if client else self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL", "AWS")
         return _without_password(str(named))
+
+
+def _hang_up(client: Any) -> None:
+    """Close a client's sockets at once: at the end of a process nobody is there to await it."""
+    with contextlib.suppress(AttributeError):  # it is the way of today's aiobotocore and aiohttp
+        for session in client._endpoint.http_session._sessions.values():
+            connector = session.connector
+            session.detach()
+            connector._close()
 
 
 def _retries(given: Any) -> int:
