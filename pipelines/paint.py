@@ -41,7 +41,8 @@ def paint(client: Client, job: Job, progress: Progress | None = None) -> bool:
 
 def _run_blocks(client: Client, job: Job, progress: Progress) -> Mapping[tuple[str, int], dict[str, Any]]:
     """Paint the blocks that are not painted yet; returns the receipts of all."""
-    done = {block: receipt for block in job.blocks if (receipt := job.receipts.find("blocks", block_name(*block)))}
+    found = job.receipts.all("blocks")
+    done = {block: found[block_name(*block)] for block in job.blocks if block_name(*block) in found}
     left = [block for block in job.blocks if block not in done]
     before = len(done)
     rows = {(kind, i): job.catalogues[kind].blocks[i].nrows for kind, i in left}
@@ -63,7 +64,7 @@ def _run_shards(
     progress: Progress,
 ) -> dict[str, Any]:
     """Write the shards that are not written yet; returns size and hash of the objects of all."""
-    done = {s: receipt for s in range(layout.nshard) if (receipt := job.receipts.find("shards", shard_name(s)))}
+    done = {int(name): receipt for name, receipt in job.receipts.all("shards").items()}
     left = [s for s in range(layout.nshard) if s not in done]
     before = len(done)
     sources: dict[int, list[tuple[str, int, int]]] = {s: [] for s in left}

@@ -84,7 +84,7 @@ def predict(client: Client, job: Job, progress: Progress | None = None) -> bool:
     if not job.receipts.begin({"model": job.model, "fields": job.fields, "fingerprint": job.fingerprint}):
         return False
     shards.create(job.out, job.layout)
-    done = {s: r for s in range(job.layout.nshard) if (r := job.receipts.find("shards", f"{s:05d}"))}
+    done = {int(name): receipt for name, receipt in job.receipts.all("shards").items()}
     left = [s for s in range(job.layout.nshard) if s not in done]
     before = len(done)
     progress.start("predict", sum(len(job.layout.boxes_of(s)) for s in left), "boxes")

@@ -61,6 +61,13 @@ class Receipts:
         data = storage.find_bytes(self._url(name))
         return None if data is None else dict(json.loads(data))
 
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        """All receipts of a kind by name: one listing, and none is asked for in vain."""
+        folder = storage.join(self.work, kind)
+        there = [name for name in storage.names(folder) if name.endswith(".json")]
+        found = storage.read_many([storage.join(folder, name) for name in there])
+        return {name.removesuffix(".json"): dict(json.loads(data)) for name, data in zip(there, found, strict=True)}
+
     def leave(self, receipt: Mapping[str, Any], *name: str) -> None:
         """Write a receipt: the piece is whole."""
         storage.write_json(self._url(name), dict(receipt))

@@ -133,7 +133,7 @@ def write_boxes(
                 f"wrong shape or type: variable={name}, got {values.shape} {values.dtype}, "
                 f"expected {(end - first, *variable.shape)} {variable.dtype}"
             )
-        noted = _Noted(zarr_store(storage.join(url, name)))
+        noted = _Noted(zarr_store(storage.join(url, name)), document=_document(layout, name))
         array = zarr.open_array(noted, mode="r+", zarr_format=3)
         array[first:end] = values
         written |= {f"{name}/{key}": entry for key, entry in noted.written.items()}
@@ -157,11 +157,19 @@ def in_memory(objects: Mapping[str, bytes]) -> Any:
 
 
 class _Noted(zarr.storage.WrapperStore[Any]):
-    """A Zarr store that notes size and hash of every object on its way out."""
+    """A Zarr store of one array that notes size and hash of every object on its way out, and lets nothing in.
 
-    def __init__(self, store: Any) -> None:
+    Zarr reads a shard before it writes it, even one that it writes whole: what a killed writer left is none of ours.
+    """
+
+    def __init__(self, store: Any, document: bytes) -> None:
         super().__init__(store)
+        self._document = document
         self.written: dict[str, dict[str, Any]] = {}
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:  # noqa: ARG002
+        """Return the array's metadata, which need not be fetched; of data there are none."""
+        return prototype.buffer.from_bytes(self._document) if key == ROOT else None
 
     async def set(self, key: str, value: Any) -> None:
         """Write an object and note it."""
@@ -173,19 +181,8 @@ def metadata(layout: Layout) -> dict[str, bytes]:
     """Every metadata document and coordinate chunk of the store, by key."""
     memory = zarr.storage.MemoryStore()
     root = zarr.create_group(memory, attributes=dict(layout.attrs))
-    on_box = " ".join(sorted(name for name in layout.coords if name not in layout.coords[name].dims))
-    for name, variable in layout.variables.items():
-        root.create_array(
-            name,
-            shape=(layout.nbox, *variable.shape),
-            chunks=(1, *variable.shape),
-            shards=(layout.boxes_per_shard, *variable.shape),
-            dtype=variable.dtype,
-            fill_value=np.nan if np.dtype(variable.dtype).kind == "f" else 255,  # a lost chunk shows
-            compressors=(ZstdCodec(level=3), Crc32cCodec()),
-            dimension_names=("box", *variable.dims),
-            attributes={**variable.attrs, "coordinates": on_box},
-        )
+    for name in layout.variables:
+        _create_variable(root, layout, name)
     for name, coord in layout.coords.items():
         values = coord.values
         array = root.create_array(
@@ -202,3 +199,26 @@ def metadata(layout: Layout) -> dict[str, bytes]:
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
         zarr.consolidate_metadata(memory)
     return {key: buffer.to_bytes() for key, buffer in memory._store_dict.items()}
+
+
+def _create_variable(root: zarr.Group, layout: Layout, name: str) -> None:
+    variable = layout.variables[name]
+    on_box = " ".join(sorted(coord for coord in layout.coords if coord not in layout.coords[coord].dims))
+    root.create_array(
+        name,
+        shape=(layout.nbox, *variable.shape),
+        chunks=(1, *variable.shape),
+        shards=(layout.boxes_per_shard, *variable.shape),
+        dtype=variable.dtype,
+        fill_value=np.nan if np.dtype(variable.dtype).kind == "f" else 255,  # a lost chunk shows
+        compressors=(ZstdCodec(level=3), Crc32cCodec()),
+        dimension_names=("box", *variable.dims),
+        attributes={**variable.attrs, "coordinates": on_box},
+    )
+
+
+def _document(layout: Layout, name: str) -> bytes:
+    """The metadata document of one variable."""
+    memory = zarr.storage.MemoryStore()
+    _create_variable(zarr.create_group(memory), layout, name)
+    return bytes(memory._store_dict[f"{name}/{ROOT}"].to_bytes())

@@ -1,7 +1,8 @@
 """An HTTP proxy before an S3 server that counts what passes and, on request, breaks it as networks and servers do.
 
 Loopback only, bounded in requests and connections. Faults are drawn with a seed, a fixed share of the requests they
-can befall; one that was hit ``most`` times in a row on one address is let through, so that a patient client gets its answer.
+can befall; one that was hit ``most`` times in a row on one address is let through, so that a patient client gets its
+answer.
 """
 
 from __future__ import annotations
