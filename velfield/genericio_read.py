@@ -73,8 +73,8 @@ def suffix(url: str, partition: int) -> str:
     return f"%23{partition}" if url.startswith(("http://", "https://")) else f"#{partition}"
 
 
-def read_headers(url: str, suffixes: list[str]) -> list[Header]:
-    """Read the headers of ``url`` + suffix, all at once where the file system can."""
+def read_headers(url: str, suffixes: list[str], again: int = DAMAGED) -> list[Header]:
+    """Read the headers of ``url`` + suffix, all at once where the file system can; a damaged one once more."""
     fs, path = storage.filesystem(url)
     paths = [path + s for s in suffixes]
     urls = [url + s for s in suffixes]
@@ -84,9 +84,14 @@ def read_headers(url: str, suffixes: list[str]) -> list[Header]:
     sizes = fs.sizes(paths)
     found = []
     for name, one, prefix, size in zip(urls, paths, prefixes, sizes, strict=True):
-        length = header_bytes(name, prefix, size)
-        head = prefix[:length] if length <= len(prefix) else prefix + fs.cat_file(one, start=len(prefix), end=length)
-        found.append(parse(name, head, size))
+        try:
+            length = header_bytes(name, prefix, size)
+            rest = b"" if length <= len(prefix) else fs.cat_file(one, start=len(prefix), end=length)
+            found.append(parse(name, prefix[:length] + rest, size))
+        except CatalogueError:
+            if again == 0 or storage.is_local(url):
+                raise
+            found += read_headers(url, [name[len(url) :]], again - 1)
     return found
 
 
