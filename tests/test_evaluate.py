@@ -9,6 +9,7 @@ import pytest
 from gaussian import write_fields
 
 from velfield import analytic, storage
+from velfield.cli import main
 from velfield.errors import StoreError, VelfieldError
 from velfield.evaluate import evaluate
 from velfield.measures import MEASURES, PARTS, metrics
@@ -61,7 +62,7 @@ def test_files(tmp_path, fields):
     assert set(written["linear_padded"]["slope"]) == {"mean", "std"}
     assert "| cos θ " in (tmp_path / "out" / "table.md").read_text()
     about = storage.read_json(f"{out}/evaluation.json")
-    assert about["settings"] == {
+    assert about["fields"][0]["settings"] == {
         "variable": "matter_number",
         "pad": 2,
         "smoothing": 0.0,
@@ -109,6 +110,18 @@ def test_split_and_several_stores(fields, unseen):
     assert both["cos_theta"]["mean"] == pytest.approx((one + other) / 2)
 
 
+def test_each_store_has_settings_of_its_own(tmp_path, fields):
+    """Halos above 10¹² and above 10¹³: another bias in each store, so the rows are those of the stores alone."""
+    heavy = write_fields(str(tmp_path / "heavy"), boxes=2, cells=12, margin=1, seed=7, min_mass=1e13, redshift=0.5)
+    out = str(tmp_path / "out")
+    both = evaluate("linear_halo", [fields, heavy], out, figures=False)["linear_halo"]
+    one, other = (evaluate("linear_halo", url)["linear_halo"]["slope"]["mean"] for url in (fields, heavy))
+    assert both["slope"]["mean"] == pytest.approx((one + other) / 2)
+    settings = [store["settings"] for store in storage.read_json(f"{out}/evaluation.json")["fields"]]
+    assert [s["min_mass"] for s in settings] == [1e12, 1e13]
+    assert settings[0]["bias"] < settings[1]["bias"]
+
+
 def test_tracer_smoothing_and_filled_cells_reach_the_row(tmp_path, fields):
     rows = [
         evaluate("linear_halo", fields, **options)["linear_halo"]["r"]["mean"]
@@ -136,7 +149,18 @@ def test_a_bundle_is_the_row_unet(tmp_path, bundle, unseen):
     for name in MEASURES:  # other batches of the same boxes: equal to float32 rounding of the network
         assert rows["unet"][name]["mean"] == pytest.approx(expected[name]["mean"], rel=1e-3, abs=1e-4)
     about = storage.read_json(str(tmp_path / "out" / "evaluation.json"))
-    assert about["settings"] == {"bundle": bundle, "unlike_training": {}}
+    assert about["fields"][0]["settings"] == {"bundle": bundle, "unlike_training": {}}
+
+
+def test_differences_from_the_training_are_noted_for_each_store(tmp_path, bundle, unseen, capsys):
+    late = write_fields(str(tmp_path / "late"), boxes=2, cells=12, margin=1, seed=9, redshift=0.5)
+    notes = []
+    evaluate(bundle, [unseen, late], str(tmp_path / "out"), figures=False, note=notes.append)
+    assert notes == [f"the model was trained at redshift=0.0, {late} has redshift=0.5"]
+    stores = storage.read_json(str(tmp_path / "out" / "evaluation.json"))["fields"]
+    assert [store["settings"]["unlike_training"] for store in stores] == [{}, {"redshift": [0.0, 0.5]}]
+    assert main(["evaluate", bundle, late, str(tmp_path / "cli"), "--no-figures"]) == 0
+    assert f"note: {notes[0]}\n" in capsys.readouterr().err
 
 
 def test_universes_of_the_training_are_refused(bundle, fields, unseen):

@@ -297,7 +297,7 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **opt
     from velfield.tables import table
 
     with Terminal() as progress:
-        rows = run(model, fields, out, progress=progress, **options)
+        rows = run(model, fields, out, progress=progress, note=_note, **options)
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows, width=shutil.get_terminal_size().columns))
 
 
@@ -316,7 +316,7 @@ def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None
 
     job = prepare(model, fields, out, batch=batch)
     for difference in job.differences:
-        click.echo(f"note: {difference}", err=True)
+        _note(difference)
     if job.receipts.finished():
         click.echo(f"already predicted, nothing done: {out}")
         return
@@ -400,6 +400,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.strerror or error}: file={error.filename}" if error.filename else str(error), status=1)
     return status or 0
+
+
+def _note(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
 
 
 def _fail(message: str, status: int = 2) -> int:

@@ -21,17 +21,6 @@ from velfield.version import __version__
 AT_ONCE = 8  # boxes that a network is given in one go
 BUNDLE = "unet"  # the row's name of every bundle
 
-Predict = Callable[[xr.Dataset, Sequence[int]], NDArray[Any]]  # store, boxes -> (box, 3, x, y, z)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What is measured: its row's name, how it predicts, what it saw in training, and how it was set up."""
-
-    row: str
-    predict: Predict
-    parents: tuple[str, ...]
-    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +32,20 @@ class Test:
     boxes: tuple[int, ...]
 
     __test__ = False  # not for pytest
+
+
+Predict = Callable[[Test, Sequence[int]], NDArray[Any]]  # store, boxes -> (box, 3, x, y, z)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What is measured: its row's name, how it predicts, what it saw in training, and its settings on each store."""
+
+    row: str
+    predict: Predict
+    parents: tuple[str, ...]
+    settings: Mapping[str, Mapping[str, Any]]  # by the store's URL
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -60,6 +63,7 @@ def evaluate(
     smoothing: float | None = None,
     count_filled: bool = True,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a model on field stores that hold the truth.
 
@@ -86,6 +90,10 @@ def evaluate(
         For the analytic rows, see `velfield.analytic.settings`.
     count_filled : bool
         Whether cells without a particle, filled from their neighbours, count.
+    progress : Progress, optional
+        Is told of every box.
+    note : callable, optional
+        Is told, before the work begins, what is worth knowing: in what a store differs from the model's training.
 
     Returns
     -------
@@ -93,10 +101,13 @@ def evaluate(
         ``{row: {measure: {"mean", "std"}, …, "r_of_k": …}}``, what metrics.json holds.
     """
     tests = _tests([fields] if isinstance(fields, str) else list(fields), split)
-    judged = _judged(model, tests[0].ds, tracer, smoothing)
+    judged = _judged(model, tests, tracer, smoothing)
     if not allow_seen:
         _refuse_seen(judged, tests)
     drawn = _drawn(tests, box, seed) if figures and out is not None else None
+    if note is not None:
+        for text in judged.notes:
+            note(text)
     kept: NDArray[Any] | None = None
     measured = []
     report: Progress = Silent() if progress is None else progress
@@ -116,11 +127,10 @@ def evaluate(
         about = {
             "model": model,
             "row": judged.row,
-            "settings": dict(judged.about),
             "split": split,
             "allow_seen": allow_seen,
             "count_filled": count_filled,
-            "fields": [_provenance(test) for test in tests],
+            "fields": [_provenance(test) | {"settings": dict(judged.settings[test.url])} for test in tests],
             "boxes": {name: value["boxes"] for name, value in row.items() if "boxes" in value},
             "figures": figure_files,
             "figure_box": None if drawn is None else {"url": drawn[0].url, "box": drawn[1]},
@@ -160,15 +170,16 @@ def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
     return tests
 
 
-def _judged(model: str, ds: xr.Dataset, tracer: str, smoothing: float | None) -> Judged:
-    """An analytic model by its name, or a bundle by its URL."""
+def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None) -> Judged:
+    """An analytic model by its name, or a bundle by its URL; settled for each store."""
     if model in analytic.NAMES:
-        how = analytic.settings(model, ds, tracer=tracer, smoothing=smoothing)
+        how = {test.url: analytic.settings(model, test.ds, tracer=tracer, smoothing=smoothing) for test in tests}
 
-        def linear(ds: xr.Dataset, boxes: Sequence[int]) -> NDArray[Any]:
-            return np.stack([analytic.reconstruct(how, ds, box) for box in boxes])
+        def linear(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
+            return np.stack([analytic.reconstruct(how[test.url], test.ds, box) for box in boxes])
 
-        return Judged(row=model, predict=linear, parents=(), about=how.to_dict())
+        settings = {url: one.to_dict() for url, one in how.items()}
+        return Judged(row=model, predict=linear, parents=(), settings=settings)
     if not storage.exists(model):
         raise VelfieldError(
             f"no such model: model={model}; give {', '.join(analytic.NAMES)}, or the URL of a bundle that "
@@ -177,14 +188,20 @@ def _judged(model: str, ds: xr.Dataset, tracer: str, smoothing: float | None) ->
     from velfield.model import load_model  # torch: only where a network is asked for
 
     bundle = load_model(model)
+    settings, notes = {}, []
+    for test in tests:
+        bundle.check(test.ds)
+        unlike = bundle.differences(test.ds)
+        settings[test.url] = {"bundle": model, "unlike_training": unlike}
+        for name, (models, stores) in unlike.items():
+            notes.append(f"the model was trained at {name}={models}, {test.url} has {name}={stores}")
 
-    about = {"bundle": model, "unlike_training": bundle.differences(ds)}
-
-    def network(ds: xr.Dataset, boxes: Sequence[int]) -> NDArray[Any]:
-        velocity = bundle.predict(ds.isel(box=list(boxes)))["velocity"]
+    def network(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
+        velocity = bundle.predict(test.ds.isel(box=list(boxes)))["velocity"]
         return np.asarray(velocity.transpose("box", "component", "x", "y", "z"))
 
-    return Judged(row=BUNDLE, predict=network, parents=tuple(bundle.metadata["parents"]), about=about)
+    parents = tuple(bundle.metadata["parents"])
+    return Judged(row=BUNDLE, predict=network, parents=parents, settings=settings, notes=tuple(notes))
 
 
 def _refuse_seen(judged: Judged, tests: Sequence[Test]) -> None:
@@ -204,7 +221,7 @@ def _predictions(judged: Judged, tests: Sequence[Test]) -> Iterator[tuple[Test, 
     for test in tests:
         for first in range(0, len(test.boxes), AT_ONCE):
             boxes = test.boxes[first : first + AT_ONCE]
-            predicted = judged.predict(test.ds, boxes)
+            predicted = judged.predict(test, boxes)
             for number, velocity in zip(boxes, predicted, strict=True):
                 yield test, number, velocity
 
