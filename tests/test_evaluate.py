@@ -1,6 +1,8 @@
 """Evaluation end to end: rows, provenance, what is refused, and what is loaded."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -187,6 +189,22 @@ def test_what_cannot_be_done_is_refused(tmp_path, fields):
     other = write_fields(str(tmp_path / "other"), boxes=1, cells=8)
     with pytest.raises(VelfieldError, match="different sizes cannot be averaged: 8 cells of 10 Mpc/h, 12 cells"):
         evaluate("linear", [fields, other])
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("velocity", "lost its truth: store={url}, box=3; check it with velfield verify"),
+        ("velocity_flag", "lost its truth: store={url}, box=3; "),
+        ("matter_number", "lost its data: store={url}, box=3, variable=matter_number; "),
+    ],
+)
+def test_a_box_that_lost_a_shard_is_refused(tmp_path, fields, variable, said):
+    url = str(tmp_path / "torn")
+    shutil.copytree(fields, url)
+    shutil.rmtree(tmp_path / "torn" / variable / "c" / "3")  # a shard is one box here
+    with pytest.raises(StoreError, match=re.escape(said.format(url=url))):
+        evaluate("linear", url)
 
 
 def test_progress_is_told(fields):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from velfield.cosmology import Cosmology
-from velfield.errors import VelfieldError
+from velfield.errors import StoreError, VelfieldError
 from velfield.linear import linear_velocity
 from velfield.store import cosmology_of
 
@@ -97,6 +97,11 @@ def reconstruct(
     how = settings(name, ds, tracer=tracer, smoothing=smoothing) if isinstance(name, str) else name
     one = ds.isel(box=box)
     delta = np.asarray(one.velfield.core(one.velfield.overdensity(how.variable)))
+    if not np.isfinite(delta).all():  # a chunk that is not there reads as NaN
+        raise StoreError(
+            f"a box of the store has lost its data: store={ds.encoding.get('source')}, box={box}, "
+            f"variable={how.variable}; check it with velfield verify, and paint it again"
+        )
     velocity = linear_velocity(
         delta,
         delta.shape[0] * float(ds.attrs["cellsize"]),

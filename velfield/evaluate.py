@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from velfield import analytic, storage
 from velfield.errors import StoreError, VelfieldError
-from velfield.measures import combine, measure_box
+from velfield.measures import OUTSIDE, combine, measure_box
 from velfield.progress import Progress, Silent
 from velfield.store import open_fields
 from velfield.tables import table
@@ -113,7 +113,7 @@ def evaluate(
     report: Progress = Silent() if progress is None else progress
     report.start(f"evaluate {judged.row}", sum(len(test.boxes) for test in tests), "boxes")
     for test, number, predicted in _predictions(judged, tests):
-        true, flag = _truth(test.ds, number)
+        true, flag = _truth(test, number)
         cellsize = float(test.ds.attrs["cellsize"])
         measured.append(measure_box(predicted, true, cellsize=cellsize, flag=flag, count_filled=count_filled))
         if drawn is not None and (test.url, number) == (drawn[0].url, drawn[1]):
@@ -226,14 +226,18 @@ def _predictions(judged: Judged, tests: Sequence[Test]) -> Iterator[tuple[Test, 
                 yield test, number, velocity
 
 
-def _truth(ds: xr.Dataset, box: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """True velocity (3, x, y, z) [km/s] and flags (x, y, z) of a box's core."""
-    one = ds.isel(box=box)
+def _truth(test: Test, box: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """True velocity (3, x, y, z) [km/s] and flags (x, y, z) of a box's core; refuses a box that lost its truth."""
+    one = test.ds.isel(box=box)
     core = one.velfield.core(one[["velocity", "velocity_flag"]])
-    return (
-        np.asarray(core["velocity"].transpose("component", "x", "y", "z")),
-        np.asarray(core["velocity_flag"].transpose("x", "y", "z")),
-    )
+    velocity = np.asarray(core["velocity"].transpose("component", "x", "y", "z"))
+    flag = np.asarray(core["velocity_flag"].transpose("x", "y", "z"))
+    if flag.max(initial=0) > OUTSIDE or not np.isfinite(velocity[:, flag != OUTSIDE]).all():  # reads as 255, as NaN
+        raise StoreError(
+            f"a box of the store has lost its truth: store={test.url}, box={box}; "
+            "check it with velfield verify, and paint it again"
+        )
+    return velocity, flag
 
 
 def _drawn(tests: Sequence[Test], box: int | None, seed: int) -> tuple[Test, int]:
@@ -263,7 +267,7 @@ def _draw(
     shown = {name: analytic.reconstruct(name, test.ds, box) for name in compare if name != row}
     if predicted is not None:
         shown[row] = predicted
-    true, _ = _truth(test.ds, box)
+    true, _ = _truth(test, box)
     written = []
     for name, figure in figures.draw(true, shown, float(test.ds.attrs["cellsize"]), rows).items():
         figures.save(figure, storage.join(out, "figures", f"{name}.png"))

@@ -313,6 +313,7 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
             f"not a store of this kind: url={url}, kind={found[0]}, schema={found[1]}; "
             f"expected kind={kind}, schema={SCHEMA}, as {verb} writes"
         )
+    ds.encoding["source"] = url  # as xarray does for files: errors name it
     return ds
 
 
