@@ -16,7 +16,7 @@ from velfield.catalogue import open_catalogue
 from velfield.cli import main
 from velfield.cosmology import OUTER_RIM
 from velfield.errors import StoreError, VelfieldError
-from velfield.pipelines.paint import paint
+from velfield.pipelines.paint import _check_sums, paint
 from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare
 from velfield.redshift_space import redshift_space
 
@@ -83,6 +83,14 @@ def test_totals_are_conserved(client, tmp_path, assignment):
     momentum = (core.velocity.astype("f8") * core.matter_number).sum(("box", "x", "y", "z")).values
     speed = np.sqrt((matter.vel.astype("f8") ** 2).sum(1)).sum()
     assert np.abs(momentum - matter.vel.sum(0, dtype="f8")).max() <= 1e-5 * speed
+
+
+@pytest.mark.parametrize("painted", [7.9, float("nan")])
+def test_sums_that_differ_or_are_no_numbers_are_refused(painted):
+    sums = {"number": 8.0, "mass": 8.0}
+    _check_sums("halos", {"sums": sums, "painted": sums})
+    with pytest.raises(StoreError, match="painted sums differ from the catalogue's: halos mass, read=8.0, painted="):
+        _check_sums("halos", {"sums": sums, "painted": {"number": 8.0, "mass": painted}})
 
 
 def test_mass_threshold_and_plane_parallel_shift(client, tmp_path):
