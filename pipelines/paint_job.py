@@ -19,6 +19,7 @@ from velfield.errors import VelfieldError
 from velfield.paint import CELLS_PER_AXIS
 from velfield.pipelines.receipts import Receipts
 from velfield.redshift_space import sightlines
+from velfield.universe import universe_of
 
 KINDS = ("halos", "particles")
 FIELDS = {"halos": 2, "particles": 4}  # sums of a cell: number and mass; number and momentum
@@ -71,8 +72,11 @@ class PaintConfig:
         Hubble parameter, where the files do not say, for columns in units without h.
     outside : str
         What to do with positions outside the parent: ``refuse``, ``wrap`` or ``drop`` them.
-    cosmology : Cosmology
-        Turns velocities into shifts.
+    cosmology : Cosmology, optional
+        Turns velocities into shifts; by default that of the record that ``velfield simulate`` left, else Outer Rim's.
+    parent : str, optional
+        Name of the universe, the same for all its snapshots; by default that of the same record, else the catalogue's
+        fingerprint.
     """
 
     halos: str | None
@@ -98,7 +102,8 @@ class PaintConfig:
     particle_table: str | None = None
     h: float | None = None
     outside: str = "refuse"
-    cosmology: Cosmology = OUTER_RIM
+    cosmology: Cosmology | None = None
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         if self.halos is None and self.particles is None:
@@ -148,6 +153,7 @@ class Job:
     config: PaintConfig
     scene: patches.Scene
     catalogues: Mapping[str, Catalogue]
+    parent: str
     fingerprint: str
     versions: Mapping[str, str]
 
@@ -206,9 +212,10 @@ def prepare(out: str, config: PaintConfig) -> Job:
     boxsize = _agreed("boxsize", config.boxsize, {kind: cat.boxsize for kind, cat in catalogues.items()})
     redshift = _agreed("redshift", config.redshift, {kind: cat.redshift for kind, cat in catalogues.items()})
     boxes = BoxLayout(boxsize=boxsize, boxes=config.boxes, cells=config.cells, margin=config.margin)
+    parent, cosmology = _universe(config, catalogues)
     scene = patches.Scene(
         boxes=boxes,
-        cosmology=config.cosmology,
+        cosmology=cosmology,
         redshift=redshift,
         periodic=config.periodic,
         sightlines=sightlines(config.rsd, boxes, seed=config.seed, observer_per_box=config.observer_per_box),
@@ -217,12 +224,21 @@ def prepare(out: str, config: PaintConfig) -> Job:
     )
     settings = {name: value for name, value in asdict(config).items() if name not in KINDS}
     settings |= {"boxsize": boxsize, "redshift": redshift, "schema": store.SCHEMA}
+    settings |= {"parent": parent, "cosmology": asdict(cosmology)}
     settings |= {kind: cat.fingerprint for kind, cat in catalogues.items()}
     # a catalogue's fingerprint is the same wherever it lies; what is half done was read from these very files
     versions = {kind: storage.version(files_of(cat)) for kind, cat in catalogues.items()}
     settings |= {f"{kind} files": version for kind, version in versions.items()}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    return Job(out=out, config=config, scene=scene, catalogues=catalogues, fingerprint=fingerprint, versions=versions)
+    return Job(
+        out=out,
+        config=config,
+        scene=scene,
+        catalogues=catalogues,
+        parent=parent,
+        fingerprint=fingerprint,
+        versions=versions,
+    )
 
 
 def files_of(cat: Catalogue) -> Sequence[str]:
@@ -318,7 +334,6 @@ def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> 
     """Describe the store that the job makes; ``means`` and ``totals`` are known once all blocks are painted."""
     config, scene = job.config, job.scene
     nbox = scene.boxes.nbox
-    source = job.catalogues.get("particles") or job.catalogues["halos"]
     return store.FieldSpec(
         boxes=scene.boxes,
         cosmology=scene.cosmology,
@@ -332,7 +347,7 @@ def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> 
         assignment=config.assignment,
         seed=config.seed,
         split=split(nbox, round(config.validation * nbox), config.seed),
-        parent=source.fingerprint,
+        parent=job.parent,
         inputs={
             kind: {"url": cat.url, "rows": len(cat), "bytes": cat.nbytes, "fingerprint": cat.fingerprint}
             | {"columns": cat.meaning.described(), "read_as": config.reading(kind)}
@@ -348,6 +363,20 @@ def painted_of(job: Job) -> list[str]:
     """The counts and masses that the job paints."""
     named = {"halos": ["halo_mass", "halo_number"], "particles": ["matter_number"]}
     return [name for kind in job.catalogues for name in named[kind]]
+
+
+def _universe(config: PaintConfig, catalogues: Mapping[str, Catalogue]) -> tuple[str, Cosmology]:
+    """The parent's name and cosmology: as given, or by the simulation's record, or the fallbacks."""
+    found = {kind: universe for kind, cat in catalogues.items() if (universe := universe_of(cat.url)) is not None}
+    if len({universe.identity for universe in found.values()}) > 1:
+        raise VelfieldError(
+            f"the catalogues are of two universes: halos={config.halos}, particles={config.particles}; "
+            "take both from one simulation"
+        )
+    known = next(iter(found.values()), None)
+    source = catalogues.get("particles") or catalogues["halos"]
+    parent = config.parent or (known.identity if known else source.fingerprint)
+    return parent, config.cosmology or (known.cosmology if known else OUTER_RIM)
 
 
 def _agreed(name: str, given: float | None, found: Mapping[str, float | None]) -> float:

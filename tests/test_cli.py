@@ -28,6 +28,10 @@ def run(*arguments):
         (["info", str(DATA)], "velfield: nothing of velfield's is here"),
         (["info", str(DATA / "README.md")], "velfield: not a catalogue in a known format"),
         (["predict", "m", "/nowhere", "o"], "velfield: no store here: url=/nowhere; make one with velfield paint"),
+        (
+            ["paint", "o", "--boxes", "2", "--cells", "8", "--cosmology", "planck"],
+            "velfield: no such cosmology: cosmology",
+        ),
         (["demo", "d", "--particles", "8"], "velfield: too few particles: particles=8"),
     ],
 )

@@ -14,7 +14,7 @@ MODULES = {
     " measures symmetry normalisation tracers units findings verify_boxes verify_whole",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
-    " table_catalogue catalogue store sources verify_shard verify_store verify",
+    " table_catalogue catalogue store sources universe verify_shard verify_store verify",
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
     "jobs": "pipelines.__init__ pipelines.options pipelines.cluster pipelines.receipts pipelines.paint_job"

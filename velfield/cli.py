@@ -39,6 +39,15 @@ def _use_options(context: click.Context, _parameter: click.Parameter, given: tup
         storage.use_options({name: value}, protocol)
 
 
+COSMOLOGY_HELP = "outer-rim, or a .json or .toml file with omega_m, omega_b, h, sigma8, n_s."
+
+
+def _cosmology(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Any:
+    from velfield.universe import read_cosmology
+
+    return None if given is None else read_cosmology(given)
+
+
 class Verbs(click.Group):
     """All verbs take URLs, and so storage options."""
 
@@ -115,6 +124,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--redshift", type=float, multiple=True, default=(0.0,), help="Snapshot; may be repeated.")
 @click.option("--seed", type=int, required=True, help="Of the initial conditions and the halos.")
 @click.option("--min-halo-mass", type=float, default=3.7e10, help="Least massive halo written [h⁻¹M⊙].")
+@click.option("--cosmology", callback=_cosmology, default="outer-rim", help=COSMOLOGY_HELP)
 @click.option("--steps", type=int, help="Particle-mesh steps.  [default: the configuration's]")
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @config_option
@@ -165,6 +175,8 @@ def info(url: str, as_json: bool, **options: Any) -> None:
 @click.option("--redshift", type=float, help="Of the snapshot, where the files' names do not say.")
 @click.option("--boxsize", type=float, help="Side of the parent [h⁻¹Mpc], where the files do not say.")
 @click.option("--periodic/--not-periodic", default=True, help="Whether the parent repeats.")
+@click.option("--cosmology", callback=_cosmology, help=f"{COSMOLOGY_HELP}  [default: the simulation's, else outer-rim]")
+@click.option("--parent", help="Name of the universe, one for all its snapshots.  [default: by simulation.json]")
 @click.option("--max-shift", type=float, default=50.0, help="Refuse halos carried further [h⁻¹Mpc].")
 @catalogue_options
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")

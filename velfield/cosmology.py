@@ -55,6 +55,10 @@ class Cosmology:
                 f"matter densities out of order: omega_m={self.omega_m}, omega_b={self.omega_b}; "
                 "a flat universe needs 0 < omega_b < omega_m <= 1"
             )
+        if not all(0 < value < np.inf for value in (self.h, self.sigma8, self.n_s)):
+            raise VelfieldError(
+                f"no such cosmology: h={self.h}, sigma8={self.sigma8}, n_s={self.n_s}; give positive numbers"
+            )
 
     def E(self, redshift: ArrayLike) -> Any:
         """H(z)/H₀."""

@@ -22,7 +22,6 @@ AT_ONCE = 8  # boxes that a network is given in one go
 BUNDLE = "unet"  # the row's name of every bundle
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Test:
     """A field store and the boxes of it that are measured."""

@@ -24,12 +24,13 @@ from velfield.gravity import Snapshot, leapfrog, linear_density
 from velfield.hacc import outer_rim_names, redshift_to_step, step_to_redshift
 from velfield.halos import Halos, find_halos, virial_dispersion
 from velfield.progress import Progress, Silent
+from velfield.universe import RECORD
 from velfield.version import __version__
 
 PARTICLE_MASS = 1.85e9  # h⁻¹M⊙, Outer Rim's: a halo's fof_halo_count is its mass in these
 RANK_SIDE = 300.0  # h⁻¹Mpc, largest block of one rank
 PARTITIONS = 8  # files of a catalogue, at most
-RECORD, BEGUN = "simulation.json", "simulation.begun.json"
+BEGUN = "simulation.begun.json"
 Table = dict[str, NDArray[Any]]
 
 

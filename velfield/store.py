@@ -62,7 +62,7 @@ class FieldSpec:
     split : sequence of str
         For each box ``train`` or ``validation``.
     parent : str
-        Fingerprint of the input catalogues.
+        The universe: the same for all its snapshots, where that is known; else the fingerprint of the catalogue.
     inputs : mapping
         By ``halos`` and ``particles``: URL, rows, bytes and fingerprint of each catalogue.
     means : mapping

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from velfield import store
+from velfield import storage, store
 from velfield.catalogue import open_catalogue
 from velfield.cli import main
-from velfield.cosmology import OUTER_RIM
+from velfield.cosmology import OUTER_RIM, Cosmology
 from velfield.errors import StoreError, VelfieldError
 from velfield.pipelines.paint import _check_sums, paint
 from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare
@@ -89,7 +89,7 @@ def test_totals_are_conserved(client, tmp_path, assignment):
 def test_sums_that_differ_or_are_no_numbers_are_refused(painted):
     sums = {"number": 8.0, "mass": 8.0}
     _check_sums("halos", {"sums": sums, "painted": sums})
-    with pytest.raises(StoreError, match="painted sums differ from the catalogue's: halos mass, read=8.0, painted="):
+    with pytest.raises(StoreError, match=r"painted sums differ from the catalogue's: halos mass, read=8\.0, painted="):
         _check_sums("halos", {"sums": sums, "painted": {"number": 8.0, "mass": painted}})
 
 
@@ -135,6 +135,35 @@ def test_every_pattern_says_where_its_observers_are(client, tmp_path, rsd):
         np.testing.assert_allclose(ds.observer.values, ds.origin.values + 128.0)
     else:
         assert len(np.unique(ds.observer.values, axis=0)) == 1
+
+
+def test_parent_and_cosmology_are_the_simulations_or_those_given(tmp_path):
+    planck = Cosmology(name="p", omega_m=0.31, omega_b=0.049, h=0.68, sigma8=0.81, n_s=0.966)
+
+    def linked(name, **changes):
+        for path in MOCK.glob("m000*499*"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / path.name).symlink_to(path)
+        asked = {"cosmology": planck.to_dict(), "boxsize": 512.0, "particles": 55, "seed": 1} | changes
+        snapshot = {"halos": Path(HALOS).name, "particles": Path(PARTICLES).name}
+        storage.write_json(str(tmp_path / name / "simulation.json"), {"parameters": asked, "snapshots": [snapshot]})
+        return {kind: str(tmp_path / name / file) for kind, file in snapshot.items()}
+
+    def prepared(**changes):
+        return prepare(str(tmp_path / "out"), config_of(**changes))
+
+    one, other = linked("one"), linked("other", seed=2)
+    jobs = [prepared(**one), prepared(**other), prepared(**linked("again", min_halo_mass=1e13)), prepared()]
+    assert jobs[0].parent == jobs[2].parent
+    assert len({job.parent for job in jobs}) == 3
+    assert jobs[0].scene.cosmology == planck
+    assert jobs[3].scene.cosmology == OUTER_RIM
+    assert jobs[3].parent == open_catalogue(PARTICLES).fingerprint
+    named = prepared(**one, parent="mine", cosmology=OUTER_RIM)
+    assert (named.parent, named.scene.cosmology) == ("mine", OUTER_RIM)
+    assert len({job.fingerprint for job in (*jobs, named)}) == 4  # the first and the third are the same store
+    with pytest.raises(VelfieldError, match=r"are of two universes: halos=.*one.*, particles=.*other.*; take both"):
+        prepared(halos=one["halos"], particles=other["particles"])
 
 
 def test_split_is_seeded_and_has_its_share(client, tmp_path):
