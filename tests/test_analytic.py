@@ -102,7 +102,7 @@ def test_one_box_at_a_time_is_read(cut, monkeypatch):
 
     monkeypatch.setattr(accessor, "overdensity", counted)
     analytic.reconstruct("linear", cut, 0)
-    assert read == [1]
+    assert [n for n in read if n] == [1]  # of no box: whether the store has the variable
 
 
 def test_what_cannot_be_done_is_refused(tmp_path, cut):

@@ -174,6 +174,64 @@ def test_universes_of_the_training_are_refused(bundle, fields, unseen):
     assert "unet" in evaluate(bundle, fields, allow_seen=True)
 
 
+def test_only_an_earlier_evaluation_is_replaced(tmp_path, fields, bundle):
+    for name, what in (("zarr.json", "a store"), ("metadata.json", "a model"), ("thesis.tex", "something else")):
+        out = tmp_path / name.partition(".")[0]
+        storage.write_json(str(out / name), {})
+        with pytest.raises(StoreError, match=f"not a place for an evaluation: out={out} holds {what}; name another"):
+            evaluate("linear", fields, str(out), figures=False)
+        assert [p.name for p in out.iterdir()] == [name]
+    with pytest.raises(StoreError, match="holds a store"):
+        evaluate("linear", fields, fields)
+    with pytest.raises(StoreError, match="holds a model"):
+        evaluate("linear", fields, bundle)
+
+
+def test_mistakes_show_before_the_work(tmp_path, fields, monkeypatch):
+    monkeypatch.setattr("velfield.evaluate._predictions", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(storage, "write_json", _read_only)
+    with pytest.raises(PermissionError):
+        evaluate("linear", fields, str(tmp_path / "out"))
+    with pytest.raises(VelfieldError, match="unknown analytic model: model='lineal'; choose from linear"):
+        evaluate("linear", fields, str(tmp_path / "out"), compare=("lineal",))
+
+
+def _read_only(*_):
+    raise PermissionError
+
+
+def test_an_interrupted_evaluation_is_gone_on_with(tmp_path, fields, monkeypatch):
+    out = str(tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr("velfield.evaluate._predictions", _read_only)
+        with pytest.raises(PermissionError):
+            evaluate("linear", fields, out, figures=False)
+    assert storage.names(out) == ["evaluation.begun.json"]
+    evaluate("linear", fields, out, figures=False)
+    assert storage.names(out) == ["evaluation.json", "metrics.json", "table.md"]
+
+
+def test_options_that_would_be_ignored_are_refused(fields, unseen, bundle):
+    with pytest.raises(VelfieldError, match="nothing is drawn: box=2, figures=False; leave one out"):
+        evaluate("linear", fields, box=2, figures=False)
+    with pytest.raises(VelfieldError, match=r"a bundle takes no smoothing: model=.*, smoothing=5; leave it out"):
+        evaluate(bundle, unseen, smoothing=5.0)
+    for model in ("linear", bundle):
+        with pytest.raises(VelfieldError, match=f"only halos have a tracer: model={model}, tracer=mass"):
+            evaluate(model, unseen, tracer="mass")
+
+
+def test_rows_drawn_beside_have_the_same_settings(tmp_path, fields, monkeypatch):
+    kept = {}
+    monkeypatch.setattr("velfield.figures.draw", lambda _true, shown, *_: kept.update(shown) or {})
+    options = {"tracer": "mass", "smoothing": 20.0}
+    evaluate("linear_halo", fields, str(tmp_path / "out"), compare=("linear_halo_padded",), box=3, **options)
+    ds = open_fields(fields, chunks=None)
+    np.testing.assert_array_equal(
+        kept["linear_halo_padded"], analytic.reconstruct("linear_halo_padded", ds, 3, **options)
+    )
+
+
 def test_what_cannot_be_done_is_refused(tmp_path, fields):
     with pytest.raises(VelfieldError, match=r"no such model: model=.*lineal; give linear, linear_padded"):
         evaluate(str(tmp_path / "lineal"), fields)

@@ -316,6 +316,19 @@ def test_works_on_a_remote_file_system(fields):
     assert not storage.exists("memory://models/one/.checkpoint")
 
 
+def test_only_an_empty_place_is_taken_and_before_the_work(fields, tmp_path, monkeypatch):
+    storage.write_json(str(tmp_path / "evaluation" / "metrics.json"), {})
+    with pytest.raises(StoreError, match=r"this place is not empty: out=.*evaluation; choose another"):
+        train(fields, str(tmp_path / "evaluation"), TINY)
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(StoreError, match="this place is not empty"):
+        train(fields, str(tmp_path / "file"), TINY)
+    monkeypatch.setattr("velfield.train._Training", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(storage, "write_bytes", lambda *_: (_ for _ in ()).throw(PermissionError()))
+    with pytest.raises(PermissionError):
+        train(fields, str(tmp_path / "out"), TINY)
+
+
 def test_refuses_places_and_stores(fields, tmp_path):
     with pytest.raises(StoreError, match="a store is at the model's place: out="):
         train(fields[1:], fields[0], TINY)
@@ -328,6 +341,14 @@ def test_refuses_places_and_stores(fields, tmp_path):
         train(fields, broken, TINY)
 
 
+def test_batch_normalisation_of_one_value_is_refused(fields, tmp_path):
+    """Boxes of 6 cells with a margin of 1 are 8³, pooled three times 1³."""
+    wrong = config(norm="batch", batch=1, depth=3)
+    with pytest.raises(VelfieldError, match=r"one value cannot be normalised: norm=batch, batch=1, depth=3, cells=8 "):
+        train(fields, str(tmp_path / "m"), wrong)
+    train(fields, str(tmp_path / "m"), dataclasses.replace(wrong, batch=2, steps=1))
+
+
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
@@ -337,6 +358,9 @@ def test_refuses_places_and_stores(fields, tmp_path):
         ({"batch": 0}, "not positive: batch=0"),
         ({"learning_rate": 0.0}, "not positive: learning_rate=0.0"),
         ({"learning_rate": math.nan}, "not positive: learning_rate=nan"),
+        ({"clip": math.inf}, "not positive: clip=inf; give a finite number above 0"),
+        ({"weight_decay": math.nan}, "out of range: workers=2, weight_decay=nan"),
+        ({"seed": -1}, "no such seed: seed=-1"),
         ({"warmup": 2.0}, "out of range: workers=2, weight_decay=0.0001, warmup=2.0"),
         ({"schedule": "step"}, "unknown schedule: schedule='step'; choose cosine, constant"),
         ({"precision": "float16"}, "unknown precision: precision='float16'"),

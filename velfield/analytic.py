@@ -21,7 +21,8 @@ from velfield.errors import StoreError, VelfieldError
 from velfield.linear import linear_velocity
 from velfield.store import cosmology_of
 
-NAMES = ("linear", "linear_padded", "linear_halo", "linear_halo_padded")
+HALOS = ("linear_halo", "linear_halo_padded")
+NAMES = ("linear", "linear_padded", *HALOS)
 TRACERS = {"number": "halo_number", "mass": "halo_mass"}
 HALO_SMOOTHING = 5.0  # h⁻¹Mpc, Gaussian: docs/measures.md has the scan
 MASS_RANGE = (1e8, 1e15)  # h⁻¹M⊙: where the threshold of a store that states none is sought
@@ -74,12 +75,16 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
         raise VelfieldError(f"unknown analytic model: model={name!r}; choose from {', '.join(NAMES)}")
     if tracer not in TRACERS:
         raise VelfieldError(f"unknown tracer: tracer={tracer!r}; choose number or mass")
+    if smoothing is not None and not 0 <= smoothing < np.inf:
+        raise VelfieldError(f"no such smoothing: smoothing={smoothing}; give a length in h⁻¹Mpc, or 0 for none")
     pad = 2 if name.endswith("_padded") else 1
-    if "halo" not in name:
-        return LinearSettings(variable="matter_number", pad=pad, smoothing=smoothing or 0.0, bias=1.0, min_mass=None)
+    variable = TRACERS[tracer] if name in HALOS else "matter_number"
+    ds.isel(box=slice(0, 0)).velfield.overdensity(variable)  # refuses a store without it; no data are read
+    if name not in HALOS:
+        return LinearSettings(variable=variable, pad=pad, smoothing=smoothing or 0.0, bias=1.0, min_mass=None)
     min_mass = _least_mass(ds, cosmology_of(ds))
     return LinearSettings(
-        variable=TRACERS[tracer],
+        variable=variable,
         pad=pad,
         smoothing=HALO_SMOOTHING if smoothing is None else smoothing,
         bias=cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer),
@@ -134,5 +139,5 @@ def _least_mass(ds: xr.Dataset, cosmology: Cosmology) -> float:
 
 def _halo_density(ds: xr.Dataset) -> float:
     """The parent's mean number of halos per (h⁻¹Mpc)³."""
-    ds.velfield.overdensity("halo_number")  # refuses a store without halos
+    ds.isel(box=slice(0, 0)).velfield.overdensity("halo_number")  # refuses a store without halos; reads nothing
     return float(ds["halo_number"].attrs["mean"]) / float(ds.attrs["cellsize"]) ** 3

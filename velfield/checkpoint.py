@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from velfield import storage
 from velfield.errors import StoreError
 from velfield.sources import differing
+from velfield.version import __version__
 
-FOLDER, FILE = ".checkpoint", "state.safetensors"
+FOLDER, FILE, BEGUN = ".checkpoint", "state.safetensors", "begun.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,11 @@ class Checkpoint:
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under ``prefix/``, by the rest of their names."""
         return {n.removeprefix(f"{prefix}/"): t for n, t in self.tensors.items() if n.startswith(f"{prefix}/")}
+
+
+def begin(out: str) -> None:
+    """Take the place ``out``, so that one that cannot be written shows before the work."""
+    storage.write_json(storage.join(out, FOLDER, BEGUN), {"velfield_version": __version__})
 
 
 def write(

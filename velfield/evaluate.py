@@ -14,12 +14,15 @@ from velfield import analytic, storage
 from velfield.errors import StoreError, VelfieldError
 from velfield.measures import OUTSIDE, combine, measure_box
 from velfield.progress import Progress, Silent
-from velfield.store import open_fields
+from velfield.shards import ROOT
+from velfield.store import WORK, open_fields
 from velfield.tables import table
 from velfield.version import __version__
 
 AT_ONCE = 8  # boxes that a network is given in one go
 BUNDLE = "unet"  # the row's name of every bundle
+FOREIGN = {ROOT: "a store", WORK: "an unfinished store", "metadata.json": "a model", ".checkpoint": "a training"}
+RECORD, BEGUN, METRICS = "evaluation.json", "evaluation.begun.json", "metrics.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,14 @@ class Test:
     boxes: tuple[int, ...]
 
     __test__ = False  # not for pytest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The box that the figures show."""
+
+    test: Test
+    box: int
 
 
 Predict = Callable[[Test, Sequence[int]], NDArray[Any]]  # store, boxes -> (box, 3, x, y, z)
@@ -86,7 +97,7 @@ def evaluate(
     box : int, optional
         The box of the first store that is drawn; by default one drawn with ``seed``.
     tracer, smoothing :
-        For the analytic rows, see `velfield.analytic.settings`.
+        For the analytic rows, drawn ones too, see `velfield.analytic.settings`; a bundle takes neither.
     count_filled : bool
         Whether cells without a particle, filled from their neighbours, count.
     progress : Progress, optional
@@ -103,26 +114,17 @@ def evaluate(
     judged = _judged(model, tests, tracer, smoothing)
     if not allow_seen:
         _refuse_seen(judged, tests)
-    drawn = _drawn(tests, box, seed) if figures and out is not None else None
+    drawn = _drawn(tests, box, seed, figures)
+    beside = {name: analytic.settings(name, drawn.test.ds, tracer=tracer, smoothing=smoothing) for name in compare}
+    if out is not None:
+        _begin(out)
     if note is not None:
         for text in judged.notes:
             note(text)
-    kept: NDArray[Any] | None = None
-    measured = []
-    report: Progress = Silent() if progress is None else progress
-    report.start(f"evaluate {judged.row}", sum(len(test.boxes) for test in tests), "boxes")
-    for test, number, predicted in _predictions(judged, tests):
-        true, flag = _truth(test, number)
-        cellsize = float(test.ds.attrs["cellsize"])
-        measured.append(measure_box(predicted, true, cellsize=cellsize, flag=flag, count_filled=count_filled))
-        if drawn is not None and (test.url, number) == (drawn[0].url, drawn[1]):
-            kept = predicted
-        report.advance(note=f"cos θ {measured[-1]['cos_theta']:.2f}")
-    report.done()
+    measured, kept = _measure(judged, tests, drawn, count_filled, Silent() if progress is None else progress)
     row = combine(measured)
     rows = {judged.row: without_boxes(row)}
     if out is not None:
-        figure_files = [] if drawn is None else _draw(out, judged.row, *drawn, kept, compare, rows)
         about = {
             "model": model,
             "row": judged.row,
@@ -131,14 +133,33 @@ def evaluate(
             "count_filled": count_filled,
             "fields": [_provenance(test) | {"settings": dict(judged.settings[test.url])} for test in tests],
             "boxes": {name: value["boxes"] for name, value in row.items() if "boxes" in value},
-            "figures": figure_files,
-            "figure_box": None if drawn is None else {"url": drawn[0].url, "box": drawn[1]},
+            "figures": _draw(out, judged.row, drawn, kept, beside, rows) if figures else [],
+            "figure_box": {"url": drawn.test.url, "box": drawn.box} if figures else None,
             "velfield_version": __version__,
         }
-        storage.write_json(storage.join(out, "evaluation.json"), about)
+        storage.write_json(storage.join(out, RECORD), about)
         storage.write_bytes(storage.join(out, "table.md"), (table(rows, width=None) + "\n").encode())
-        storage.write_json(storage.join(out, "metrics.json"), rows)
+        storage.write_json(storage.join(out, METRICS), rows)
+        storage.remove(storage.join(out, BEGUN))
     return rows
+
+
+def read_rows(out: str) -> dict[str, Any]:
+    """The rows of an evaluation as it was written, with the values of each box."""
+    rows, boxes = storage.read_json(storage.join(out, METRICS)), storage.read_json(storage.join(out, RECORD))["boxes"]
+    return {
+        row: {name: value | {"boxes": boxes[name]} if name in boxes else value for name, value in values.items()}
+        for row, values in rows.items()
+    }
+
+
+def _begin(out: str) -> None:
+    """Take the place, so that a mistake shows before the work; only an earlier evaluation is replaced."""
+    there = storage.names(out)
+    kind = next((what for name, what in FOREIGN.items() if name in there), "something else")
+    if there and (kind != "something else" or not {RECORD, BEGUN} & {*there}):
+        raise StoreError(f"not a place for an evaluation: out={out} holds {kind}; name another place, or empty it")
+    storage.write_json(storage.join(out, BEGUN), {"velfield_version": __version__})
 
 
 def without_boxes(row: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -171,6 +192,10 @@ def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
 
 def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None) -> Judged:
     """An analytic model by its name, or a bundle by its URL; settled for each store."""
+    if tracer != "number" and "halo" not in model:
+        raise VelfieldError(
+            f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo"
+        )
     if model in analytic.NAMES:
         how = {test.url: analytic.settings(model, test.ds, tracer=tracer, smoothing=smoothing) for test in tests}
 
@@ -184,6 +209,8 @@ def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | N
             f"no such model: model={model}; give {', '.join(analytic.NAMES)}, or the URL of a bundle that "
             "velfield train wrote"
         )
+    if smoothing is not None:
+        raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
     from velfield.model import load_model  # torch: only where a network is asked for
 
     bundle = load_model(model)
@@ -215,6 +242,23 @@ def _refuse_seen(judged: Judged, tests: Sequence[Test]) -> None:
             )
 
 
+def _measure(
+    judged: Judged, tests: Sequence[Test], drawn: Drawn, count_filled: bool, progress: Progress
+) -> tuple[list[dict[str, Any]], NDArray[Any] | None]:
+    """Measures of each box, and the prediction of the one that is drawn."""
+    measured, kept = [], None
+    progress.start(f"evaluate {judged.row}", sum(len(test.boxes) for test in tests), "boxes")
+    for test, number, predicted in _predictions(judged, tests):
+        true, flag = _truth(test, number)
+        cellsize = float(test.ds.attrs["cellsize"])
+        measured.append(measure_box(predicted, true, cellsize=cellsize, flag=flag, count_filled=count_filled))
+        if test is drawn.test and number == drawn.box:
+            kept = predicted
+        progress.advance(note=f"cos θ {measured[-1]['cos_theta']:.2f}")
+    progress.done()
+    return measured, kept
+
+
 def _predictions(judged: Judged, tests: Sequence[Test]) -> Iterator[tuple[Test, int, NDArray[Any]]]:
     """Store, box number and prediction of each box; a few boxes in memory at a time."""
     for test in tests:
@@ -239,31 +283,35 @@ def _truth(test: Test, box: int) -> tuple[NDArray[Any], NDArray[Any]]:
     return velocity, flag
 
 
-def _drawn(tests: Sequence[Test], box: int | None, seed: int) -> tuple[Test, int]:
+def _drawn(tests: Sequence[Test], box: int | None, seed: int, figures: bool) -> Drawn:
     """The box that the figures show."""
+    if box is not None and not figures:
+        raise VelfieldError(f"a box is chosen and nothing is drawn: box={box}, figures=False; leave one out")
+    if seed < 0:
+        raise VelfieldError(f"no such seed: seed={seed}; give a number from 0 on")
     if box is None:
-        return tests[0], int(np.random.default_rng(seed).choice(tests[0].boxes))
+        return Drawn(test=tests[0], box=int(np.random.default_rng(seed).choice(tests[0].boxes)))
     if box not in tests[0].boxes:
         raise VelfieldError(
             f"no such box among the measured ones: box={box}, boxes={len(tests[0].boxes)}, url={tests[0].url}; "
             "choose another or leave it out"
         )
-    return tests[0], box
+    return Drawn(test=tests[0], box=box)
 
 
 def _draw(
     out: str,
     row: str,
-    test: Test,
-    box: int,
+    drawn: Drawn,
     predicted: NDArray[Any] | None,
-    compare: Sequence[str],
+    compare: Mapping[str, analytic.LinearSettings],
     rows: Mapping[str, Any],
 ) -> list[str]:
     """Write the figures of one box and return their paths below ``out``."""
     from velfield import figures  # matplotlib: only where something is drawn
 
-    shown = {name: analytic.reconstruct(name, test.ds, box) for name in compare if name != row}
+    test, box = drawn.test, drawn.box
+    shown = {name: analytic.reconstruct(how, test.ds, box) for name, how in compare.items() if name != row}
     if predicted is not None:
         shown[row] = predicted
     true, _ = _truth(test, box)

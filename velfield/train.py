@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from velfield import checkpoint, normalisation, storage
+from velfield import checkpoint, normalisation, shards, storage
 from velfield.batches import AS_IT_IS, Batch, Batches, Boxes, StepSamples, fits_in_memory
 from velfield.errors import StoreError, VelfieldError
 from velfield.loss import counted_cells, velocity_loss
 from velfield.model import METADATA, Model, pick_device, read_metadata
 from velfield.progress import Progress, Silent
 from velfield.sources import FieldSource, boxes_of, open_sources, symmetries_of
+from velfield.store import WORK
 from velfield.train_config import TrainConfig, TrainResult
 from velfield.unet import UNet
 
@@ -54,6 +55,7 @@ def train(fields: Sequence[str], out: str, config: TrainConfig, progress: Progre
     finished = _finished(out, settings)
     if finished is not None:
         return finished
+    checkpoint.begin(out)
     saved = checkpoint.read(out)
     if saved is not None:
         checkpoint.refuse_other(out, saved.settings, settings)
@@ -95,6 +97,12 @@ class _Training:
                 "paint with a smaller share for validation"
             )
         self.steps = config.steps_for(len(self.which["train"]))
+        cells = int(sources[0].described["cells"]) + 2 * int(sources[0].described["margin"])
+        if config.norm == "batch" and config.batch == 1 and cells <= 2**config.depth:
+            raise VelfieldError(
+                f"one value cannot be normalised: norm=batch, batch=1, depth={config.depth}, cells={cells} with "
+                "margins, which are pooled to one; take a larger batch, less depth, or norm=group"
+            )
         self.normalisation = _measure(sources, config, self.which["train"], progress)
         self.net = UNet(config.network()).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
@@ -272,9 +280,12 @@ def _measure(
 
 def _finished(out: str, settings: dict[str, Any]) -> TrainResult | None:
     """The result of a training that ended here before; refuses a place that holds something else."""
-    if storage.exists(storage.join(out, "zarr.json")):
+    there = storage.names(out)
+    if shards.ROOT in there or WORK in there:
         raise StoreError(f"a store is at the model's place: out={out}; choose another place for the model")
-    if not storage.exists(storage.join(out, METADATA)):
+    if METADATA not in there:
+        if there and checkpoint.FOLDER not in there:
+            raise StoreError(f"this place is not empty: out={out}; choose another place for the model")
         return None
     metadata = read_metadata(out)
     training = metadata.get("training", {})
