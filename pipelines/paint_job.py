@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from velfield.boxes import BoxLayout, split
 from velfield.catalogue import Catalogue, open_catalogue
 from velfield.cosmology import OUTER_RIM, Cosmology
 from velfield.errors import VelfieldError
+from velfield.hacc import redshift_of_name
 from velfield.paint import CELLS_PER_AXIS
 from velfield.pipelines.receipts import Receipts
 from velfield.redshift_space import sightlines
@@ -27,6 +29,7 @@ ROWS = 2**20  # rows of a range in which a block is read: some 30 MB as they are
 HELD_BYTES = 2**27  # of patches, from which on they are written before the block is at its end
 AHEAD = 4  # patch files fetched while one is added
 SPREAD_OUT = 16  # cells a tracer from which on a plan counts with sorting; it happens later, at `patches.SPARSE`
+HALF_A_STEP = 0.001  # of a: a redshift further from a step's is another step's, or no step's
 WORKER_BASE = 350 * 2**20  # bytes of a worker that has done nothing but import what the tasks need
 
 
@@ -112,12 +115,13 @@ class PaintConfig:
             raise VelfieldError(
                 f"unknown assignment: assignment={self.assignment!r}; choose {', '.join(CELLS_PER_AXIS)}"
             )
-        if not 0 <= self.validation < 1 or self.min_mass < 0 or self.max_shift <= 0:
+        if not (0 <= self.validation < 1 and 0 <= self.min_mass < math.inf and 0 < self.max_shift < math.inf):
             raise VelfieldError(
                 f"out of range: validation={self.validation}, min_mass={self.min_mass}, max_shift={self.max_shift}; "
-                "validation is a share below 1, the others must not be negative"
+                "validation is a share below 1, the others are finite and not negative"
             )
-
+        if self.seed < 0:
+            raise VelfieldError(f"no such seed: seed={self.seed}; give a number from 0 on")
         if self.outside == "wrap" and not self.periodic:
             raise VelfieldError(
                 "only a parent that repeats can be wrapped: outside=wrap, periodic=False; choose --outside drop"
@@ -161,6 +165,16 @@ class Job:
     def receipts(self) -> Receipts:
         """What is done so far."""
         return Receipts(out=self.out, fingerprint=self.fingerprint)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing before the work begins: a redshift that is not that of the step in a file's name."""
+        notes = []
+        for kind, cat in self.catalogues.items():
+            named, taken = redshift_of_name(cat.url), self.scene.redshift
+            if named is not None and abs(1 / (1 + named) - 1 / (1 + taken)) > HALF_A_STEP:
+                notes.append(f"the {kind} are taken at redshift={taken:g}, the step in their name is at {named:.4g}")
+        return notes
 
     @property
     def blocks(self) -> list[tuple[str, int]]:

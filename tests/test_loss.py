@@ -178,7 +178,9 @@ def test_config_goes_through_a_dict():
         ({"mse": 0, "dice": 0, "weighted": 0}, "no such loss: mse=0, dice=0, weighted=0"),
         ({"dice": -1}, "dice=-1"),
         ({"dice_over": "cell"}, "unknown reduction of the dice loss: dice_over='cell'; choose batch, sample, channel"),
-        ({"floor": 0}, "no such floor of the speed: floor=0"),
+        ({"floor": 0}, "no such weight of the speed: floor=0"),
+        ({"alpha": float("nan")}, "no such weight of the speed: floor=0.1, alpha=nan"),
+        ({"dice": float("nan")}, "no such loss: mse=1.0, dice=nan"),
     ],
 )
 def test_refuses(wrong, text):

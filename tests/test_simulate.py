@@ -180,6 +180,13 @@ def test_another_universe_at_the_same_place_is_refused(tmp_path, change, named):
         simulate(str(tmp_path), dataclasses.replace(SMALL, **change))
 
 
+def test_a_volume_too_small_for_a_halo_is_refused(tmp_path):
+    said = r"too small a volume to have a halo: boxsize=0.001, .*redshift=0.5\d*, halos expected=.*; take a larger one"
+    with pytest.raises(VelfieldError, match=said):
+        simulate(str(tmp_path / "u"), dataclasses.replace(SMALL, boxsize=1e-3))
+    assert not (tmp_path / "u").exists()
+
+
 def test_redshifts_that_mean_the_same_step_are_the_same_universe(tmp_path):
     simulate(str(tmp_path), SMALL)
     assert simulate(str(tmp_path), dataclasses.replace(SMALL, redshifts=(0.5005, 0.0))).already_there
@@ -189,6 +196,10 @@ def test_redshifts_that_mean_the_same_step_are_the_same_universe(tmp_path):
     ("change", "message"),
     [
         ({"boxsize": -1.0}, r"no such volume: boxsize=-1.0, particles=16; give a positive side"),
+        ({"boxsize": 3000.0}, r"particles too far apart: boxsize=3000, particles=16; take at least 300 .*, 10 h⁻¹Mpc"),
+        ({"boxsize": float("nan")}, r"no such volume: boxsize=nan"),
+        ({"redshifts": (0.0, float("nan"))}, r"snapshots out of reach"),
+        ({"halo_scatter": float("inf")}, r"no such halos: .*halo_scatter=inf"),
         ({"particles": 15}, r"no such volume: .*particles=15; .* even number"),
         ({"mesh": 8}, r"cannot run: mesh=8, particles=16, .*no coarser than the particles"),
         ({"steps": 0}, r"cannot run: .*steps=0"),

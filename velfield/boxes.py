@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class BoxLayout:
     margin: int = 0
 
     def __post_init__(self) -> None:
-        if self.boxsize <= 0 or self.boxes < 1 or self.cells < 1 or self.margin < 0:
+        if not 0 < self.boxsize < math.inf or self.boxes < 1 or self.cells < 1 or self.margin < 0:
             raise VelfieldError(
                 f"no such layout: boxsize={self.boxsize}, boxes={self.boxes}, cells={self.cells}, "
                 f"margin={self.margin}; sizes and counts must be positive, the margin not negative"

@@ -59,7 +59,7 @@ def linear_velocity(
     if delta.ndim != 3:
         raise VelfieldError(f"density contrast of the wrong shape: delta={delta.shape}; give one cube (x, y, z)")
     sides = _check_cube(delta, boxsize)
-    if not (bias > 0 and pad >= 1 and smoothing >= 0):
+    if not (0 < bias < np.inf and 1 <= pad < np.inf and 0 <= smoothing < np.inf):
         raise VelfieldError(
             f"no such reconstruction: bias={bias}, pad={pad}, smoothing={smoothing}; "
             "bias must be positive, pad at least 1, smoothing not negative"

@@ -14,6 +14,7 @@ to 1 is thus bought, not better: report the slope both ways and ρ beside it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,17 +55,20 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         weights = (self.mse, self.dice, self.weighted)
-        if min(weights) < 0 or max(weights) == 0:
+        if not all(0 <= weight < math.inf for weight in weights) or max(weights) == 0:
             raise VelfieldError(
                 f"no such loss: mse={self.mse}, dice={self.dice}, weighted={self.weighted}; "
-                "weights must not be negative, and one must be positive"
+                "weights must be finite and not negative, and one positive"
             )
         if self.dice_over not in DICE_OVER:
             raise VelfieldError(
                 f"unknown reduction of the dice loss: dice_over={self.dice_over!r}; choose {', '.join(DICE_OVER)}"
             )
-        if self.floor <= 0:
-            raise VelfieldError(f"no such floor of the speed: floor={self.floor}; give a positive share of σ_v")
+        if not 0 < self.floor < math.inf or not math.isfinite(self.alpha):
+            raise VelfieldError(
+                f"no such weight of the speed: floor={self.floor}, alpha={self.alpha}; "
+                "give a positive share of σ_v, and a finite power"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for metadata."""

@@ -28,6 +28,7 @@ from velfield.universe import RECORD
 from velfield.version import __version__
 
 PARTICLE_MASS = 1.85e9  # h⁻¹M⊙, Outer Rim's: a halo's fof_halo_count is its mass in these
+WIDEST = 10.0  # h⁻¹Mpc between particles: beyond it the cells that halos are drawn in hold clusters of clusters
 RANK_SIDE = 300.0  # h⁻¹Mpc, largest block of one rank
 PARTITIONS = 8  # files of a catalogue, at most
 BEGUN = "simulation.begun.json"
@@ -84,18 +85,23 @@ class SimulateConfig:
                 f"no such volume: boxsize={self.boxsize}, particles={self.particles}; "
                 "give a positive side and an even number of particles along it, 8 or more"
             )
+        if self.boxsize / self.particles > WIDEST:
+            raise VelfieldError(
+                f"particles too far apart: boxsize={self.boxsize:g}, particles={self.particles}; "
+                f"take at least {2 * math.ceil(self.boxsize / WIDEST / 2)} along the side, {WIDEST:g} h⁻¹Mpc apart"
+            )
         if self.force_mesh < self.particles or self.force_mesh % 2 or self.steps < 1 or self.seed < 0:
             raise VelfieldError(
                 f"cannot run: mesh={self.force_mesh}, particles={self.particles}, steps={self.steps}, "
                 f"seed={self.seed}; the mesh must be even and no coarser than the particles, steps at least 1, "
                 "the seed not negative"
             )
-        if not self.redshifts or not 0 <= min(self.redshifts) <= max(self.redshifts) < self.start_redshift:
+        if not self.redshifts or not all(0 <= z < self.start_redshift < math.inf for z in self.redshifts):
             raise VelfieldError(
                 f"snapshots out of reach: redshifts={self.redshifts}, start_redshift={self.start_redshift}; "
                 "give at least one, not below 0, and begin above the highest"
             )
-        if not 1e10 <= self.min_halo_mass <= 1e14 or self.halo_scatter < 0:
+        if not 1e10 <= self.min_halo_mass <= 1e14 or not 0 <= self.halo_scatter < math.inf:
             raise VelfieldError(
                 f"no such halos: min_halo_mass={self.min_halo_mass:g}, halo_scatter={self.halo_scatter}; "
                 "give a mass from 1e10 to 1e14 h⁻¹M⊙ and a scatter that is not negative"
@@ -159,12 +165,25 @@ def simulate(url: str, config: SimulateConfig, progress: Progress = Silent()) ->
             _check_same(url, storage.read_json(path)["parameters"], config.parameters())
     if storage.exists(record):
         return _result(url, storage.read_json(record)["snapshots"], already_there=True)
+    _refuse_without_halos(config)
     storage.write_json(begun, {"parameters": config.parameters()})
     written = [_write(url, snapshot, config, progress) for snapshot in evolve(config, progress)]
     about = {"velfield_version": __version__, "parameters": config.parameters(), "snapshots": written}
     storage.write_json(record, about)
     storage.remove(begun)
     return _result(url, written, already_there=False)
+
+
+def _refuse_without_halos(config: SimulateConfig) -> None:
+    for step in config.outer_rim_steps:
+        redshift = step_to_redshift(step)
+        expected = config.cosmology.halo_density(config.min_halo_mass, redshift) * config.boxsize**3
+        if expected < 1:
+            raise VelfieldError(
+                f"too small a volume to have a halo: boxsize={config.boxsize:g}, "
+                f"min_halo_mass={config.min_halo_mass:g}, redshift={redshift:.4g}, halos expected={expected:.2g}; "
+                "take a larger one, lighter halos, or a later snapshot"
+            )
 
 
 def evolve(config: SimulateConfig, progress: Progress = Silent()) -> Iterator[Snapshot]:  # noqa: B008

@@ -64,7 +64,7 @@ class TrainConfig:
     warmup: float = 0.05
     weight_decay: float = 1e-4
     clip: float = 1.0
-    seed: int = 0
+    seed: int = 1
     width: int = 8
     depth: int = 3
     norm: str = "group"
@@ -97,9 +97,11 @@ class TrainConfig:
         counts = ("steps", "epochs", "batch", "validate_every", "checkpoint_every")
         for name in (*counts, "learning_rate", "clip"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise VelfieldError(f"not positive: {name}={value}; give a number above 0")
-        if self.workers < 0 or self.weight_decay < 0 or not 0 <= self.warmup <= 1:
+            if value is not None and not 0 < value < math.inf:
+                raise VelfieldError(f"not positive: {name}={value}; give a finite number above 0")
+        if self.seed < 0:
+            raise VelfieldError(f"no such seed: seed={self.seed}; give a number from 0 on")
+        if self.workers < 0 or not 0 <= self.weight_decay < math.inf or not 0 <= self.warmup <= 1:
             raise VelfieldError(
                 f"out of range: workers={self.workers}, weight_decay={self.weight_decay}, warmup={self.warmup}; "
                 "the first two must not be negative, the last a share from 0 to 1"
