@@ -6,6 +6,7 @@ Every step is the verb of the same name; each is skipped where its result is the
 from __future__ import annotations
 
 import platform
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from distributed import Client
 from velfield import storage
 from velfield.catalogue import outer_rim_names, redshift_to_step
 from velfield.errors import VelfieldError
-from velfield.evaluate import evaluate
+from velfield.evaluate import evaluate, read_rows, without_boxes
+from velfield.model import read_metadata
 from velfield.pipelines import cluster
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig
@@ -27,9 +29,13 @@ from velfield.pipelines.predict import predict
 from velfield.pipelines.predict import prepare as prepare_predict
 from velfield.progress import Progress
 from velfield.report import load_figures, write_report
+from velfield.simulate import SimulateConfig, simulate
+from velfield.train import TrainConfig, train
 from velfield.version import __version__
 
-ROWS = ("unet", "linear", "linear_padded")
+ROWS = ("unet", "linear", "linear_padded", "linear_halo_padded")
+COMPARED = ("linear", "linear_padded")  # drawn beside the network
+RECORD, RESULTS = "demo.json", ("metrics.json", "report.html")
 CELL = 5.0  # h⁻¹Mpc, the paper's
 COARSEST = 3.1  # h⁻¹Mpc between particles: beyond it too many cells have none
 
@@ -65,11 +71,14 @@ class DemoConfig:
                 f"too small: boxes={self.boxes}, cells={self.cells}, particles={self.particles}; "
                 "take at least 1 box, 8 cells"
             )
+        if self.seed < 0:
+            raise VelfieldError(f"no such seed: seed={self.seed}; give a number from 0 on")
         if self.boxsize / self.particles > COARSEST:
             raise VelfieldError(
                 f"too few particles: particles={self.particles}, boxsize={self.boxsize:g} h⁻¹Mpc; "
                 f"take at least {int(np.ceil(self.boxsize / COARSEST))}, {COARSEST} h⁻¹Mpc apart"
             )
+        self.simulation(self.seed), self.training()  # refuse what they would refuse later
 
     @property
     def boxsize(self) -> float:
@@ -86,6 +95,27 @@ class DemoConfig:
         """Of the parent that it is tested on."""
         return self.seed + 2
 
+    def simulation(self, seed: int) -> SimulateConfig:
+        """Of a parent."""
+        return SimulateConfig(
+            boxsize=self.boxsize,
+            particles=self.particles,
+            redshifts=(0.0,),
+            seed=seed,
+            min_halo_mass=self.min_halo_mass,
+        )
+
+    def painting(self, universe: str, seed: int) -> PaintConfig:
+        """Of a parent's boxes."""
+        halos, particles = (storage.join(universe, name) for name in outer_rim_names(redshift_to_step(0.0)))
+        return PaintConfig(
+            halos=halos, particles=particles, boxes=self.boxes, cells=self.cells, rsd="random_radial", seed=seed
+        )
+
+    def training(self) -> TrainConfig:
+        """Of the network."""
+        return TrainConfig(steps=self.steps, seed=self.seed)
+
 
 @dataclass(kw_only=True)
 class Diary:
@@ -95,6 +125,11 @@ class Diary:
     settings: dict[str, Any]
     seconds: dict[str, float]
     commands: list[str] = field(default_factory=list)
+
+    def note(self, verb: str, *arguments: str, **options: Any) -> None:
+        """Note a command as one would type it."""
+        words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", _word(value))]
+        self.commands.append(shlex.join(["velfield", verb, *arguments, *words]))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -114,11 +149,11 @@ class Diary:
 def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | None = None) -> bool:
     """Run what is left of the journey beneath ``folder``. Returns False if all of it was there."""
     settings = {**asdict(config), "version": __version__}
-    receipt = storage.join(folder, "demo.json")
-    if storage.exists(receipt):
-        _refuse_other(folder, storage.read_json(receipt)["settings"], settings)
-        return False
+    receipt = storage.join(folder, RECORD)
     diary = _begin(folder, settings)
+    if storage.exists(receipt) and all(storage.exists(storage.join(folder, name)) for name in RESULTS):
+        return False
+    diary.keep()
     seeds = (*config.training_seeds, config.test_seed)
     for seed in seeds:
         with diary.stage("simulate"):
@@ -131,12 +166,13 @@ def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | Non
     with diary.stage("train"):
         trained = _train(fields[:-1], model, config, progress, diary)
     with diary.stage("evaluate"):
-        rows = _evaluate(folder, model, fields[-1], progress, diary)
+        _evaluate(folder, model, fields[-1], progress, diary)
     with cluster.connect(None, workers, quiet=True) as client, diary.stage("predict"):
         velocity = storage.join(folder, "velocity.zarr")
         predict(client, prepare_predict(model, fields[-1], velocity), progress)
-        diary.commands.append(f"velfield predict {model} {fields[-1]} {velocity}")
-    storage.write_json(storage.join(folder, "metrics.json"), rows)
+        diary.note("predict", model, fields[-1], velocity)
+    rows = rows_of(folder)
+    storage.write_json(storage.join(folder, "metrics.json"), {n: without_boxes(row) for n, row in rows.items()})
     write_report(
         folder,
         metrics=rows,
@@ -149,77 +185,63 @@ def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | Non
     return True
 
 
+def rows_of(folder: str) -> dict[str, Any]:
+    """The rows of a demo's table, with the values of each box."""
+    return {row: read_rows(storage.join(folder, "evaluation", row))[row] for row in ROWS}
+
+
 def _begin(folder: str, settings: dict[str, Any]) -> Diary:
-    """Take the folder for this demo, or go on with the one that was begun there."""
-    begun = storage.join(folder, "demo.begun.json")
-    diary = Diary(url=begun, settings=settings, seconds={})
-    if storage.exists(begun):
-        before = storage.read_json(begun)
-        _refuse_other(folder, before["settings"], settings)
-        diary.seconds = before["seconds"]
-    elif storage.names(folder):
+    """See that the folder is this demo's or free; what was written of it before is gone on with."""
+    diary = Diary(url=storage.join(folder, "demo.begun.json"), settings=settings, seconds={})
+    for record in (storage.join(folder, RECORD), diary.url):
+        if storage.exists(record):
+            before = storage.read_json(record)
+            _refuse_other(folder, before["settings"], settings)
+            diary.seconds = before["seconds"]
+            return diary
+    if storage.names(folder):
         raise VelfieldError(f"this folder is not empty: folder={folder}; name another, or empty it")
-    diary.keep()
     return diary
 
 
 def _simulate(folder: str, config: DemoConfig, seed: int, progress: Progress, diary: Diary) -> None:
-    from velfield.simulate import SimulateConfig, simulate
-
-    url = _universe(folder, seed)
-    simulate(
+    url, asked = _universe(folder, seed), config.simulation(seed)
+    simulate(url, asked, progress)
+    diary.note(
+        "simulate",
         url,
-        SimulateConfig(
-            boxsize=config.boxsize,
-            particles=config.particles,
-            redshifts=(0.0,),
-            seed=seed,
-            min_halo_mass=config.min_halo_mass,
-        ),
-        progress,
-    )
-    diary.commands.append(
-        f"velfield simulate {url} --boxsize {config.boxsize:g} --particles {config.particles} --redshift 0 "
-        f"--seed {seed} --min-halo-mass {config.min_halo_mass:g}"
+        boxsize=asked.boxsize,
+        particles=asked.particles,
+        redshift=asked.redshifts[0],
+        seed=seed,
+        min_halo_mass=asked.min_halo_mass,
     )
 
 
 def _paint(
     client: Client, folder: str, config: DemoConfig, seed: int, out: str, progress: Progress, diary: Diary
 ) -> None:
-    halos, particles = (storage.join(_universe(folder, seed), name) for name in outer_rim_names(redshift_to_step(0.0)))
-    settings = PaintConfig(
-        halos=halos,
-        particles=particles,
-        boxes=config.boxes,
-        cells=config.cells,
-        rsd="random_radial",
-        seed=seed,
-    )
-    paint(client, prepare_paint(out, settings), progress)
-    diary.commands.append(
-        f"velfield paint {out} --halos {halos} --particles {particles} --boxes {config.boxes} "
-        f"--cells {config.cells} --rsd random_radial --seed {seed}"
-    )
+    asked = config.painting(_universe(folder, seed), seed)
+    paint(client, prepare_paint(out, asked), progress)
+    named = ("halos", "particles", "boxes", "cells", "rsd", "seed")
+    diary.note("paint", out, **{name: getattr(asked, name) for name in named})
 
 
 def _train(fields: Sequence[str], model: str, config: DemoConfig, progress: Progress, diary: Diary) -> dict[str, Any]:
-    from velfield.model import read_metadata
-    from velfield.train import TrainConfig, train
-
-    train(fields, model, TrainConfig(steps=config.steps, seed=config.seed), progress)
-    diary.commands.append(f"velfield train {' '.join(fields)} {model} --steps {config.steps} --seed {config.seed}")
+    asked = config.training()
+    train(fields, model, asked, progress)
+    diary.note("train", *fields, model, steps=asked.steps, seed=asked.seed)
     return read_metadata(model)
 
 
-def _evaluate(folder: str, model: str, fields: str, progress: Progress, diary: Diary) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
+def _evaluate(folder: str, model: str, fields: str, progress: Progress, diary: Diary) -> None:
     for row in ROWS:
         out = storage.join(folder, "evaluation", row)
-        name = model if row == "unet" else row
-        rows |= evaluate(name, fields, out, figures=row == "unet", compare=ROWS[1:], progress=progress)
-        diary.commands.append(f"velfield evaluate {name} {fields} {out}")
-    return rows
+        drawn = row == "unet"
+        name = model if drawn else row
+        evaluate(name, fields, out, figures=drawn, compare=COMPARED, progress=progress)
+        options = [word for other in COMPARED for word in ("--compare", other)] if drawn else ["--no-figures"]
+        diary.note("evaluate", name, fields, out, *options)
 
 
 def _what_was_run(config: DemoConfig, diary: Diary, trained: dict[str, Any]) -> dict[str, Any]:
@@ -247,6 +269,8 @@ def _what_was_run(config: DemoConfig, diary: Diary, trained: dict[str, Any]) -> 
         "Compared with": {
             "linear": "the paper's FFT: dark matter in real space, each box alone and taken as periodic",
             "linear_padded": "the same, with as much empty space around the box as it has itself",
+            "linear_halo_padded": "linear theory on what the network is given: halos in redshift space, by number, "
+            "smoothed and divided by their bias, zero-padded",
         },
         "Seconds": {name: f"{seconds:.0f}" for name, seconds in diary.seconds.items()},
         "Software": {
@@ -257,6 +281,12 @@ def _what_was_run(config: DemoConfig, diary: Diary, trained: dict[str, Any]) -> 
         },
         "Commands": diary.commands,
     }
+
+
+def _word(value: Any) -> str:
+    """A value as one would type it, and not a digit less."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def _universe(folder: str, seed: int) -> str:

@@ -42,7 +42,7 @@ CAPTIONS = {  # in the order of the page
     ),
 }
 WIDE = ("slices", "contours", "contours_centre")
-TILES = ("unet", "linear", "linear_padded", "wiener")
+TILES = ("unet", "linear", "linear_padded", "linear_halo_padded", "wiener")
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fbfaf7;--ink:#1d1d1f;--soft:#5d6068;--line:#dedbd3;--card:#fff;--mark:#0060a0}
@@ -93,6 +93,8 @@ MEANING = (
     (drawing.label("linear"), "The paper's FFT: linear theory on the dark matter in real space, one box alone, taken "
      "as periodic."),
     (drawing.label("linear_padded"), "The same with as much empty space around the box as it has itself."),
+    (drawing.label("linear_halo_padded"), "Linear theory on what the network is given: the halos' number in redshift "
+     "space, smoothed and divided by its bias, with as much empty space around."),
 )  # fmt: skip
 
 
@@ -111,8 +113,9 @@ def write_report(
     out : str
         URL of an ``.html`` file, or of a folder that gets ``report.html``.
     metrics : mapping
-        Rows as in metrics.json, in the order of the table's columns. Where they hold r(k), its figure is drawn here,
-        with all rows.
+        Rows as in metrics.json, in the order of the table's columns; with the values of each box
+        (`velfield.evaluate.read_rows`) the headline compares them box by box. Where they hold r(k), its figure is
+        drawn here, with all rows.
     figures : mapping
         PNG bytes or Figures by the names of `CAPTIONS`, as `load_figures` reads them; others are shown last under
         their name.

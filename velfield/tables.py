@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -57,6 +60,13 @@ HEADLINE = {  # the measures that the paper claims to gain in, and r
     "cos_theta": "cos θ",
     "r": "r",
 }
+OPPONENTS = {  # of the network in the headline, as sentences call them
+    "linear": "the paper's FFT",
+    "linear_padded": "the zero-padded FFT, which is given the dark matter itself in real space",
+    "linear_halo_padded": "linear theory that sees the same halos",
+}
+SURE = 2.0  # standard errors: a smaller difference is none
+MINUS = "\u2212"
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 
@@ -86,46 +96,86 @@ def table(metrics: Rows, width: int | None = 80) -> str:
     return "\n\n".join(blocks)
 
 
-def headline(metrics: Rows, model: str = "unet", weak: str = "linear", strong: str = "linear_padded") -> list[str]:
-    """What a reader should know first: is the network ahead of the paper's FFT, and is the padded FFT ahead of it.
+def headline(metrics: Rows, model: str = "unet") -> list[str]:
+    """What a reader should know first: where the network is ahead of the linear rows, where behind, where level.
 
-    Plain sentences; one that has no row to speak of is left out. Values that look the same are level.
+    Plain sentences; one that has no row to speak of is left out. Two rows are compared box by box (`difference`), and
+    the difference and its standard error stand behind their values; positive is better.
     """
     if model not in metrics:
         return []
     sentences = []
-    if weak in metrics:
-        ahead, behind, level = _sides(metrics, model, weak)
-        total = len(HEADLINE)
-        count = {0: f"none of the {total}", total: f"all {total}"}.get(len(ahead), f"{len(ahead)} of {total}")
-        sentences.append(f"The U-Net beats the paper's FFT on {count} measures.")
-        sentences.append(f"U-Net against FFT: {_numbers(metrics, model, weak, [*ahead, *level, *behind])}.")
-    if strong in metrics:
-        ahead, behind, level = _sides(metrics, model, strong)
-        if behind:
-            sentences.append(
-                "The zero-padded FFT, which is given the dark matter itself in real space, is ahead of the U-Net: "
-                f"{_numbers(metrics, strong, model, behind)}."
-            )
+    for other, name in OPPONENTS.items():
+        if other not in metrics:
+            continue
+        ahead, behind, level = _sides(metrics, model, other)
+        if other == "linear":
+            total = len(HEADLINE)
+            count = {0: f"none of the {total}", total: f"all {total}"}.get(len(ahead), f"{len(ahead)} of {total}")
+            sentences.append(f"The U-Net beats the paper's FFT on {count} measures.")
+        numbers = functools.partial(_numbers, metrics, model, other)
         if ahead:
-            sentences.append(f"The U-Net is ahead of the zero-padded FFT: {_numbers(metrics, model, strong, ahead)}.")
+            sentences.append(f"The U-Net is ahead of {name}: {numbers(ahead)}.")
+        if behind:
+            sentences.append(f"The U-Net is behind {name}: {numbers(behind)}.")
         if level:
-            sentences.append(f"U-Net and zero-padded FFT are level: {_numbers(metrics, model, strong, level)}.")
+            sentences.append(f"The U-Net is level with {name}: {numbers(level)}.")
     return sentences
 
 
+def difference(entry: Entry, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float, float] | None:
+    """How much better ``mine`` is than ``theirs``: mean over the same boxes of the differences, and its standard error.
+
+    Differences count towards what is best: for a measure that is best at 1 each row's distance from 1, on the side of
+    its mean. Boxes of one universe share its long waves, so the error is rather too small. None where the rows do not
+    hold the values of at least two boxes.
+    """
+    one, other = ((row.get(entry.name) or {}).get("boxes") or [] for row in (mine, theirs))
+    if len(one) != len(other):
+        return None
+    pairs = np.array([(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None], dtype=float)
+    if len(pairs) < 2:
+        return None
+    if entry.best == "one":
+        pairs = -(pairs - 1) * np.sign(pairs.mean(0) - 1)
+    elif entry.best == "low":
+        pairs = -pairs
+    better = pairs[:, 0] - pairs[:, 1]
+    return float(better.mean()), float(better.std(ddof=1) / np.sqrt(len(better)))
+
+
 def _sides(metrics: Rows, model: str, other: str) -> tuple[list[str], list[str], list[str]]:
-    """The headline's measures in which ``model`` is better than ``other``, worse, and the same as shown."""
+    """The headline's measures in which ``model`` is better than ``other``, worse, and level.
+
+    Level is what differs by less than `SURE` standard errors, or, where boxes are not known, what looks the same.
+    """
     sides: tuple[list[str], list[str], list[str]] = ([], [], [])
     for name in HEADLINE:
-        mine, theirs = (BY_NAME[name].merit(metrics[n]) for n in (model, other))
-        level = _bare(metrics[model], name) == _bare(metrics[other], name) or mine == theirs
-        sides[2 if level else int(mine < theirs)].append(name)
+        entry = BY_NAME[name]
+        mine, theirs = (entry.merit(metrics[n]) for n in (model, other))
+        found = difference(entry, metrics[model], metrics[other])
+        if found is None:
+            level, better = _bare(metrics[model], name) == _bare(metrics[other], name) or mine == theirs, mine > theirs
+        else:
+            level, better = abs(found[0]) <= SURE * found[1], found[0] > 0
+        sides[2 if level else int(not better)].append(name)
     return sides
 
 
 def _numbers(metrics: Rows, first: str, second: str, names: Sequence[str]) -> str:
-    return ", ".join(f"{HEADLINE[n]} {_bare(metrics[first], n)} against {_bare(metrics[second], n)}" for n in names)
+    parts = []
+    for name in names:
+        entry = BY_NAME[name]
+        text = f"{HEADLINE[name]} {_bare(metrics[first], name)} against {_bare(metrics[second], name)}"
+        found = difference(entry, metrics[first], metrics[second])
+        if found is not None:
+            better, error = (
+                f"{found[0] * entry.scale:+.{entry.decimals}f}",
+                f"{found[1] * entry.scale:.{entry.decimals}f}",
+            )
+            text += f" ({better.replace('-', MINUS)} ± {error})"
+        parts.append(text)
+    return ", ".join(parts)
 
 
 def _bare(row: Mapping[str, Any], name: str) -> str:

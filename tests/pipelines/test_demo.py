@@ -1,6 +1,7 @@
 """The demo: small, whole, and nothing the second time."""
 
 import json
+import shlex
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_the_whole_journey_and_nothing_the_second_time(tmp_path, capfd):
     assert "already there" not in first.out
     assert "cos θ" in first.out
     rows = json.loads((folder / "metrics.json").read_text())
-    assert list(rows) == ["unet", "linear", "linear_padded"]
+    assert list(rows) == ["unet", "linear", "linear_padded", "linear_halo_padded"]
     assert len({tuple(sorted(row)) for row in rows.values()}) == 1  # the same keys in each
     page = (folder / "report.html").read_text()
     assert "<img" in page
@@ -30,6 +31,18 @@ def test_the_whole_journey_and_nothing_the_second_time(tmp_path, capfd):
     assert second.out.startswith("already there, nothing done")
     assert second.out.splitlines()[1:] == first.out.splitlines()
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == times
+    (folder / "report.html").unlink()  # made again
+    assert main(["demo", str(folder), *SMALL, "--workers", "2"]) == 0
+    assert "already there" not in capfd.readouterr().out
+    assert "<img" in (folder / "report.html").read_text()
+    metrics = (folder / "evaluation" / "unet" / "metrics.json").read_bytes()
+    commands = json.loads((folder / "demo.json").read_text())["commands"]
+    assert len(commands) == 12
+    for command in commands:  # just what was run: each finds its work done, and measures the same
+        assert main(shlex.split(command)[1:]) == 0, command
+        said = capfd.readouterr().out
+        assert "nothing done" in said or "evaluate" in command, command
+    assert (folder / "evaluation" / "unet" / "metrics.json").read_bytes() == metrics
     assert main(["demo", str(folder), *SMALL, "--seed", "9"]) == 2
     assert "another demo is here" in capfd.readouterr().err
 
@@ -50,6 +63,14 @@ def test_what_cannot_work_is_refused():
         DemoConfig(particles=64)
     with pytest.raises(VelfieldError, match="too small"):
         DemoConfig(cells=4)
+
+
+def test_what_a_stage_refuses_is_refused_before_the_folder_is_taken(tmp_path, capsys):
+    folder = tmp_path / "demo"
+    for options, said in ((["--min-halo-mass", "1e9"], "no such halos"), (["--steps", "0"], "not positive: steps=0")):
+        assert main(["demo", str(folder), *options]) == 2
+        assert said in capsys.readouterr().err
+    assert not folder.exists()
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path, capsys):
