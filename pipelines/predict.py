@@ -64,7 +64,8 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
         about = {"url": model, "weights": loaded.metadata["weights"]["sha256"]}
         for name, (models, stores) in loaded.differences(ds).items():
             differences.append(f"the model was trained at {name}={models}, the store has {name}={stores}")
-    settings = {"schema": store.SCHEMA, "model": about, "input": store.document_hash(fields)}
+    identity = about.get("weights", about)  # of a bundle, wherever it lies
+    settings = {"schema": store.SCHEMA, "model": identity, "input": store.document_hash(fields)}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     layout = store.velocity_layout(ds, model=about, source=fields, fingerprint=fingerprint)
     return Job(

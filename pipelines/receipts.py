@@ -1,7 +1,8 @@
 """What a job has done so far: receipts beneath ``OUT/.work/<fingerprint>/``, each written once its piece is whole.
 
 The fingerprint covers settings, inputs and schema, so a receipt never stands for other work. Nothing is overwritten: a
-place that holds another store, or another job's unfinished one, is refused.
+place that holds another store, or another job's unfinished one, is refused; one that has not written a shard yet gives
+way.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class Receipts:
             return True
         begun = storage.names(storage.join(self.out, store.WORK))
         others = [name for name in begun if name != self.fingerprint[:16]]
-        if others:
+        if any(storage.names(storage.join(self.out, store.WORK, other, "shards")) for other in others):
             raise StoreError(
                 f"an unfinished store with other settings or inputs is here: out={self.out}, "
-                f"its fingerprint={others[0]}, this job's={self.fingerprint[:16]}; name another place, or remove it"
+                f"its fingerprint={', '.join(others)}, this job's={self.fingerprint[:16]}; name another place, or remove it"
             )
         if not begun and storage.names(self.out):
             raise StoreError(f"this place is not empty: out={self.out}; name another place, or remove what is there")
@@ -53,8 +54,20 @@ class Receipts:
         """Take the place for this job; False if its store is finished already."""
         if self.finished():
             return False
+        self._take_over()
         storage.write_json(storage.join(self.work, "job.json"), dict(summary))
         return True
+
+    def _take_over(self) -> None:
+        """Remove what a job with other settings has left that never came to write a shard: a first try that failed."""
+        others = [n for n in storage.names(storage.join(self.out, store.WORK)) if n != self.fingerprint[:16]]
+        if not others:
+            return
+        for name in storage.names(self.out):
+            if storage.exists(storage.join(self.out, name, shards.ROOT)):  # an array of the other layout
+                storage.remove(storage.join(self.out, name))
+        for other in others:
+            storage.remove(storage.join(self.out, store.WORK, other))
 
     def find(self, *name: str) -> dict[str, Any] | None:
         """The receipt of this name, None if the piece is not done."""

@@ -177,6 +177,7 @@ def velocity_layout(fields: xr.Dataset, *, model: Mapping[str, Any], source: str
         "velfield_schema": SCHEMA,
         "velfield_kind": "velocity",
         "velfield_version": __version__,
+        "margin": 0,
         "model": json.dumps(dict(model)),
         "input": source,
         "input_fingerprint": fields.attrs["fingerprint"],

@@ -43,6 +43,8 @@ def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path)
     assert (truth - made.velocity).shape == (27, 3, 8, 8, 8)
     assert np.isfinite(made.velocity).all()
     assert not predict(client, prepare(bundle, fields, out, batch=2))
+    assert not predict(client, prepare(f"file://{bundle}", fields, out))  # the same weights by another name
+    assert made.velfield.core(made).velocity.equals(made.velocity)
 
 
 def test_analytic_models_too(client, fields, tmp_path):
