@@ -24,6 +24,7 @@ def run(*arguments):
         (["paint"], "velfield: Missing argument 'OUT'; see velfield paint --help"),
         (["paint", "o", "--boxes", "two"], "velfield: Invalid value for '--boxes': 'two' is not a valid integer"),
         (["fly"], "velfield: No such command 'fly'; see velfield --help"),
+        (["info", "foo://bar"], "velfield: no file system for this URL: url=foo://bar"),
         (["info", "/nowhere"], "velfield: no such file: file=/nowhere; check the path"),
         (["info", str(DATA)], "velfield: nothing of velfield's is here"),
         (["info", str(DATA / "README.md")], "velfield: not a catalogue in a known format"),
@@ -41,6 +42,35 @@ def test_a_mistake_is_one_line_and_exit_2(capsys, arguments, message):
     assert captured.err.startswith(message)
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_no_verb_is_the_help_in_its_lines(capsys):
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Usage: velfield")
+    assert said.count("\n") > 10
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError("Unable to allocate 9 TiB"), "not enough memory: Unable to allocate 9 TiB; ask for less"),
+        (MemoryError(), "not enough memory: it does not say how much; "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore"), "can't allocate memory; ask for less"),
+    ],
+)
+def test_memory_that_is_not_there_is_one_line(monkeypatch, capsys, error, said):
+    monkeypatch.setattr("velfield.info.describe", lambda *_, **__: (_ for _ in ()).throw(error))
+    assert main(["info", "x"]) == 1
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert said in captured
+
+
+def test_other_errors_of_ours_are_shown_whole(monkeypatch):
+    monkeypatch.setattr("velfield.info.describe", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["info", "x"])
 
 
 def test_help_and_version_exit_0(capsys):
@@ -144,5 +174,60 @@ def test_every_choice_of_a_training_is_an_option():
     wanted = {f.name: f.default for f in (*fields(TrainConfig), *fields(LossConfig)) if f.name != "loss"}
     assert set(options) == set(wanted)
     differing = {name for name, default in wanted.items() if options[name] != default}
-    not_given = {"steps", "epochs"}  # click has a mark of its own for these
-    assert differing - not_given == {"seed"}  # the command line's is 1, as that of every other verb
+    assert differing == {"steps", "epochs"}  # click has a mark of its own for these
+
+
+PAINT = [
+    "paint",
+    "out",
+    "--halos",
+    str(DATA / "mock-outer-rim" / "m000-499.fofproperties"),
+    "--boxes",
+    "2",
+    "--cells",
+    "8",
+]
+SIMULATE = ["simulate", "out", "--boxsize", "48", "--particles", "16", "--seed", "1"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (PAINT, "--max-shift"),
+        (PAINT, "--min-mass"),
+        (PAINT, "--boxsize"),
+        (PAINT, "--redshift"),
+        (PAINT, "--validation"),
+        (SIMULATE, "--boxsize"),
+        (SIMULATE, "--redshift"),
+        (SIMULATE, "--min-halo-mass"),
+        (["train", "f", "out"], "--learning-rate"),
+        (["train", "f", "out"], "--weight-decay"),
+        (["train", "f", "out"], "--clip"),
+        (["train", "f", "out"], "--warmup"),
+        (["train", "f", "out"], "--dropout"),
+        (["train", "f", "out"], "--mse"),
+        (["train", "f", "out"], "--floor"),
+        (["demo", "out"], "--min-halo-mass"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path, monkeypatch, capsys, command, option, value):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, option, value]) == 2
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert f"={float(value):g}" in captured or f"={float(value)}" in captured
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [PAINT, SIMULATE, ["train", "f", "out"], ["demo", "out"], ["evaluate", "linear", "f", "o"]]
+)
+def test_negative_seeds_are_refused(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--seed", "-3"]) == 2
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert "-3" in captured
+    assert not list(tmp_path.iterdir())

@@ -189,6 +189,8 @@ def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **op
     from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare
 
     job = prepare(out, PaintConfig(**options))
+    for text in job.notes:
+        _note(text)
     planned = plan_of(job)
     if plan:
         click.echo(planned.table())
@@ -294,7 +296,7 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
 @click.option("--figures/--no-figures", default=True, help="Draw the paper's figures for one box.")
 @click.option("--compare", multiple=True, default=("linear",), help="Analytic model drawn beside; may be repeated.")
 @click.option("--box", type=int, help="The box that is drawn.  [default: drawn with --seed]")
-@click.option("--seed", type=int, default=0, help="Draws that box.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Draws that box.")
 @click.option("--tracer", type=click.Choice(["number", "mass"]), default="number", help="For linear_halo.")
 @click.option("--smoothing", type=float, help="Gaussian radius for linear models [h⁻¹Mpc].  [default: halos 5]")
 @click.option("--count-filled/--no-count-filled", default=True, help="Count cells without a particle.")
@@ -321,7 +323,10 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **opt
 @cluster_options
 @config_option
 def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None, workers: int | None) -> None:
-    """Predict the velocity of every box of a field store with a model bundle, into a velocity store at OUT."""
+    """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
+
+    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, or the URL of a bundle.
+    """
     from velfield.pipelines.cluster import connect
     from velfield.pipelines.predict import predict as run
     from velfield.pipelines.predict import prepare
@@ -373,8 +378,7 @@ def verify(url: str, inputs: bool, as_json: bool, scheduler: str | None, workers
 @click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")
 def demo(folder: str, workers: int | None, **options: Any) -> None:
     """The whole journey on a miniature universe, on this machine, in minutes; ends with a table and report.html."""
-    from velfield import storage
-    from velfield.pipelines.demo import DemoConfig
+    from velfield.pipelines.demo import DemoConfig, rows_of
     from velfield.pipelines.demo import demo as run
     from velfield.tables import headline, table
 
@@ -382,7 +386,7 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
         new = run(folder, DemoConfig(**options), progress, workers)
     if not new:
         click.echo(f"already there, nothing done: {folder}")
-    rows = storage.read_json(storage.join(folder, "metrics.json"))
+    rows = rows_of(folder)
     click.echo(table(rows, width=shutil.get_terminal_size().columns))
     for sentence in headline(rows):
         click.echo(click.wrap_text(sentence, width=min(shutil.get_terminal_size().columns, 100)))
@@ -397,6 +401,9 @@ def main(arguments: list[str] | None = None) -> int:
         status = cli.main(args=arguments, prog_name="velfield", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context is not None else ""
@@ -406,6 +413,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("velfield: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
         return 130
+    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        said = str(error).strip().splitlines() or ["it does not say how much"]
+        return _fail(f"not enough memory: {said[0]}; ask for less at a time, or use a larger machine", status=1)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from velfield import storage, store
+from velfield import shards, storage, store
 from velfield.catalogue import open_catalogue
 from velfield.cli import main
 from velfield.cosmology import OUTER_RIM, Cosmology
 from velfield.errors import StoreError, VelfieldError
 from velfield.pipelines.paint import _check_sums, paint
-from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare
+from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare, spec_of
 from velfield.redshift_space import redshift_space
 
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"
@@ -193,8 +193,20 @@ def test_a_foreign_folder_is_left_alone(client, tmp_path):
 def test_other_settings_do_not_take_over_unfinished_work(client, tmp_path):
     job = prepare(str(tmp_path / "f"), config_of())
     job.receipts.begin({})
+    job.receipts.leave({}, "shards", "00000")
     with pytest.raises(StoreError, match="unfinished store with other settings"):
         paint(client, prepare(str(tmp_path / "f"), config_of(min_mass=1e13)))
+
+
+def test_a_first_try_that_wrote_no_shard_gives_way(client, tmp_path):
+    with pytest.raises(VelfieldError, match="raise --max-shift"):
+        paint(client, prepare(str(tmp_path / "f"), config_of(rsd="center_radial", max_shift=1.0)))
+    killed = prepare(str(tmp_path / "f"), config_of(halos=None, margin=1))  # after its arrays were made
+    killed.receipts.begin({})
+    shards.create(killed.out, store.field_layout(spec_of(killed, {"matter_number": 1.0}, {})))
+    painted(client, tmp_path / "f", particles=None)
+    painted(client, tmp_path / "calm", particles=None)
+    assert files(tmp_path / "f") == files(tmp_path / "calm")
 
 
 def test_killed_and_run_again_gives_the_same_bytes(tmp_path):
@@ -250,6 +262,15 @@ def test_plan_reads_headers_only_and_writes_nothing(tmp_path, capsys):
     assert "8 in 8 shards" in text
     assert "16 blocks to read" in text
     assert not out.exists()
+
+
+def test_a_redshift_that_is_not_the_names_is_noted(tmp_path, capsys):
+    command = ["paint", str(tmp_path / "f"), "--halos", HALOS, "--boxes", "2", "--cells", "16", "--plan", "--redshift"]
+    assert main([*command, "0.212"]) == 0
+    said = "note: the halos are taken at redshift=0.212, the step in their name is at 0\n"
+    assert capsys.readouterr().err == said
+    assert main([*command, "0.0005"]) == 0  # rounded
+    assert capsys.readouterr().err == ""
 
 
 def test_plan_counts_the_columns_that_are_read():
