@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from velfield import catalogue, shards, storage, store
 from velfield.errors import VelfieldError
+from velfield.tables import HEADLINE
 
 SHOWN = 12  # hexadecimal digits of a fingerprint, for people
 HASH = re.compile("[0-9a-f]{64}")
+UNITS = {  # of values by their names, for people
+    **dict.fromkeys(("boxsize", "cellsize", "max_shift", "smoothing"), " h⁻¹Mpc"),
+    **dict.fromkeys(("min_mass", "min_halo_mass"), " h⁻¹M⊙"),
+    "sigma_v": " km/s",
+    "margin": " cells on every side",
+    "seconds": " s",
+}
+ALONG_A_SIDE = dict.fromkeys(("boxes", "cells", "particles", "mesh"), " along a side")
 LISTED = 8  # longer lists are counted, for people
 
 
@@ -25,7 +34,7 @@ def describe(
     table: str | None = None,
     h: float | None = None,
 ) -> dict[str, Any]:
-    """Describe a catalogue, a store, a model bundle or a simulation, by its content.
+    """Describe a catalogue, a store, a model bundle, or what a verb has left or not finished, by its content.
 
     Parameters
     ----------
@@ -41,9 +50,9 @@ def describe(
     """
     if shards.published(url):
         return _store(url)
-    for name, what in (("metadata.json", "model bundle"), ("simulation.json", "simulation")):
+    for name, what, describe_it in RECORDS:
         if storage.exists(storage.join(url, name)):
-            return {"what": what, "url": url, **storage.read_json(storage.join(url, name))}
+            return {"what": what, "url": url, **describe_it(url, storage.read_json(storage.join(url, name)))}
     if storage.exists(storage.join(url, store.WORK)):
         raise VelfieldError(f"an unfinished store: url={url}; run the command that makes it again to go on")
     if storage.is_folder(url) and not catalogue.is_folder_of_parts(url):
@@ -52,32 +61,79 @@ def describe(
     return {"what": "catalogue", **catalogue.describe(cat)}
 
 
+def _as_it_is(_url: str, record: dict[str, Any]) -> dict[str, Any]:
+    return record
+
+
+def _training(url: str, _record: dict[str, Any]) -> dict[str, Any]:
+    from velfield.checkpoint import read  # torch: only where there is one
+
+    saved = read(url)
+    begun = {} if saved is None else {"settings": saved.settings}
+    return {"steps_done": 0 if saved is None else saved.step, **begun, "to_go_on": "run the same command again"}
+
+
+def _demo(url: str, record: dict[str, Any]) -> dict[str, Any]:
+    here = {name: storage.join(url, name) for name in ("report.html", "metrics.json")}
+    return record | {name: place for name, place in here.items() if storage.exists(place)}
+
+
+def _evaluation(url: str, record: dict[str, Any]) -> dict[str, Any]:
+    metrics = storage.join(url, "metrics.json")
+    if not storage.exists(metrics):
+        return record
+    ((_, row),) = storage.read_json(metrics).items()
+    return record | {"metrics": {name: row[name] for name in (*HEADLINE, "rms") if name in row}}
+
+
+RECORDS: tuple[tuple[str, str, Callable[[str, dict[str, Any]], dict[str, Any]]], ...] = (
+    ("metadata.json", "model bundle", _as_it_is),
+    ("simulation.json", "simulation", _as_it_is),
+    ("demo.json", "demo", _demo),
+    ("evaluation.json", "evaluation", _evaluation),
+    (".checkpoint/begun.json", "unfinished training", _training),
+    ("simulation.begun.json", "unfinished simulation", _as_it_is),
+    ("demo.begun.json", "unfinished demo", _as_it_is),
+    ("evaluation.begun.json", "unfinished evaluation", _as_it_is),
+)
+
+
 def lines(what: dict[str, Any]) -> list[str]:
     """The description for a person: a heading, then a line for each value."""
     out = [f"{what['what']}: {what['url']}"]
     for name, value in what.items():
         if name in ("what", "url", "columns", "variables"):
             continue
-        out += _lines_of(name, value, 2)
+        out += _lines_of(name, value, 2, "cells" in what)
     for name, column in what.get("columns", {}).items():
         shape = f" × {column['components']}" if column["components"] > 1 else ""
         out.append(f"  {name:<22} {column['dtype'] + shape:<12} {column['unit']:<10} {column['description']}".rstrip())
     for name, variable in what.get("variables", {}).items():
-        out.append(f"  {name:<16} {variable['dtype']:<8} {variable['units']:<8} {variable['shape']}")
+        mean = f"  mean {variable['mean']:.6g} a cell" if "mean" in variable else ""
+        out.append(f"  {name:<16} {variable['dtype']:<8} {variable['units']:<8} {variable['shape']}{mean}")
     return out
 
 
-def _lines_of(name: str, value: Any, indent: int) -> list[str]:
+def _lines_of(name: str, value: Any, indent: int, cut: bool) -> list[str]:
+    """Lines of a value; ``cut`` where it stands among those that say how a volume is cut: numbers along a side."""
     start, label = " " * indent, name.replace("_", " ")
+    if isinstance(value, dict) and set(value) == {"mean", "std"}:
+        mean, std = (_text(value[n]) for n in ("mean", "std"))
+        return [f"{start}{label:<20} {mean}" + ("" if value["std"] is None else f" ± {std}")]
     if isinstance(value, dict):
-        return [f"{start}{label}:"] + [line for key, item in value.items() for line in _lines_of(key, item, indent + 2)]
+        inside = "cells" in value or "boxsize" in value
+        return [f"{start}{label}:"] + [
+            line for key, item in value.items() for line in _lines_of(key, item, indent + 2, inside)
+        ]
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return [line for i, item in enumerate(value, 1) for line in _lines_of(f"{name} {i}", item, indent)]
+        return [line for i, item in enumerate(value, 1) for line in _lines_of(f"{name} {i}", item, indent, cut)]
     if isinstance(value, list):
         long = len(value) > LISTED or any(isinstance(item, list) for item in value)
         text = f"{len(value)} values" if long else ", ".join(map(_text, value))
     else:
         text = _text(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            text += UNITS.get(name, "") or (ALONG_A_SIDE.get(name, "") if cut else "")
     return [f"{start}{label:<20} {text}"]
 
 
@@ -110,6 +166,7 @@ def _store(url: str) -> dict[str, Any]:
             "dtype": str(v.dtype),
             "units": v.attrs.get("units", ""),
             "shape": " ".join(f"{dim}={n}" for dim, n in v.sizes.items()),
+            **({"mean": v.attrs["mean"]} if "mean" in v.attrs else {}),
         }
         for name, v in ds.data_vars.items()
     }
