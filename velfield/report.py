@@ -41,7 +41,7 @@ CAPTIONS = {  # in the order of the page
         "θ is the angle between predicted and true velocity; the dotted line is at 200 km/s.",
     ),
 }
-WIDE = ("slices", "contours", "contours_centre")
+WIDE = ("slices", "contours", "contours_centre", "misalignment")
 TILES = ("unet", "linear", "linear_padded", "linear_halo_padded", "wiener")
 
 STYLE = """
