@@ -13,6 +13,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
+from dask.system import CPU_COUNT  # cores that this process may use, not all that there are
 from distributed import Client, LocalCluster, WorkerPlugin, as_completed
 
 from velfield.errors import VelfieldError
@@ -71,7 +72,7 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
     }
     with dask.config.set(settings), _interrupts_for_us_alone():
         local = LocalCluster(
-            n_workers=workers or os.cpu_count(),
+            n_workers=workers or CPU_COUNT,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
