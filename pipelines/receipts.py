@@ -44,7 +44,7 @@ class Receipts:
         if any(storage.names(storage.join(self.out, store.WORK, other, "shards")) for other in others):
             raise StoreError(
                 f"an unfinished store with other settings or inputs is here: out={self.out}, "
-                f"its fingerprint={', '.join(others)}, this job's={self.fingerprint[:16]}; name another place, or remove it"
+                f"its fingerprint={others[0]}, this job's={self.fingerprint[:16]}; name another place, or remove it"
             )
         if not begun and storage.names(self.out):
             raise StoreError(f"this place is not empty: out={self.out}; name another place, or remove what is there")

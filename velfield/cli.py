@@ -152,7 +152,7 @@ def simulate(url: str, steps: int | None, redshift: tuple[float, ...], **options
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(url: str, as_json: bool, **options: Any) -> None:
-    """Say what is at URL: a catalogue, a field or velocity store, a model bundle, a simulation."""
+    """Say what is at URL: a catalogue, a store, a model bundle, a simulation, training, evaluation or demo."""
     from velfield.info import describe, lines
 
     what = describe(url, **options)

@@ -116,7 +116,8 @@ class Model:
         )
         coords = core.coords.to_dataset().load().coords
         attrs = {name: ds.attrs[name] for name in KEPT if name in ds.attrs}
-        return xr.Dataset({"velocity": velocity}, coords=coords, attrs=attrs | {"velfield_kind": "velocity", "margin": 0})
+        attrs |= {"velfield_kind": "velocity", "margin": 0}
+        return xr.Dataset({"velocity": velocity}, coords=coords, attrs=attrs)
 
     def check(self, ds: xr.Dataset) -> None:
         """Refuse a field store that the model cannot take: a missing input, another unit, another cell size."""
