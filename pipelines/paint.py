@@ -18,7 +18,7 @@ from velfield import shards, store
 from velfield.errors import StoreError, VelfieldError
 from velfield.pipelines.cluster import run_tasks
 from velfield.pipelines.paint_job import Job, painted_of, spec_of
-from velfield.pipelines.paint_tasks import accumulate, block_name, paint_block, shard_name, write_shard
+from velfield.pipelines.paint_tasks import accumulate, block_name, paint_block, write_shard
 from velfield.progress import Progress, Silent
 
 FLOAT32_SUM = 1e-6  # relative: sums are float64, and what is stored is rounded to float32 cell by cell

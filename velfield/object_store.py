@@ -80,7 +80,7 @@ class ObjectStore(S3FileSystem):
         self._answered = False  # whether the endpoint ever has
         self._tags_are_md5 = True  # until one is not
 
-    async def set_session(self, refresh: bool = False, kwargs: Mapping[str, Any] = {}) -> Any:  # noqa: B006
+    async def set_session(self, refresh: bool = False, kwargs: Mapping[str, Any] = {}) -> Any:
         """Return the client, made if there is none yet."""
         before = self._s3
         client = await super().set_session(refresh, dict(kwargs))

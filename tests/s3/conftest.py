@@ -52,7 +52,7 @@ def gate(server):
 
 
 @pytest.fixture(scope="package")
-def bucket(server, gate):  # noqa: ARG001
+def bucket(server, gate):
     name = f"velfield-{uuid.uuid4().hex[:12]}"
     client = boto3.client(
         "s3",

@@ -42,7 +42,9 @@ def test_painting_from_a_server_that_fails_gives_the_same_bytes(universe, place,
     proxy.clear()
     proxy.faults, proxy.most, proxy.delay = FAULTS, 3, 0.1
     job = prepare(out, config(universe))
-    proxy.faults = FAULTS | {"flipped": 0.05}  # now: nothing but TCP's checksum watches over the CRCs that name an input
+    proxy.faults = FAULTS | {
+        "flipped": 0.05
+    }  # now: nothing but TCP's checksum watches over the CRCs that name an input
     assert paint(client, job)
     hits = proxy.hits
     proxy.faults = {}

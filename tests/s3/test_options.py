@@ -25,7 +25,7 @@ def forget():
         ("retries=3", ("s3", "retries", 3)),
         ("secret=123", ("s3", "secret", "123")),
         ("client_kwargs.aws_access_key_id=12", ("s3", "client_kwargs.aws_access_key_id", "12")),
-        ("s3_additional_kwargs={\"ACL\": \"private\"}", ("s3", "s3_additional_kwargs", {"ACL": "private"})),
+        ('s3_additional_kwargs={"ACL": "private"}', ("s3", "s3_additional_kwargs", {"ACL": "private"})),
         ("gs:token=anon", ("gs", "token", "anon")),
     ],
 )
