@@ -555,37 +555,6 @@ def test_no_catalogue(tmp_path):
 # ------------------------------------------------------------------------------------------ the command line
 
 
-def test_names_on_the_command_line(tmp_path, capfd):
-    table = small(500)
-    renamed = {name.upper() if name != "mass" else "M200c": values for name, values in table.items()}
-    url = write_csv(tmp_path / "c", renamed)
-    names = [f"{n}={n.upper()}" for n in OURS[:6]] + ["mass=M200c [Msun]"]
-    base = ["--boxes", "2", "--cells", "4", "--boxsize", "100", "--redshift", "1", "--workers", "1", "--rsd", "none"]
-    halo_columns = [word for name in names for word in ("--halo-column", name)]
-    out = str(tmp_path / "f")
-    assert main(["paint", out, "--halos", url, *base]) == 2
-    assert "neither halos nor particles" in capfd.readouterr().err
-    assert main(["paint", out, "--halos", url, *halo_columns, *base]) == 2
-    assert "the Hubble parameter is needed to convert" in capfd.readouterr().err
-    assert main(["paint", out, "--halos", url, *halo_columns, "--h", "0.5", *base]) == 0
-    from velfield import store
-
-    painted = store.open_fields(out).load()
-    assert float(painted.halo_mass.sum(dtype="f8")) == pytest.approx(0.5 * table["mass"].sum(dtype="f8"), rel=1e-6)
-    particles = [word for name in names[:6] for word in ("--particle-column", name)]
-    options = ["paint", str(tmp_path / "g"), "--particles", url, *particles, *base]
-    assert main(options) == 2
-    assert "give velocity (--particle-velocity on the command line)" in capfd.readouterr().err
-    assert main([*options, "--particle-velocity", "comoving"]) == 0
-    momentum = store.open_fields(str(tmp_path / "g")).load()
-    moved = (momentum.velocity.astype("f8") * momentum.matter_number).sum(("box", "x", "y", "z")).values
-    np.testing.assert_allclose(moved, [table[f"v{x}"].sum(dtype="f8") / 2 for x in "xyz"], atol=1e-2)  # float32 cells
-    assert main(["paint", out, "--halos", url, *halo_columns, "--h", "0.6", *base]) == 2  # other settings, another job
-    assert "another store is here" in capfd.readouterr().err
-    assert main(["info", url, *[w for n in names for w in ("--column", n)], "--h", "0.5", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["tracers"]["mass"] == "M200c [Msun] × 0.5"
-
-
 def test_wrapping_needs_a_parent_that_repeats(tmp_path, capfd):
     options = ["paint", str(tmp_path / "f"), "--halos", HALOS, "--boxes", "2", "--cells", "8", "--workers", "1"]
     assert main([*options, "--outside", "wrap", "--not-periodic"]) == 2
@@ -597,3 +566,29 @@ def test_info_on_a_folder_of_parts(tmp_path, capfd):
     assert main(["info", str(tmp_path / "c"), "--json"]) == 0
     what = json.loads(capfd.readouterr().out)
     assert (what["format"], what["files"], what["rows"]) == ("Parquet", 3, 40)
+
+
+@pytest.mark.parametrize("form", ["parquet", "hdf5", "csv", "fits"])
+def test_ranges_of_a_large_block_need_little_memory(tmp_path, monkeypatch, form):
+    """Measured: what is held while a block is read range by range, against what the plan counts on."""
+    import tracemalloc
+
+    monkeypatch.setattr("velfield.table_parquet.AT_ONCE", 2**20)  # as a block far larger than memory is read
+    monkeypatch.setattr("velfield.table_csv.PIECE", 4 * 2**20)
+    url = write(form, tmp_path / "c", small(200_000))
+    cat = open_catalogue(url, 0.0, boxsize=100.0)
+    table, columns = cat._table, cat.tracer_columns()
+    sum(len(part["x"]) for part in table.chunks(columns, 0, 5000))  # imported and compiled
+    tracemalloc.start()
+    for part in table.chunks(columns, 0, 5000):
+        assert len(part["x"]) <= 5000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= table.chunk_bytes(columns, 5000)
+    if form != "csv":  # of which a whole block is read
+        assert table.chunk_bytes(columns, 5000) < table.chunk_bytes(columns, 200_000)
+    large = open_catalogue(write(form, tmp_path / "d", small(100_000)), 0.0, boxsize=100.0)
+    np.testing.assert_array_equal(
+        np.concatenate([part.mass for b in large.blocks for part in large.chunks(b.index, rows=7000)]),
+        small(100_000)["mass"],
+    )

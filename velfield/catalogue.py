@@ -36,7 +36,7 @@ __all__ = [
     "step_to_redshift",
 ]
 
-HEAD = 64 * 1024  # bytes that tell the format; of a text table the names and the first row
+HEAD = 64 * 1024  # bytes in which a text table has its names and its first row
 
 
 class Catalogue(Protocol):
@@ -214,7 +214,7 @@ def _open_table(url: str, table: str | None, kind: str | None) -> Table:
     """Open with the reader of the format that the first bytes tell."""
     fs, path = storage.filesystem(url)
     try:
-        head = bytes(fs.cat_file(path, start=0, end=HEAD))[:HEAD]
+        head = bytes(fs.cat_file(path, start=0, end=8))[:8]
     except OSError as error:
         if fs.isdir(path) and (files := table_parquet.parts(url)):
             return table_parquet.open_table(url, files)
@@ -227,14 +227,14 @@ def _open_table(url: str, table: str | None, kind: str | None) -> Table:
         return table_fits.open_table(url, table)
     if table is not None:
         raise VelfieldError(f"the file holds one table only: file={url}, table={table}; leave it out")
-    if head[:8] in BYTE_ORDERS:
+    if head in BYTE_ORDERS:
         return table_genericio.open_table(url)
     if head.startswith(table_parquet.MAGIC):
         return table_parquet.open_table(url)
-    if (text := table_csv.head_of(url, head)) is not None:
+    if (text := table_csv.head_of(url, bytes(fs.cat_file(path, start=0, end=HEAD))[:HEAD])) is not None:
         return table_csv.open_table(url, text)
     raise CatalogueError(
-        f"not a catalogue in a known format: file={url}, first_bytes={head[:8]!r}; "
+        f"not a catalogue in a known format: file={url}, first_bytes={head!r}; "
         "GenericIO, Parquet, HDF5, FITS tables and CSV with a line of names are read"
     )
 

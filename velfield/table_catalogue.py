@@ -56,7 +56,7 @@ class TableCatalogue:
     def tracer_columns(self, *, velocities: bool = True, masses: bool = True) -> list[str]:
         """The columns that `tracers` reads; refuses what it would refuse before it reads."""
         self._scales(velocities)
-        return _names(self._sources(velocities, masses))
+        return list(dict.fromkeys(source.column for source in self._sources(velocities, masses).values()))
 
     def tracers(
         self,
@@ -75,25 +75,24 @@ class TableCatalogue:
         velocities, masses : bool
             Whether they are wanted. Comoving velocities need the redshift: proper is a times them.
         """
-        sources, scales = self._sources(velocities, masses), self._scales(velocities)
-        table = self._table.read(_names(sources), blocks, rows)
-        start = rows[0] if rows else 0
-        parts = [(b, start, (rows[1] if rows else b.nrows)) for b in chosen_blocks(self.url, self.blocks, blocks)]
-        return self._tracers_of(table, sources, scales, parts)
+        names = self.tracer_columns(velocities=velocities, masses=masses)
+        table = self._table.read(names, blocks, rows)
+        parts = chosen_blocks(self.url, self.blocks, blocks)
+        return self._tracers(table, [(part, *(rows or (0, part.nrows))) for part in parts], velocities, masses)
 
     def chunks(self, block: int, *, rows: int, velocities: bool = True, masses: bool = True) -> Iterator[Tracers]:
         """A block's tracers, at most ``rows`` rows at a time, in order; the next are read while the caller works.
 
         Where a checksum covers the whole block, as in GenericIO, a `DamagedError` may come as late as with the last.
         """
-        sources, scales = self._sources(velocities, masses), self._scales(velocities)
         (chosen,) = chosen_blocks(self.url, self.blocks, [block])
+        names = self.tracer_columns(velocities=velocities, masses=masses)
 
         def read() -> Iterator[Tracers]:
             start = 0
-            for table in self._table.chunks(_names(sources), block, rows):
-                stop = start + len(next(iter(table.values())))
-                yield self._tracers_of(table, sources, scales, [(chosen, start, stop)])
+            for table in self._table.chunks(names, block, rows):
+                stop = start + len(table[names[0]])
+                yield self._tracers(table, [(chosen, start, stop)], velocities, masses)
                 start = stop
 
         return _one_ahead(read())
@@ -108,37 +107,24 @@ class TableCatalogue:
         of_a_row = 8 * (3 + 3 * velocities + (masses and self.kind == "halos"))  # float64 at the widest
         return 2 * most * of_a_row + self._table.chunk_bytes(names, rows)
 
-    def _tracers_of(
+    def _tracers(
         self,
         table: Mapping[str, NDArray[Any]],
-        sources: Mapping[str, Source],
-        scales: Mapping[str, float],
         parts: Sequence[tuple[Block, int, int]],
+        velocities: bool,
+        masses: bool,
     ) -> Tracers:
-        """Columns in our units, each row looked at; ``parts`` says which rows of which blocks they are."""
-        pos = _together(table, [sources[name] for name in NAMES[:3]], scales["length"])
+        """What columns as stored mean; ``parts`` are the blocks, and the rows of each, that they hold."""
+        sources = self._sources(velocities, masses)
+        scale = self._scales(velocities)
+        pos = _columns(table, [sources[name] for name in NAMES[:3]], scale["length"])
         if any(self._table.facts.origin):
             pos -= np.asarray(self._table.facts.origin, dtype=pos.dtype)
-        vel = _together(table, [sources[name] for name in NAMES[3:6]], scales["speed"]) if "vx" in sources else None
-        mass = _together(table, [sources["mass"]], 1.0)[:, 0] if "mass" in sources else None
-        names = [sources[name].column if name in sources else name for name in NAMES]
-        at = 0
-        for block, start, stop in parts:  # apart, so that an error names the block
-            rows = slice(at, at + stop - start)
-            check_tracers(
-                Tracers(
-                    pos=pos[rows],
-                    vel=None if vel is None else vel[rows],
-                    mass=None if mass is None else mass[rows],
-                ),
-                boxsize=self.boxsize,
-                where=f"file={block.url}, rank={block.rank}",
-                first_row=int(self._first_rows[block.index]) + start,
-                names=names,
-                outside=self.outside,
-            )
-            at = rows.stop
-        return bring_inside(Tracers(pos=pos, vel=vel, mass=mass), boxsize=self.boxsize, outside=self.outside)
+        vel = _columns(table, [sources[name] for name in NAMES[3:6]], scale["speed"]) if velocities else None
+        mass = _columns(table, [sources["mass"]], 1.0)[:, 0] if "mass" in sources else None
+        found = Tracers(pos=pos, vel=vel, mass=mass)
+        self._check(found, parts, [source.column for source in sources.values()])
+        return bring_inside(found, boxsize=self.boxsize, outside=self.outside)
 
     def _sources(self, velocities: bool, masses: bool) -> dict[str, Source]:
         """Where positions and what else is wanted come from."""
@@ -176,13 +162,28 @@ class TableCatalogue:
             "length": 1 / a if self.meaning.length == "proper" else 1.0,
         }
 
+    def _check(self, tracers: Tracers, parts: Sequence[tuple[Block, int, int]], columns: list[str]) -> None:
+        """Look at every row, a block at a time, so that an error names the block."""
+        names = columns[:3] + (columns[3:6] if tracers.vel is not None else list(NAMES[3:6])) + columns[-1:]
+        at = 0
+        for block, start, stop in parts:
+            part = slice(at, at + stop - start)
+            check_tracers(
+                Tracers(
+                    pos=tracers.pos[part],
+                    vel=None if tracers.vel is None else tracers.vel[part],
+                    mass=None if tracers.mass is None else tracers.mass[part],
+                ),
+                boxsize=self.boxsize,
+                where=f"file={block.url}, rank={block.rank}",
+                first_row=int(self._first_rows[block.index]) + start,
+                names=names,
+                outside=self.outside,
+            )
+            at = part.stop
 
-def _names(sources: Mapping[str, Source]) -> list[str]:
-    """The columns to read, each once."""
-    return list(dict.fromkeys(source.column for source in sources.values()))
 
-
-def _together(table: Mapping[str, NDArray[Any]], sources: Sequence[Source], scale: float) -> NDArray[Any]:
+def _columns(table: Mapping[str, NDArray[Any]], sources: Sequence[Source], scale: float) -> NDArray[Any]:
     """Columns side by side, in our units."""
     found = np.stack([table[s.column] if s.component is None else table[s.column][:, s.component] for s in sources], 1)
     found = found if found.dtype.kind == "f" else found.astype(np.float64)

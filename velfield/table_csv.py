@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from velfield import storage
 from velfield.errors import CatalogueError
 from velfield.genericio import Block
-from velfield.table_format import Column, Facts, TableReader, check_names, chosen_blocks, reading
+from velfield.table_format import Column, Facts, TableReader, check_names, chosen_blocks, fetch, reading
 
 PIECE = 32 * 2**20  # bytes of a block: some half a million rows
 NAME = re.compile(r"(.*?)\s*\[([^\]]*)\]")
@@ -57,6 +57,11 @@ class CSVTable(TableReader):
         chosen = chosen_blocks(self.url, self.blocks, blocks)
         return sum(self._pieces[b.index][1] - self._pieces[b.index][0] for b in chosen)
 
+    def _beyond(self, columns: Sequence[str]) -> int:
+        # the text, a copy of it, and all values of the block side by side and one by one
+        piece = max((last - first for first, last, _ in self._pieces), default=0)
+        return 2 * piece + 2 * max((b.nrows for b in self.blocks), default=0) * self.rowbytes(columns)
+
     def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
         """Columns of a block, at most ``rows`` rows at a time: its text is read once."""
         table = self.read(columns, [block], None)
@@ -76,9 +81,7 @@ class CSVTable(TableReader):
                 f"a column of text: file={self.url}, column={text[0]}; only numbers can be read, leave it out"
             )
         first, last, nrows = self._pieces[block.index]
-        fs, path = storage.filesystem(self.url)
-        with reading(self.url, "CSV"):
-            data = fs.cat_file(path, start=first, end=last)
+        data = fetch(self.url, first, last)
         places = [list(self.columns).index(name) for name in columns]
         line = int(self._first_lines[block.index])
         try:
@@ -137,13 +140,13 @@ def open_table(url: str, head: Head) -> CSVTable:
     fs, path = storage.filesystem(url)
     with reading(url, "CSV"):
         size = int(fs.size(path))
-        return CSVTable(url, size, head, list(_pieces(fs, path, head.nbytes, size)))
+        return CSVTable(url, size, head, list(_pieces(url, head.nbytes, size)))
 
 
-def _pieces(fs: Any, path: str, start: int, size: int) -> Iterator[tuple[int, int, int]]:
+def _pieces(url: str, start: int, size: int) -> Iterator[tuple[int, int, int]]:
     """Ranges of whole lines, and how many lines they hold; empty lines at the end do not count."""
     while start < size:
-        data = fs.cat_file(path, start=start, end=min(start + PIECE, size))
+        data = fetch(url, start, min(start + PIECE, size))
         if start + len(data) < size:
             data = data[: data.rfind(b"\n") + 1]
             if not data:

@@ -22,6 +22,7 @@ from velfield.table_format import (
     TableReader,
     check_names,
     chosen_blocks,
+    fetch,
     library,
     reading,
     row_blocks,
@@ -59,6 +60,9 @@ class FITSTable(TableReader):
         check_names(self.url, self.columns, columns)
         return self._record.itemsize * sum(b.nrows for b in chosen_blocks(self.url, self.blocks, blocks))
 
+    def _beyond(self, columns: Sequence[str]) -> int:  # noqa: ARG002 - rows are read whole
+        return 2 * BATCH * self._record.itemsize
+
     def _column(self, column: Any) -> Column:
         dtype = self._record[column.name]
         scale = self._scales[column.name]
@@ -77,16 +81,13 @@ class FITSTable(TableReader):
             )
         shapes = {name: self.columns[name].dtype for name in columns}
         out = {name: np.empty((stop - start, *dtype.shape), dtype.base) for name, dtype in shapes.items()}
-        fs, path = storage.filesystem(self.url)
         width = self._record.itemsize
         first = self._start + self._edges[block.index] * width
-        with reading(self.url, "FITS"):
-            for at in range(start, stop, BATCH):
-                upto = min(at + BATCH, stop)
-                data = fs.cat_file(path, start=first + at * width, end=first + upto * width)
-                table = np.frombuffer(data, self._record, upto - at)
-                for name in columns:
-                    out[name][at - start : upto - start] = _scaled(table[name], self._scales[name])
+        for at in range(start, stop, BATCH):
+            upto = min(at + BATCH, stop)
+            table = np.frombuffer(fetch(self.url, first + at * width, first + upto * width), self._record, upto - at)
+            for name in columns:
+                out[name][at - start : upto - start] = _scaled(table[name], self._scales[name])
         return out
 
 

@@ -97,7 +97,7 @@ class Table(Protocol):
         """Columns in native byte order, rows in the order of ``blocks``, or some ``rows`` of the one block."""
 
     def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
-        """Columns of a block, at most ``rows`` rows at a time, in order."""
+        """A block in ranges of at most ``rows`` rows, in order; an empty block may give one empty range."""
 
     def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
         """The most bytes that `chunks` holds at a time in any block, what it gives out included."""
@@ -149,9 +149,18 @@ class TableReader:
             yield self._rows(columns, chosen, start, min(start + rows, chosen.nrows))
 
     def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
-        """The most bytes that `chunks` holds at a time: decoded values of a block, and a range of them."""
-        most = max((block.nrows for block in self.blocks), default=0)
-        return (2 * most + min(rows, most)) * sum(self.columns[name].dtype.itemsize for name in columns)
+        """The most bytes that `chunks` holds at a time in any block, the range given out included."""
+        most = min(rows, max((block.nrows for block in self.blocks), default=0))
+        return 2 * most * self.rowbytes(columns) + self._beyond(columns)
+
+    def rowbytes(self, columns: Sequence[str]) -> int:
+        """Bytes of a row of these columns, as they are given out."""
+        check_names(self.url, self.columns, columns)
+        return sum(self.columns[name].dtype.itemsize for name in columns)
+
+    def _beyond(self, columns: Sequence[str]) -> int:  # noqa: ARG002 - what is held does not always depend on it
+        """Bytes that reading holds beyond the values of the range."""
+        return 0
 
     def fingerprint(self) -> str:
         """SHA-256 of the files' sizes and of samples of them."""
@@ -206,12 +215,11 @@ def fingerprint_of(files: Sequence[str], sizes: Sequence[int]) -> str:
     """SHA-256 of all files' sizes and of samples of up to 16 of them, which are the whole of small ones."""
     digest = hashlib.sha256(repr(list(sizes)).encode())
     for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, 16)}):
-        fs, path = storage.filesystem(files[i])
         size = sizes[i]
         starts = [0] if size <= WHOLE else [0, size // 2, size - SAMPLE]
         length = size if size <= WHOLE else SAMPLE
-        for data in fs.cat_ranges([path] * len(starts), starts, [s + length for s in starts], on_error="raise"):
-            digest.update(data)
+        for start in starts:
+            digest.update(fetch(files[i], start, start + length))
     return digest.hexdigest()
 
 
@@ -229,6 +237,18 @@ def reading(url: str, form: str) -> Iterator[None]:
         raise CatalogueError(
             f"file cannot be read as {form}: file={url}, reason={reason}; copy the file again, or make it again"
         ) from error
+
+
+def fetch(url: str, start: int, stop: int) -> bytes:
+    """A range of a file's bytes, all of it."""
+    _, path = storage.filesystem(url)
+    (data,) = storage.read_ranges(url, [path], [start], [stop])
+    with reading(url, "a table"):
+        if isinstance(data, BaseException):
+            raise data
+        if len(data) < stop - start:
+            raise ValueError("it has become shorter")
+    return bytes(data)
 
 
 def library(name: str, what: str) -> Any:

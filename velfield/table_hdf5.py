@@ -91,6 +91,9 @@ class HDF5Table(TableReader):
         )
         return round(nrows * width)
 
+    def _beyond(self, columns: Sequence[str]) -> int:
+        return 2 * 2**20 * (1 + len(columns))  # the open file, and HDF5's cache of chunks, for each column 1 MiB
+
     def _rows(self, columns: Sequence[str], block: Block, start: int, stop: int) -> dict[str, NDArray[Any]]:
         unread = [name for name in columns if self.columns[name].dtype.base.kind not in "fiu"]
         if unread:

@@ -16,11 +16,23 @@ from numpy.typing import NDArray
 from velfield import storage
 from velfield.errors import CatalogueError
 from velfield.genericio import Block
-from velfield.table_format import BLOCK_ROWS, Column, Facts, TableReader, check_names, chosen_blocks, library, reading
+from velfield.table_format import (
+    BLOCK_ROWS,
+    Column,
+    Facts,
+    TableReader,
+    check_names,
+    chosen_blocks,
+    fetch,
+    library,
+    reading,
+)
 
 MAGIC = b"PAR1"
 FOOTER = 64 * 1024  # bytes read from a file's end; holds the footer of most
 BATCH = 64 * 1024  # rows decoded at a time
+AT_ONCE = 64 * 2**20  # bytes; a block of which more is wanted is read through buffers, one for each column
+BUFFER = 2 * 2**20  # bytes of one; twice a page, which writers make of some 1 MiB
 
 
 class ParquetTable(TableReader):
@@ -66,6 +78,11 @@ class ParquetTable(TableReader):
                 total += sum(c.total_compressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
         return total
 
+    def _beyond(self, columns: Sequence[str]) -> int:
+        # what is stored of the columns, or buffers of them, and for each a page as it is unpacked
+        stored = max((self.stored_bytes(columns, [block.index]) for block in self.blocks), default=0)
+        return min(stored, max(AT_ONCE, len(columns) * BUFFER)) + len(columns) * 2 * BUFFER
+
     def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
         """Columns of a block, at most ``rows`` rows at a time: a row group is decoded once."""
         check_names(self.url, self.columns, columns)
@@ -91,10 +108,12 @@ class ParquetTable(TableReader):
         parquet = library("pyarrow.parquet", "Parquet")
         f, groups = self._places[block.index]
         fs, path = storage.filesystem(self.files[f])
+        few = self.stored_bytes(columns, [block.index]) <= AT_ONCE
+        how = {"pre_buffer": True} if few else {"pre_buffer": False, "buffer_size": BUFFER}
         with (
             reading(self.files[f], "Parquet"),
             fs.open(path, "rb", cache_type="none") as file,
-            parquet.ParquetFile(file, metadata=self._footers[f], pre_buffer=True) as table,
+            parquet.ParquetFile(file, metadata=self._footers[f], **how) as table,
         ):
             for batch in table.iter_batches(batch_size=rows, row_groups=groups, columns=list(columns)):
                 yield {name: _values(block, name, batch.column(name), self.columns[name]) for name in columns}
@@ -118,15 +137,17 @@ def open_table(url: str, files: Sequence[str] | None = None) -> ParquetTable:
     paths = [path.rstrip("/") + name[len(url.rstrip("/")) :] for name in files]
     with reading(url, "Parquet"):
         sizes = [int(size) for size in fs.sizes(paths)]
-        tails = fs.cat_ranges(paths, [max(0, size - FOOTER) for size in sizes], sizes, on_error="raise")
+        tails = storage.read_ranges(url, paths, [max(0, size - FOOTER) for size in sizes], sizes)
     footers, digest = [], hashlib.sha256()
-    for name, one, size, tail in zip(files, paths, sizes, tails, strict=True):
+    for name, size, tail in zip(files, sizes, tails, strict=True):
         with reading(name, "Parquet"):
             length = int.from_bytes(tail[-8:-4], "little") + 8
+            if isinstance(tail, BaseException):
+                raise tail
             if tail[-4:] != MAGIC or length > size:
                 raise ValueError("its end is missing or damaged")
             if length > len(tail):
-                tail = fs.cat_file(one, start=size - length, end=size)
+                tail = fetch(name, size - length, size)
             footers.append(parquet.read_metadata(io.BytesIO(tail)))
             digest.update(tail[-length:])
     return ParquetTable(url, files, sizes, footers, digest.digest())
