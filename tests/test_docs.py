@@ -4,6 +4,8 @@ import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -30,6 +32,23 @@ def test_links_lead_somewhere():
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+@pytest.mark.slow
+def test_the_readmes_journey_can_be_pasted(tmp_path):
+    (journey,) = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    for large, small in (
+        ("480", "96"),
+        ("160", "32"),
+        ("32 --seed", "8 --seed"),
+        ("3 --cells", "2 --cells"),
+        ("450", "2"),
+    ):
+        assert large in journey
+        journey = journey.replace(large, small)
+    shell = f'set -e; velfield() {{ "{sys.executable}" -m velfield "$@"; }}\n{journey}'
+    subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True, capture_output=True)
+    assert {"velocity.zarr", "evaluation", "model"} <= {p.name for p in tmp_path.iterdir()}
 
 
 @pytest.mark.slow

@@ -33,6 +33,15 @@ def test_a_stage_that_is_interrupted_says_where(capsys):
     assert "train: stopped at 7 of 400 steps" in capsys.readouterr().err
 
 
+def test_what_was_done_before_counts_but_not_for_the_rate(capsys, monkeypatch):
+    clock = iter([0.0, 4.0, 4.0, 4.0, 4.0])
+    monkeypatch.setattr("velfield.progress.time.monotonic", lambda: next(clock))
+    with Terminal(every=0.0) as progress:
+        progress.start("train", 30, "steps", before=14)
+        progress.advance(2)
+    assert capsys.readouterr().err.startswith("train: 16/30 steps, 0.5 steps/s, 28 s left\n")
+
+
 def test_a_new_stage_ends_the_one_before(capsys):
     with Terminal() as progress:
         progress.start("a", 1, "x")

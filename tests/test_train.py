@@ -58,8 +58,10 @@ class Watch:
     def __init__(self, steps: int, action: Callable[[], None]) -> None:
         self.left, self.action, self.training, self.notes = steps, action, False, []
 
-    def start(self, label: str, _total: float, _unit: str) -> None:
+    def start(self, label: str, total: float, _unit: str, *, before: float = 0) -> None:
         self.training = label == "train"
+        if self.training:
+            self.counted = (before, total)
 
     def advance(self, _amount: float = 1, note: str = "") -> None:
         if self.training:

@@ -15,8 +15,8 @@ from rich.progress import Progress as RichProgress
 class Progress(Protocol):
     """What long work reports to."""
 
-    def start(self, label: str, total: float, unit: str) -> None:
-        """Begin a stage of ``total`` units of work; ends the stage before it."""
+    def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:
+        """Begin a stage of ``total`` units of work, ``before`` of them done earlier; ends the stage before it."""
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         """Count ``amount`` units as done; ``note`` is shown beside them."""
@@ -28,7 +28,7 @@ class Progress(Protocol):
 class Silent:
     """Reports to nobody."""
 
-    def start(self, label: str, total: float, unit: str) -> None:
+    def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:
         """Ignore the stage."""
 
     def advance(self, amount: float = 1, note: str = "") -> None:
@@ -46,7 +46,7 @@ class Terminal:
         self.every = every
         self.bar: RichProgress | None = None
         self.label, self.unit, self.note, self.total, self.count = "", "", "", 0.0, 0.0
-        self.began = self.printed = 0.0
+        self.began = self.printed = self.before = 0.0
 
     def __enter__(self) -> Terminal:
         return self
@@ -57,11 +57,12 @@ class Terminal:
         if self.label:
             self._close(finished=kind is None)
 
-    def start(self, label: str, total: float, unit: str) -> None:
-        """Begin a stage of ``total`` units of work; ends the stage before it."""
+    def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:
+        """Begin a stage of ``total`` units of work, ``before`` of them done earlier; ends the stage before it."""
         if self.label:
             self.done()
         self.label, self.unit, self.note, self.total, self.count = label, unit, "", total, 0.0
+        self.count = self.before = before
         self.began = self.printed = time.monotonic()
         if self.console.is_terminal:
             columns = (
@@ -74,7 +75,7 @@ class Terminal:
             )
             self.bar = RichProgress(*columns, console=self.console, expand=self.console.width < 100)
             self.bar.start()
-            self.bar.add_task(label, total=total, rate="", note="")
+            self.bar.add_task(label, total=total, completed=int(before), rate="", note="")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         """Count ``amount`` units as done; ``note`` is shown beside them."""
@@ -85,7 +86,8 @@ class Terminal:
             self.bar.update(self.bar.task_ids[0], completed=self.count, rate=self._rate(now), note=self.note)
         elif now - self.printed >= self.every:
             self.printed = now
-            left = (now - self.began) / self.count * (self.total - self.count) if self.count else float("nan")
+            here = self.count - self.before
+            left = (now - self.began) / here * (self.total - self.count) if here else float("nan")
             print(  # noqa: T201
                 f"{self.label}: {self.count:g}/{self.total:g} {self.unit}, {self._rate(now)}, {left:.0f} s left"
                 + (f", {self.note}" if self.note else ""),
@@ -113,4 +115,5 @@ class Terminal:
 
     def _rate(self, now: float) -> str:
         seconds = now - self.began
-        return f"{self.count / seconds:.3g} {self.unit}/s" if seconds > 0 and self.count else ""
+        here = self.count - self.before
+        return f"{here / seconds:.3g} {self.unit}/s" if seconds > 0 and here else ""

@@ -128,7 +128,7 @@ class _Training:
         """Do the steps that are left; interrupted, write a checkpoint first."""
         training, validation = self._batches(progress)
         before = self.seconds
-        progress.start("train", self.steps - self.done, "steps")
+        progress.start("train", self.steps, "steps", before=self.done)
         with checkpoint.StopAsked() as stop:
             for batch in training:
                 loss = self._step(batch)
