@@ -1,4 +1,4 @@
-"""How much of the storage's speed a painting reaches: end to end, against plain reads of the same bytes in the same run.
+"""What share of the storage's speed a painting reaches, against plain reads of the same bytes in the same run.
 
 python tests/benchmarks/bench_storage.py [--rows 2000000] [--side 2] [--boxes 2] [--cells 32] [--workers 1 2]
 

@@ -76,7 +76,7 @@ class FaultyProxy:
     def __enter__(self) -> FaultyProxy:
         assert set(self.faults) <= FAULTS
         self._rng, self._lock, self._row = random.Random(self.seed), threading.Lock(), Counter()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"proxy": self}))
         self._server.daemon_threads, self._server.block_on_close = True, False
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -137,101 +137,99 @@ class FaultyProxy:
         return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
-    host = urlsplit(proxy.upstream).netloc
+class Handler(BaseHTTPRequestHandler):
+    """A connection's requests; `proxy` is set by `FaultyProxy` in a class of its own."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = -1
+    proxy: FaultyProxy
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
 
-        def handle(self) -> None:
-            with proxy._slots:
-                self._server_side = http.client.HTTPConnection(host, timeout=60)
-                try:
-                    super().handle()
-                except (ConnectionError, TimeoutError):
-                    pass
-                finally:
-                    self._server_side.close()
+    def handle(self) -> None:
+        with self.proxy._slots:
+            self._server_side = http.client.HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=60)
+            try:
+                super().handle()
+            except (ConnectionError, TimeoutError):
+                pass
+            finally:
+                self._server_side.close()
 
-        def handle_expect_100(self) -> bool:
-            done = super().handle_expect_100()
-            self.wfile.flush()
-            return done
+    def handle_expect_100(self) -> bool:
+        done = super().handle_expect_100()
+        self.wfile.flush()
+        return done
 
-        def do_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path, _, query = self.path.partition("?")
-            fault = proxy.draw(self.command, path, query)
-            self._about = {
-                "method": self.command, "path": path, "query": query, "range": self.headers.get("Range"),
-                "sent": len(body), "fault": fault,
-            }  # fmt: skip
-            if fault == "dropped":
-                self._note(0, 0)
-                self.close_connection = True
-                return
-            if fault in STATED:
-                status, text = STATED[fault]
-                self._answer(status, {"Content-Type": "application/xml"}, text.encode())
-                return
-            if fault == "slow":
-                time.sleep(proxy.delay)
-            status, headers, data = self._forward(body)
-            if fault == "lost":
-                self._note(status, 0)
-                self.close_connection = True
-            elif fault == "cut":
-                self._answer(status, headers, data[: len(data) // 2], length=len(data))
-                self.close_connection = True
-            elif fault == "truncated":
-                self._answer(status, headers, data[: len(data) // 2])
-            else:
-                self._answer(status, headers, proxy.flip(data) if fault == "flipped" else data)
+    def do_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path, _, query = self.path.partition("?")
+        fault = self.proxy.draw(self.command, path, query)
+        self._about = {
+            "method": self.command, "path": path, "query": query, "range": self.headers.get("Range"),
+            "sent": len(body), "fault": fault,
+        }  # fmt: skip
+        if fault == "dropped":
+            self._note(0, 0)
+            self.close_connection = True
+            return
+        if fault in STATED:
+            status, text = STATED[fault]
+            self._answer(status, {"Content-Type": "application/xml"}, text.encode())
+            return
+        if fault == "slow":
+            time.sleep(self.proxy.delay)
+        status, headers, data = self._forward(body)
+        if fault == "lost":
+            self._note(status, 0)
+            self.close_connection = True
+        elif fault == "cut":
+            self._answer(status, headers, data[: len(data) // 2], length=len(data))
+            self.close_connection = True
+        elif fault == "truncated":
+            self._answer(status, headers, data[: len(data) // 2])
+        else:
+            self._answer(status, headers, self.proxy.flip(data) if fault == "flipped" else data)
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_any
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_any
 
-        def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
-            for attempt in (0, 1):  # the server may have closed an idle connection
-                try:
-                    server = self._server_side
-                    server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                    for name, value in headers.items():
-                        server.putheader(name, value)
-                    if body or self.command in ("PUT", "POST"):
-                        server.putheader("Content-Length", str(len(body)))
-                    server.endheaders(body or None)
-                    found = server.getresponse()
-                    data = found.read()
-                    break
-                except (http.client.HTTPException, ConnectionError):
-                    self._server_side.close()
-                    if attempt:
-                        raise
-            kept = {name: value for name, value in found.getheaders() if name.lower() not in HOP}
-            if self.command == "HEAD" and found.getheader("Content-Length"):
-                kept["Content-Length"] = found.getheader("Content-Length")
-            return found.status, kept, data
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
+        for attempt in (0, 1):  # the server may have closed an idle connection
+            try:
+                server = self._server_side
+                server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in headers.items():
+                    server.putheader(name, value)
+                if body or self.command in ("PUT", "POST"):
+                    server.putheader("Content-Length", str(len(body)))
+                server.endheaders(body or None)
+                found = server.getresponse()
+                data = found.read()
+                break
+            except (http.client.HTTPException, ConnectionError):
+                self._server_side.close()
+                if attempt:
+                    raise
+        kept = {name: value for name, value in found.getheaders() if name.lower() not in HOP}
+        if self.command == "HEAD" and found.getheader("Content-Length"):
+            kept["Content-Length"] = found.getheader("Content-Length")
+        return found.status, kept, data
 
-        def _answer(self, status: int, headers: Mapping[str, str], data: bytes, length: int | None = None) -> None:
-            if self.command == "HEAD":
-                data = b""
-            self._note(status, len(data))
-            self.send_response_only(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if status not in (204, 304) and "Content-Length" not in headers:
-                self.send_header("Content-Length", str(len(data) if length is None else length))
-            self.end_headers()
-            self.wfile.write(data)
-            self.wfile.flush()
+    def _answer(self, status: int, headers: Mapping[str, str], data: bytes, length: int | None = None) -> None:
+        if self.command == "HEAD":
+            data = b""
+        self._note(status, len(data))
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status not in (204, 304) and "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
 
-        def _note(self, status: int, received: int) -> None:
-            proxy.note(Request(**self._about, status=status, received=received))
+    def _note(self, status: int, received: int) -> None:
+        self.proxy.note(Request(**self._about, status=status, received=received))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
+    def log_message(self, *_: object) -> None:
+        pass

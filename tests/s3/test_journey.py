@@ -70,7 +70,7 @@ def test_requests_of_a_painting(universe, place, proxy, client):
     assert proxy.count("GET", "out.zarr/velocity") == 0
     assert proxy.count("HEAD", "out.zarr") <= 3
     assert proxy.count("GET", "list-type") <= 12
-    # a sub-file is opened by each worker: header and size, and its version; each block of halos is two ranges of columns
+    # a sub-file is opened by each worker: header and size, and its version; a block of halos is two ranges
     for name, parts in (("m000-499.fofproperties", 2), ("m000.mpicosmo.499", 1)):
         of_kind = sum(kind == ("halos" if parts == 2 else "particles") for kind, _ in job.blocks)
         assert proxy.count("GET", f"{name}#") <= parts * of_kind + 2 * 3
@@ -99,7 +99,7 @@ def test_stale_work_is_not_taken_for_done(universe, place):
 
 
 @pytest.mark.slow
-def test_every_verb_on_object_storage(place, proxy, capfd):
+def test_every_verb_on_object_storage(place, capfd):
     def run(*words):
         status = main([str(word) for word in words])
         said = capfd.readouterr()

@@ -48,8 +48,9 @@ def test_what_another_process_wrote_or_removed_is_seen(place, server):
     assert not storage.exists(storage.join(place, "b"))
 
 
+@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("fault", ["500", "503", "dropped", "lost", "slow", "cut", "truncated", "flipped"])
-def test_faults_that_pass_are_not_noticed(fault, place, proxy, fast):
+def test_faults_that_pass_are_not_noticed(fault, place, proxy):
     proxy.faults, proxy.most, proxy.delay = {fault: 1.0}, 3, 0.05
     url = storage.join(place, "f")
     storage.write_bytes(url, DATA)
@@ -62,8 +63,9 @@ def test_faults_that_pass_are_not_noticed(fault, place, proxy, fast):
     assert proxy.hits[fault] >= 2
 
 
+@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("fault", ["500", "503", "dropped", "cut", "truncated"])
-def test_faults_that_stay_are_one_line(fault, place, proxy, fast):
+def test_faults_that_stay_are_one_line(fault, place, proxy):
     url = storage.join(place, "f")
     storage.write_bytes(url, DATA)
     storage.use_options({"retries": 3})
@@ -73,7 +75,8 @@ def test_faults_that_stay_are_one_line(fault, place, proxy, fast):
         storage.read_bytes(url)
 
 
-def test_an_object_whose_tag_is_no_md5_is_read(place, proxy, fast):
+@pytest.mark.usefixtures("fast")
+def test_an_object_whose_tag_is_no_md5_is_read(place, proxy):
     url = storage.join(place, "f")
     storage.write_bytes(url, DATA)
     ObjectStore.clear_instance_cache()
@@ -93,7 +96,8 @@ def test_an_object_whose_tag_is_no_md5_is_read(place, proxy, fast):
     ObjectStore.clear_instance_cache()
 
 
-def test_a_large_file_in_parts(place, proxy, fast):
+@pytest.mark.usefixtures("fast")
+def test_a_large_file_in_parts(place, proxy):
     proxy.faults, proxy.most = {"503": 0.2, "lost": 0.1}, 2
     fs, path = storage.filesystem(storage.join(place, "f"))
     data = np.random.default_rng(2).bytes(11 * 2**20)
@@ -102,6 +106,7 @@ def test_a_large_file_in_parts(place, proxy, fast):
     assert fs.cat_file(path) == data
 
 
+@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -111,7 +116,7 @@ def test_a_large_file_in_parts(place, proxy, fast):
         ({"endpoint_url": "http://me:pa55@127.0.0.1:1"}, "endpoint=http://127.0.0.1:1,"),
     ],
 )
-def test_mistakes_with_options(options, expected, place, fast):
+def test_mistakes_with_options(options, expected, place):
     storage.use_options(options)
     with pytest.raises(StorageError, match=expected) as error:
         storage.exists(place)
@@ -133,7 +138,8 @@ def test_answers_that_will_not_change_are_one_line(fault, expected, place, proxy
     assert len(proxy.requests) <= 10  # botocore looks for the region itself
 
 
-def test_no_such_bucket(bucket):
+@pytest.mark.usefixtures("bucket")
+def test_no_such_bucket():
     with pytest.raises(StorageError, match="no such bucket: url=s3://velfield-nowhere-at-all/f, endpoint="):
         storage.exists("s3://velfield-nowhere-at-all/f")
 
@@ -244,7 +250,8 @@ def test_a_file_that_became_shorter_is_named(catalogue):
         gio.read(["h"])
 
 
-def test_zarr_goes_the_same_way(place, proxy, fast):
+@pytest.mark.usefixtures("fast")
+def test_zarr_goes_the_same_way(place, proxy):
     import zarr
 
     proxy.faults, proxy.most = {"503": 0.3, "cut": 0.3, "dropped": 0.1}, 3
@@ -255,7 +262,7 @@ def test_zarr_goes_the_same_way(place, proxy, fast):
     assert sum(proxy.hits.values()) > 3
 
 
-def test_a_wrong_endpoint_is_given_up_soon(monkeypatch, place):
+def test_a_wrong_endpoint_is_given_up_soon(place):
     storage.use_options({"endpoint_url": "http://127.0.0.1:1"})
     start = time.monotonic()
     with pytest.raises(StorageError, match="cannot be reached"):
@@ -263,7 +270,7 @@ def test_a_wrong_endpoint_is_given_up_soon(monkeypatch, place):
     assert time.monotonic() - start < 5
 
 
-def test_the_environment_is_heard(place, server, monkeypatch):
+def test_the_environment_is_heard(place, server):
     # AWS_ENDPOINT_URL and the keys are how all of these tests reach the server; fsspec's own variables are read
     # when it is imported, so in a process of its own
     import subprocess

@@ -74,7 +74,7 @@ def test_workers_have_them_also_those_that_join_later_and_forget_them():
         assert "hush-hush" not in told + logs
 
 
-def test_the_secret_is_nowhere(place, proxy, server, tmp_path, capfd, monkeypatch, caplog):
+def test_the_secret_is_nowhere(place, proxy, server, capfd, monkeypatch, caplog):
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     data = "tests/data/mock-outer-rim/m000.mpicosmo.499"
