@@ -1,11 +1,12 @@
 """Progress: lines where there is no terminal."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from velfield.progress import Silent, Terminal
+from velfield.progress import Silent, Terminal, short
 
 
 def test_lines_carry_count_rate_and_time_left(capsys):
@@ -61,6 +62,41 @@ def test_a_bar_on_a_terminal(width, capsys):
     assert "paint" in screen.getvalue()
     assert "100%" in screen.getvalue()
     assert "paint: done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_a_bar_stays_on_its_line(width):
+    progress = Terminal()
+    screen = io.StringIO()
+    progress.console = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    with progress:
+        progress.start("paint blocks", 1e9, "particles")
+        for done in range(1, 4):
+            progress.advance(3e8, f"{done}00/1200 blocks", nbytes=7e9)
+            progress.bar.refresh()
+    frames = re.split(r"\r|\n|\x1b\[[0-9;?]*[A-Za-z]", screen.getvalue())
+    assert max(map(len, frames)) <= width
+    last = [frame for frame in frames if frame.startswith("paint blocks")][-1]
+    assert "90%" in last
+    assert "300/1200 blocks" in last
+    assert "MB/s" in last
+    assert screen.getvalue().count("\n") <= 2
+
+
+def test_rates_of_bytes_and_units(capsys):
+    with Terminal(every=0.0) as progress:
+        progress.start("paint blocks", 2e6, "particles")
+        progress.advance(1.5e6, "3/4 blocks", nbytes=36e6)
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"paint blocks: 1.5M/2M particles, [\d.e+]+ MB/s, [\d.]+[kMGT]? particles/s, 0 s left, 3/4 blocks", first
+    )
+    assert re.fullmatch(r"paint blocks: done in 0.0 s, 3/4 blocks, .* MB/s, .* particles/s", last)
+
+
+def test_numbers_are_short():
+    found = [short(x) for x in (0, 7, 9999, 0.51, 10000, 123456, 999600, 1.073741824e12, 4e15)]
+    assert found == ["0", "7", "9999", "0.51", "10k", "123k", "1M", "1.07T", "4e+03T"]
 
 
 def test_silence():

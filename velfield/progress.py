@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 
 class Progress(Protocol):
@@ -18,8 +19,8 @@ class Progress(Protocol):
     def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:
         """Begin a stage of ``total`` units of work, ``before`` of them done earlier; ends the stage before it."""
 
-    def advance(self, amount: float = 1, note: str = "") -> None:
-        """Count ``amount`` units as done; ``note`` is shown beside them."""
+    def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:
+        """Count ``amount`` units, and bytes that were read or written for them, as done; ``note`` is shown beside."""
 
     def done(self, note: str = "") -> None:
         """End the stage."""
@@ -31,11 +32,14 @@ class Silent:
     def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:
         """Ignore the stage."""
 
-    def advance(self, amount: float = 1, note: str = "") -> None:
+    def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:
         """Ignore the step."""
 
     def done(self, note: str = "") -> None:
         """Ignore the end."""
+
+
+NARROW = 100  # columns of a terminal below which the bar gives way to the numbers
 
 
 class Terminal:
@@ -45,8 +49,9 @@ class Terminal:
         self.console = Console(stderr=True)
         self.every = every
         self.bar: RichProgress | None = None
-        self.label, self.unit, self.note, self.total, self.count = "", "", "", 0.0, 0.0
-        self.began = self.printed = self.before = 0.0
+        self.label, self.unit, self.note = "", "", ""
+        self.total = self.count = self.before = self.nbytes = 0.0
+        self.began = self.printed = 0.0
 
     def __enter__(self) -> Terminal:
         return self
@@ -61,25 +66,30 @@ class Terminal:
         """Begin a stage of ``total`` units of work, ``before`` of them done earlier; ends the stage before it."""
         if self.label:
             self.done()
-        self.label, self.unit, self.note, self.total, self.count = label, unit, "", total, 0.0
-        self.count = self.before = before
+        self.label, self.unit, self.note = label, unit, ""
+        self.total, self.count, self.before, self.nbytes = total, before, before, 0.0
         self.began = self.printed = time.monotonic()
         if self.console.is_terminal:
+            wide = self.console.width >= NARROW
             columns = (
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[rate]}", style="cyan"),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[note]}", style="dim"),
+                *((BarColumn(bar_width=16),) if wide else ()),
+                TextColumn("{task.percentage:>3.0f}%", style="magenta"),
+                TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+                # a narrow terminal cuts these, the last one first
+                TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+                TextColumn(
+                    "{task.fields[rate]}", style="cyan", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+                ),
             )
-            self.bar = RichProgress(*columns, console=self.console, expand=self.console.width < 100)
+            self.bar = RichProgress(*columns, console=self.console, expand=self.console.width < 120)
             self.bar.start()
             self.bar.add_task(label, total=total, completed=int(before), rate="", note="")
 
-    def advance(self, amount: float = 1, note: str = "") -> None:
-        """Count ``amount`` units as done; ``note`` is shown beside them."""
+    def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:
+        """Count ``amount`` units, and bytes that were read or written for them, as done; ``note`` is shown beside."""
         self.count += amount
+        self.nbytes += nbytes
         self.note = note or self.note
         now = time.monotonic()
         if self.bar is not None:
@@ -89,8 +99,8 @@ class Terminal:
             here = self.count - self.before
             left = (now - self.began) / here * (self.total - self.count) if here else float("nan")
             print(  # noqa: T201
-                f"{self.label}: {self.count:g}/{self.total:g} {self.unit}, {self._rate(now)}, {left:.0f} s left"
-                + (f", {self.note}" if self.note else ""),
+                f"{self.label}: {short(self.count)}/{short(self.total)} {self.unit}, {self._rate(now)}, "
+                f"{left:.0f} s left" + (f", {self.note}" if self.note else ""),
                 file=sys.stderr,
                 flush=True,
             )
@@ -104,16 +114,29 @@ class Terminal:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-        seconds = time.monotonic() - self.began
-        state = "done" if finished else f"stopped at {self.count:g} of {self.total:g} {self.unit}"
-        print(  # noqa: T201
-            f"{self.label}: {state} in {seconds:.1f} s" + (f", {self.note}" if self.note else ""),
-            file=sys.stderr,
-            flush=True,
-        )
+        now = time.monotonic()
+        state = "done" if finished else f"stopped at {short(self.count)} of {short(self.total)} {self.unit}"
+        parts = [f"{self.label}: {state} in {now - self.began:.1f} s", self.note]
+        if self.nbytes:
+            parts.append(self._rate(now))
+        print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)  # noqa: T201
         self.label = ""
 
     def _rate(self, now: float) -> str:
         seconds = now - self.began
         here = self.count - self.before
-        return f"{here / seconds:.3g} {self.unit}/s" if seconds > 0 and here else ""
+        if seconds <= 0 or not here:
+            return ""
+        rate = f"{short(here / seconds)} {self.unit}/s"
+        return f"{self.nbytes / seconds / 1e6:.3g} MB/s, {rate}" if self.nbytes else rate
+
+
+def short(number: float) -> str:
+    """A number in few characters: as it is below 10,000 if it is whole, else three digits and k, M, G or T."""
+    if number < 1e4 and number == int(number):
+        return f"{number:.0f}"
+    for unit in ("", "k", "M", "G"):
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}T"
