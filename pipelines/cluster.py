@@ -1,4 +1,4 @@
-"""A Dask cluster to run jobs on, and the one loop that runs them."""
+"""A Dask cluster to run jobs on: found or started, and looked after while it works."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import logging
 import os
 import signal
 import sys
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
 from dask.system import CPU_COUNT  # cores that this process may use, not all that there are
-from distributed import Client, LocalCluster, WorkerPlugin, as_completed
+from distributed import Client, LocalCluster, WorkerPlugin
 
-from velfield.errors import VelfieldError
+from velfield.errors import ClusterError, VelfieldError
 from velfield.pipelines.options import carry_options
-
-AHEAD = 4  # tasks a thread has waiting: enough to keep it busy, few enough to keep the scheduler small
+from velfield.pipelines.tasks import WAIT
 
 
 class CapThreads(WorkerPlugin):
-    """One task, one thread: numba, torch and zarr bring pools of their own, which would fight over the cores."""
+    """One task, one thread: numba, torch, BLAS and zarr bring pools of their own, which would fight over the cores.
+
+    The scheduler keeps it and gives it to workers that join later, too.
+    """
 
     name = "velfield-cap-threads"
 
@@ -32,13 +33,24 @@ class CapThreads(WorkerPlugin):
         import numba
         import zarr
 
-        numba.set_num_threads(1)
+        # libraries read these when they are first loaded, and processes that start from here on inherit them
+        for pool in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+            os.environ.setdefault(f"{pool}_NUM_THREADS", "1")
+        numba.config.NUMBA_NUM_THREADS = 1  # type: ignore[attr-defined]  # for every thread; set_num_threads would be for the one that calls it
         zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when a task first imports it
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)
 
 
 @contextmanager
-def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: bool = False) -> Iterator[Client]:
+def connect(
+    scheduler: str | None = None,
+    workers: int | None = None,
+    *,
+    threads: int = 1,
+    wait: float = WAIT,
+    quiet: bool = False,
+) -> Iterator[Client]:
     """Connect to a cluster, or start one on this machine for as long as the context lasts.
 
     Parameters
@@ -47,77 +59,84 @@ def connect(scheduler: str | None = None, workers: int | None = None, *, quiet: 
         Address of a running scheduler, as ``tcp://host:8786``; by default ``DASK_SCHEDULER_ADDRESS`` if it is set.
     workers : int, optional
         Processes of the local cluster; by default one for each core.
+    threads : int
+        Threads, each with a task, of a local worker.
+    wait : float
+        Give up when a cluster has had no worker that works for so long [s].
     quiet : bool
         Do not print the dashboard's address.
     """
     scheduler = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout="10s", set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise VelfieldError(
-                f"no Dask scheduler answers: scheduler={scheduler}; start one with dask scheduler, "
-                "or leave --scheduler out to use this machine"
-            ) from error
-        with client:
-            client.register_plugin(CapThreads())
-            _say(client, quiet)
-            with carry_options(client):
-                yield client
-        return
-    settings = {
-        "distributed.worker.daemon": True,
-        "distributed.scheduler.allowed-failures": 3,
-        "distributed.comm.timeouts.connect": "60s",
-    }
-    with dask.config.set(settings), _interrupts_for_us_alone():
-        local = LocalCluster(
-            n_workers=workers or CPU_COUNT,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=_dashboard_address(),
-            silence_logs=logging.CRITICAL,
-        )
-    with local, Client(local, set_as_default=False) as client:  # what xarray computes meanwhile stays in this process
+    cluster = _remote(scheduler) if scheduler else _local(workers or max(1, CPU_COUNT // threads), threads)
+    with dask.config.set({"velfield.wait": wait}), _without_dasks_log(), cluster as client:
         client.register_plugin(CapThreads())
-        _say(client, quiet)
+        if not quiet:
+            _say(client)
         with carry_options(client):
             yield client
 
 
-def run_tasks(
-    client: Client, task: Callable[..., Any], items: Sequence[Any], *common: Any, name: str
-) -> Iterator[tuple[Any, Any]]:
-    """Run ``task(item, *common)`` for every item, a few ahead at a time, and yield (item, result) as they finish.
-
-    Results are let go as soon as they are here, so a worker that dies later takes no finished work with it. The first
-    error of a task is raised here and cancels the rest.
-    """
-    threads = sum(client.nthreads().values()) or 1
-    waiting = iter(items)
-    running: dict[Any, Any] = {}
-    done = as_completed(loop=client.loop)
-
-    def submit_next() -> None:
-        for item in waiting:
-            future = client.submit(task, item, *common, key=f"{name}-{uuid.uuid4().hex}")
-            running[future.key] = item
-            done.add(future)
-            return
-
-    for _ in range(AHEAD * threads):
-        submit_next()
+@contextmanager
+def _remote(scheduler: str) -> Iterator[Client]:
     try:
-        for future in done:
-            result = future.result()
-            item = running.pop(future.key)
-            future.release()
-            submit_next()
-            yield item, result
+        client = Client(scheduler, timeout="10s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise VelfieldError(
+            f"no Dask scheduler answers: scheduler={scheduler}; start one with dask scheduler, "
+            "or leave --scheduler out to use this machine"
+        ) from error
+    try:
+        yield client
     finally:
-        if running:
-            client.cancel(list(done.futures), force=True)
+        with suppress(Exception):  # a scheduler that is gone takes no leave
+            client.close(timeout=2)
+
+
+@contextmanager
+def _local(workers: int, threads: int) -> Iterator[Client]:
+    settings = {
+        "distributed.worker.daemon": True,
+        "distributed.scheduler.allowed-failures": 3,
+        "distributed.comm.timeouts.connect": "60s",
+        # tasks return next to nothing, so there is nothing to spill; a worker that pauses may never go on: end it
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        # after 15 s, as is usual, Dask drops a worker for good that a busy machine is slow to start again
+        "distributed.deploy.lost-worker-timeout": "60s",
+    }
+    with dask.config.set(settings):
+        try:
+            with _interrupts_for_us_alone():
+                local = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=threads,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address=_dashboard_address(),
+                    silence_logs=logging.CRITICAL,
+                )
+        except (OSError, RuntimeError, TimeoutError) as error:
+            cause = error.__cause__ or error
+            raise ClusterError(
+                f"the local workers do not start: workers={workers}, reason={cause}; "
+                "see to that, or use a running cluster with --scheduler"
+            ) from error
+        # not the default client: what xarray computes meanwhile stays in this process
+        with local, Client(local, set_as_default=False) as client:
+            yield client
+
+
+@contextmanager
+def _without_dasks_log() -> Iterator[None]:
+    """Keep Dask's tracebacks about lost connections off the terminal: we say in one line what matters."""
+    log = logging.getLogger("distributed")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @contextmanager
@@ -147,11 +166,10 @@ def _dashboard_address() -> str:
     return "127.0.0.1:8787"
 
 
-def _say(client: Client, quiet: bool) -> None:
-    if not quiet:
-        workers = client.nthreads()
-        print(  # noqa: T201
-            f"Dask dashboard: {client.dashboard_link} ({len(workers)} workers, {sum(workers.values())} threads)",
-            file=sys.stderr,
-            flush=True,
-        )
+def _say(client: Client) -> None:
+    workers = client.nthreads()
+    print(  # noqa: T201
+        f"Dask dashboard: {client.dashboard_link} ({len(workers)} workers, {sum(workers.values())} threads)",
+        file=sys.stderr,
+        flush=True,
+    )

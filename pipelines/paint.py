@@ -16,9 +16,11 @@ from distributed import Client
 
 from velfield import shards, store
 from velfield.errors import StoreError, VelfieldError
-from velfield.pipelines.cluster import run_tasks
+from velfield.pipelines import lease
 from velfield.pipelines.paint_job import Job, painted_of, spec_of
 from velfield.pipelines.paint_tasks import accumulate, block_name, paint_block, write_shard
+from velfield.pipelines.receipts import bytes_of
+from velfield.pipelines.tasks import run_tasks
 from velfield.progress import Progress, Silent
 
 FLOAT32_SUM = 1e-6  # relative: sums are float64, and what is stored is rounded to float32 cell by cell
@@ -27,14 +29,16 @@ FLOAT32_SUM = 1e-6  # relative: sums are float64, and what is stored is rounded 
 def paint(client: Client, job: Job, progress: Progress | None = None) -> bool:
     """Run the job, or what is left of it. Returns False if the store was finished already."""
     progress = progress or Silent()
-    if not job.receipts.begin({"fingerprint": job.fingerprint, "config": asdict(job.config)}):
-        return False
-    blocks = _run_blocks(client, job, progress)
-    totals = _add_up(job, blocks)
-    layout = store.field_layout(spec_of(job, store.means_of(totals, job.scene.boxes), totals))
-    shards.create(job.out, layout)
-    written = _run_shards(client, job, layout, blocks, progress)
-    shards.publish(job.out, layout, written)
+    with lease.hold(job.receipts) as held:
+        if held is None or not job.receipts.begin({"fingerprint": job.fingerprint, "config": asdict(job.config)}):
+            return False
+        blocks = _run_blocks(client, job, progress)
+        totals = _add_up(job, blocks)
+        layout = store.field_layout(spec_of(job, store.means_of(totals, job.scene.boxes), totals))
+        shards.create(job.out, layout)
+        written = _run_shards(client, job, layout, blocks, progress)
+        held.check()
+        shards.publish(job.out, layout, written)
     job.receipts.clear()
     return True
 
@@ -46,12 +50,12 @@ def _run_blocks(client: Client, job: Job, progress: Progress) -> Mapping[tuple[s
     left = [block for block in job.blocks if block not in done]
     before = len(done)
     rows = {(kind, i): job.catalogues[kind].blocks[i].nrows for kind, i in left}
-    progress.start("paint blocks", sum(rows.values()), "rows")
+    progress.start("paint blocks", sum(rows.values()), "particles" if "particles" in job.catalogues else "halos")
     per_shard = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
     common = (job.config, job.scene, job.receipts, per_shard, job.versions)
     for block, receipt in run_tasks(client, paint_block, left, *common, name="read-paint"):
         done[block] = receipt
-        progress.advance(rows[block], f"{len(done)}/{len(job.blocks)} blocks")
+        progress.advance(rows[block], f"{len(done)}/{len(job.blocks)} blocks", nbytes=bytes_of(receipt, "read"))
     progress.done(f"{len(left)} blocks" + (f", {before} were done before" if before else ""))
     return done
 
@@ -76,7 +80,8 @@ def _run_shards(
     common = (job.scene, layout, job.receipts)
     for (shard, _), receipt in run_tasks(client, write_shard, list(sources.items()), *common, name="assemble-write"):
         done[shard] = receipt
-        progress.advance(len(layout.boxes_of(shard)))
+        boxes = len(layout.boxes_of(shard))
+        progress.advance(boxes, f"{len(done)}/{layout.nshard} shards", nbytes=bytes_of(receipt, "write"))
     progress.done(f"{len(left)} shards" + (f", {before} were done before" if before else ""))
     return {key: entry for receipt in done.values() for key, entry in receipt["objects"].items()}
 

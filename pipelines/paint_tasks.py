@@ -17,6 +17,7 @@ from velfield.errors import DamagedError, VelfieldError
 from velfield.paint import fill_velocity, split_sums
 from velfield.pipelines.paint_job import AHEAD, HELD_BYTES, ROWS, PaintConfig, files_of
 from velfield.pipelines.receipts import Receipts
+from velfield.pipelines.stages import Stage, stage
 from velfield.tracers import Tracers, momentum_of
 
 FETCHES = 3  # of a block whose checksums are wrong, before that is believed
@@ -42,8 +43,7 @@ def paint_block(
         except DamagedError:  # on the way from a distant place bytes may turn
             if storage.is_local(cat.url) or fetch == FETCHES - 1:
                 raise
-    receipts.leave(receipt, "blocks", block_name(kind, index))
-    return receipt
+    return receipts.leave(receipt, "blocks", block_name(kind, index))
 
 
 def _paint(
@@ -62,23 +62,27 @@ def _paint(
 
     def write() -> None:
         by_shard: dict[int, dict[int, patches.Patch]] = {}
-        for box, patch in painter.take().items():
-            accumulate(receipt["painted"], patches.core_sums(scene.boxes, patch, mass=halos, momentum=not halos))
-            by_shard.setdefault(box // boxes_per_shard, {})[box] = patch
+        with stage("paint"):
+            for box, patch in painter.take().items():
+                accumulate(receipt["painted"], patches.core_sums(scene.boxes, patch, mass=halos, momentum=not halos))
+                by_shard.setdefault(box // boxes_per_shard, {})[box] = patch
         for shard, patch_of in by_shard.items():
-            file = io.BytesIO()
-            np.savez(file, **patches.pack(patch_of))  # type: ignore[arg-type]
             part = sum(s == shard for s, _ in receipt["files"])
-            storage.write_bytes(_patch_url(receipts, kind, index, shard, part), file.getvalue())
+            with stage("write") as writing:
+                file = io.BytesIO()
+                np.savez(file, **patches.pack(patch_of))  # type: ignore[arg-type]
+                storage.write_bytes(_patch_url(receipts, kind, index, shard, part), file.getvalue())
+                writing.nbytes += file.tell()
             receipt["files"].append([shard, part])
 
-    for read in cat.chunks(index, rows=ROWS, velocities=moved or not halos, masses=halos):
-        tracers = _above(read, config.min_mass) if halos else read
-        receipt["read"] += len(read.pos) + read.dropped
-        receipt["dropped"] += read.dropped
-        receipt["kept"] += len(tracers.pos)
-        accumulate(receipt["sums"], _sums(tracers, momentum=not halos))
-        painter.add(tracers.pos, tracers.vel, tracers.mass)
+    for read in _read_block(cat, index, velocities=moved or not halos, masses=halos):
+        with stage("paint", rows=len(read.pos)):
+            tracers = _above(read, config.min_mass) if halos else read
+            receipt["read"] += len(read.pos) + read.dropped
+            receipt["dropped"] += read.dropped
+            receipt["kept"] += len(tracers.pos)
+            accumulate(receipt["sums"], _sums(tracers, momentum=not halos))
+            painter.add(tracers.pos, tracers.vel, tracers.mass)
         if painter.held_bytes > HELD_BYTES:
             write()
     write()
@@ -109,19 +113,20 @@ def write_shard(
     for kind, fields in (("halos", 2), ("particles", 4)):
         if ("halo_number" if kind == "halos" else "matter_number") not in layout.variables:
             continue
-        sums = np.zeros((len(boxes), int(np.prod(scene.boxes.shape)), fields))
         urls = [_patch_url(receipts, kind, index, shard, n) for of, index, n in sources if of == kind]
-        for patch_of in _read_patches(urls):
-            for box, patch in patch_of.items():
-                sums[box - boxes[0]][patch.cells] += patch.sums
-        for i, box in enumerate(boxes):
-            for name, values in _finished(scene, box, kind, sums[i]).items():
-                arrays[name][i] = values
-        del sums
-    written = shards.write_boxes(receipts.out, layout, boxes, arrays)
+        with stage("assemble") as assembling:
+            sums = np.zeros((len(boxes), int(np.prod(scene.boxes.shape)), fields))
+            for patch_of in _read_patches(urls, assembling):
+                for box, patch in patch_of.items():
+                    sums[box - boxes[0]][patch.cells] += patch.sums
+            for i, box in enumerate(boxes):
+                for name, values in _finished(scene, box, kind, sums[i]).items():
+                    arrays[name][i] = values
+            del sums
+    with stage("write", nbytes=sum(values.nbytes for values in arrays.values())):
+        written = shards.write_boxes(receipts.out, layout, boxes, arrays)
     receipt = {"boxes": [boxes[0], boxes[-1]], "objects": written}
-    receipts.leave(receipt, "shards", shard_name(shard))
-    return receipt
+    return receipts.leave(receipt, "shards", shard_name(shard))
 
 
 def block_name(kind: str, index: int) -> str:
@@ -153,12 +158,26 @@ def _finished(scene: patches.Scene, box: int, kind: str, sums: NDArray[np.float6
     return {"matter_number": painted.number, "velocity": velocity, "velocity_flag": flag}
 
 
-def _read_patches(urls: Sequence[str]) -> Iterator[dict[int, patches.Patch]]:
+def _read_block(cat: Catalogue, block: int, *, velocities: bool, masses: bool) -> Iterator[Tracers]:
+    """A block in ranges of rows; what is waited for them is the stage "read"."""
+    columns = cat.tracer_columns(velocities=velocities, masses=masses)
+    with stage("read", nbytes=cat.stored_bytes(columns, [block]), rows=cat.blocks[block].nrows):
+        chunks = cat.chunks(block, rows=ROWS, velocities=velocities, masses=masses)
+    while True:
+        with stage("read"):
+            tracers = next(chunks, None)
+        if tracers is None:
+            return
+        yield tracers
+
+
+def _read_patches(urls: Sequence[str], assembling: Stage) -> Iterator[dict[int, patches.Patch]]:
     """Patch files in order, some fetched ahead."""
     with ThreadPoolExecutor(AHEAD) as pool:
         fetched = [pool.submit(storage.read_bytes, url) for url in urls[:AHEAD]]
         for n in range(len(urls)):
             data = fetched.pop(0).result()
+            assembling.nbytes += len(data)
             if n + AHEAD < len(urls):
                 fetched.append(pool.submit(storage.read_bytes, urls[n + AHEAD]))
             with np.load(io.BytesIO(data)) as file:

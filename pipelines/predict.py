@@ -15,8 +15,10 @@ from distributed import Client
 
 from velfield import analytic, shards, store
 from velfield.errors import VelfieldError
-from velfield.pipelines.cluster import run_tasks
-from velfield.pipelines.receipts import Receipts
+from velfield.pipelines import lease
+from velfield.pipelines.receipts import Receipts, bytes_of
+from velfield.pipelines.stages import stage
+from velfield.pipelines.tasks import run_tasks
 from velfield.progress import Progress, Silent
 
 
@@ -82,17 +84,20 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
 def predict(client: Client, job: Job, progress: Progress | None = None) -> bool:
     """Run the job, or what is left of it. Returns False if the store was finished already."""
     progress = progress or Silent()
-    if not job.receipts.begin({"model": job.model, "fields": job.fields, "fingerprint": job.fingerprint}):
-        return False
-    shards.create(job.out, job.layout)
-    done = {int(name): receipt for name, receipt in job.receipts.all("shards").items()}
-    left = [s for s in range(job.layout.nshard) if s not in done]
-    before = len(done)
-    progress.start("predict", sum(len(job.layout.boxes_of(s)) for s in left), "boxes")
-    for shard, done[shard] in run_tasks(client, predict_shard, left, job, name="predict-write"):
-        progress.advance(len(job.layout.boxes_of(shard)))
-    progress.done(f"{len(left)} shards" + (f", {before} were done before" if before else ""))
-    shards.publish(job.out, job.layout, {key: e for r in done.values() for key, e in r["objects"].items()})
+    about = {"model": job.model, "fields": job.fields, "fingerprint": job.fingerprint}
+    with lease.hold(job.receipts) as held:
+        if held is None or not job.receipts.begin(about):
+            return False
+        shards.create(job.out, job.layout)
+        done = {int(name): receipt for name, receipt in job.receipts.all("shards").items()}
+        left = [s for s in range(job.layout.nshard) if s not in done]
+        before = len(done)
+        progress.start("predict", sum(len(job.layout.boxes_of(s)) for s in left), "boxes")
+        for shard, done[shard] in run_tasks(client, predict_shard, left, job, name="predict-write"):
+            progress.advance(len(job.layout.boxes_of(shard)), nbytes=bytes_of(done[shard], "write"))
+        progress.done(f"{len(left)} shards" + (f", {before} were done before" if before else ""))
+        held.check()
+        shards.publish(job.out, job.layout, {key: e for r in done.values() for key, e in r["objects"].items()})
     job.receipts.clear()
     return True
 
@@ -102,17 +107,23 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
     if found := job.receipts.find("shards", f"{shard:05d}"):
         return found  # a worker died after it had written the receipt
     boxes = job.layout.boxes_of(shard)
-    ds = store.open_fields(job.fields, chunks=None)
-    if job.model in analytic.NAMES:
-        how = analytic.settings(job.model, ds)
-        velocity = np.stack([analytic.reconstruct(how, ds, box) for box in boxes])
-    else:
-        model = _model(job.model, json.loads(job.layout.attrs["model"])["weights"])
-        velocity = model.predict(ds.isel(box=slice(boxes[0], boxes[-1] + 1)), batch=job.batch).velocity.values
-    written = shards.write_boxes(job.out, job.layout, boxes, {"velocity": velocity})
+    with stage("read") as read:
+        ds = store.open_fields(job.fields, chunks=None)
+        if job.model not in analytic.NAMES:
+            model = _model(job.model, json.loads(job.layout.attrs["model"])["weights"])
+            needed = sorted({store.INPUTS[kind][0] for kind in model.inputs})
+            some = ds[needed].isel(box=slice(boxes[0], boxes[-1] + 1)).load()
+            read.nbytes += some.nbytes
+    with stage("predict"):
+        if job.model in analytic.NAMES:
+            how = analytic.settings(job.model, ds)
+            velocity = np.stack([analytic.reconstruct(how, ds, box) for box in boxes])
+        else:
+            velocity = model.predict(some, batch=job.batch).velocity.values
+    with stage("write", nbytes=velocity.nbytes):
+        written = shards.write_boxes(job.out, job.layout, boxes, {"velocity": velocity})
     receipt = {"boxes": [boxes[0], boxes[-1]], "objects": written}
-    job.receipts.leave(receipt, "shards", f"{shard:05d}")
-    return receipt
+    return job.receipts.leave(receipt, "shards", f"{shard:05d}")
 
 
 @functools.lru_cache(maxsize=2)

@@ -14,6 +14,7 @@ from typing import Any
 
 from velfield import shards, storage, store
 from velfield.errors import StoreError
+from velfield.pipelines import stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class Receipts:
             return False
         self._take_over()
         storage.write_json(storage.join(self.work, "job.json"), dict(summary))
+        storage.remove_torn(self.out)  # of writers that were killed: they may fill a disk
         return True
 
     def _take_over(self) -> None:
@@ -72,18 +74,21 @@ class Receipts:
     def find(self, *name: str) -> dict[str, Any] | None:
         """The receipt of this name, None if the piece is not done."""
         data = storage.find_bytes(self._url(name))
-        return None if data is None else dict(json.loads(data))
+        return None if data is None else _receipt(data)
 
     def all(self, kind: str) -> dict[str, dict[str, Any]]:
         """All receipts of a kind by name: one listing, and none is asked for in vain."""
         folder = storage.join(self.work, kind)
         there = [name for name in storage.names(folder) if name.endswith(".json")]
         found = storage.read_many([storage.join(folder, name) for name in there])
-        return {name.removesuffix(".json"): dict(json.loads(data)) for name, data in zip(there, found, strict=True)}
+        read = {name.removesuffix(".json"): _receipt(data) for name, data in zip(there, found, strict=True)}
+        return {name: receipt for name, receipt in read.items() if receipt is not None}
 
-    def leave(self, receipt: Mapping[str, Any], *name: str) -> None:
-        """Write a receipt: the piece is whole."""
-        storage.write_json(self._url(name), dict(receipt))
+    def leave(self, receipt: Mapping[str, Any], *name: str) -> dict[str, Any]:
+        """Write a receipt: the piece is whole. Where its time went is added; returns what was written."""
+        whole = dict(receipt) | {"stages": stages.so_far()}
+        storage.write_json(self._url(name), whole)
+        return whole
 
     def clear(self) -> None:
         """Remove receipts and intermediate files, of a job that is finished."""
@@ -91,3 +96,16 @@ class Receipts:
 
     def _url(self, name: tuple[str, ...]) -> str:
         return storage.join(self.work, *name[:-1], f"{name[-1]}.json")
+
+
+def bytes_of(receipt: Mapping[str, Any], stage: str) -> float:
+    """Bytes that went through a stage of the task that left the receipt."""
+    return float(receipt["stages"].get(stage, {}).get("bytes", 0))
+
+
+def _receipt(data: Any) -> dict[str, Any] | None:
+    """What a receipt says; None if it cannot be read, which never counts as done."""
+    try:
+        return dict(json.loads(data))
+    except (TypeError, ValueError):
+        return None

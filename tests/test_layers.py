@@ -17,8 +17,8 @@ MODULES = {
     " table_catalogue catalogue store sources universe verify_shard verify_store verify",
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
-    "jobs": "pipelines.__init__ pipelines.options pipelines.cluster pipelines.receipts pipelines.paint_job"
-    " pipelines.paint_tasks pipelines.paint"
+    "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch pipelines.tasks"
+    " pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job pipelines.paint_tasks pipelines.paint"
     " pipelines.predict pipelines.demo pipelines.verify",
     "edge": "__main__ info runfile cli",
 }
@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "files": ({"core", "files"}, FILES),
     "analysis": ({"core", "files", "analysis"}, FILES | {"matplotlib"}),
     "torch": ({"core", "files", "torch"}, FILES | {"torch", "safetensors"}),
-    "jobs": (set(MODULES) - {"edge"}, FILES | {"torch", "dask", "distributed"}),
+    "jobs": (set(MODULES) - {"edge"}, FILES | {"torch", "dask", "distributed", "psutil"}),
     "edge": (set(MODULES), FILES | {"torch", "dask", "distributed", "click"}),
 }
 # exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it

@@ -78,6 +78,11 @@ def cli() -> None:
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of verbs that run on a cluster."""
     for option in (
+        click.option(
+            "--report", help="Write Dask's performance report here (….html) and a summary beside it (….json)."
+        ),
+        click.option("--wait", type=float, default=600.0, help="Give up when no worker works for so long [s]."),
+        click.option("--threads", type=click.IntRange(1), default=1, help="Threads of a local worker."),
         click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]"),
         click.option("--scheduler", help="Running Dask scheduler (tcp://…), also DASK_SCHEDULER_ADDRESS."),
     ):
@@ -182,8 +187,18 @@ def info(url: str, as_json: bool, **options: Any) -> None:
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
 @cluster_options
 @config_option
-def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **options: Any) -> None:
+def paint(
+    out: str,
+    plan: bool,
+    scheduler: str | None,
+    workers: int | None,
+    threads: int,
+    wait: float,
+    report: str | None,
+    **options: Any,
+) -> None:
     """Paint catalogues into a field store of boxes at OUT."""
+    from velfield.pipelines import watch
     from velfield.pipelines.cluster import connect
     from velfield.pipelines.paint import paint as run
     from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare
@@ -198,9 +213,11 @@ def paint(out: str, plan: bool, scheduler: str | None, workers: int | None, **op
     if job.receipts.finished():
         click.echo(f"already painted, nothing done: {out}")
         return
-    with connect(scheduler, workers) as client, Terminal() as progress:
+    watch.check_name(report)
+    with connect(scheduler, workers, threads=threads, wait=wait) as client, Terminal() as progress:
         check_fits(planned, client)
-        run(client, job, progress)
+        with watch.reported(client, report, "paint", {"out": out} | options):
+            run(client, job, progress)
     click.echo(f"painted {planned.boxes} boxes: {out}")
 
 
@@ -322,11 +339,22 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **opt
 @click.option("--batch", type=click.IntRange(1), default=4, help="Boxes that go through the network together.")
 @cluster_options
 @config_option
-def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None, workers: int | None) -> None:
+def predict(
+    model: str,
+    fields: str,
+    out: str,
+    batch: int,
+    scheduler: str | None,
+    workers: int | None,
+    threads: int,
+    wait: float,
+    report: str | None,
+) -> None:
     """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
 
     MODEL is linear, linear_padded, linear_halo, linear_halo_padded, or the URL of a bundle.
     """
+    from velfield.pipelines import watch
     from velfield.pipelines.cluster import connect
     from velfield.pipelines.predict import predict as run
     from velfield.pipelines.predict import prepare
@@ -337,7 +365,13 @@ def predict(model: str, fields: str, out: str, batch: int, scheduler: str | None
     if job.receipts.finished():
         click.echo(f"already predicted, nothing done: {out}")
         return
-    with connect(scheduler, workers) as client, Terminal() as progress:
+    watch.check_name(report)
+    settings = {"model": model, "fields": fields, "out": out, "batch": batch}
+    with (
+        connect(scheduler, workers, threads=threads, wait=wait) as client,
+        Terminal() as progress,
+        watch.reported(client, report, "predict", settings),
+    ):
         run(client, job, progress)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
 
@@ -409,7 +443,7 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f"; see {context.command_path} --help" if context is not None else ""
         return _fail(error.format_message().rstrip(".") + hint)
     except VelfieldError as error:
-        return _fail(str(error))
+        return _fail(str(error), status=error.status)
     except (KeyboardInterrupt, click.Abort):
         print("velfield: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
         return 130

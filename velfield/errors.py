@@ -4,8 +4,11 @@
 class VelfieldError(Exception):
     """A mistake in what was asked.
 
-    The message is ``what is wrong: name=value; what to do``; the command line prints it as one line and exits 2.
+    The message is ``what is wrong: name=value; what to do``; the command line prints it as one line and exits with
+    ``status``.
     """
+
+    status = 2
 
 
 class CatalogueError(VelfieldError):
@@ -22,3 +25,9 @@ class StoreError(VelfieldError):
 
 class StorageError(VelfieldError):
     """A place that cannot be read or written: names its URL, and for object storage the endpoint."""
+
+
+class ClusterError(VelfieldError):
+    """Machines that gave out while they worked. Nothing was wrong with the request: run again, it goes on."""
+
+    status = 1

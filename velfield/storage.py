@@ -247,9 +247,11 @@ def write_bytes(url: str, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(part):
             os.remove(part)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = path  # a full disk does not say where
         raise
 
 
