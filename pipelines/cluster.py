@@ -130,13 +130,16 @@ def _local(workers: int, threads: int) -> Iterator[Client]:
 @contextmanager
 def _without_dasks_log() -> Iterator[None]:
     """Keep Dask's tracebacks about lost connections off the terminal: we say in one line what matters."""
-    log = logging.getLogger("distributed")
-    before = log.level
-    log.setLevel(logging.CRITICAL + 1)
+    ours = ("distributed", "tornado", "asyncio")
+    known = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.partition(".")[0] in ours]
+    before = {log: log.level for log in known}  # Dask gives each of its own loggers a level
+    for log in known:
+        log.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        log.setLevel(before)
+        for log, level in before.items():
+            log.setLevel(level)
 
 
 @contextmanager

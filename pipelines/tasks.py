@@ -144,7 +144,7 @@ def _outcome(future: Future, piece: Piece, name: str) -> tuple[Any, stages.Measu
 
 def lost(client: Client) -> ClusterError:
     """The error that says that the scheduler is gone."""
-    return ClusterError(f"the Dask scheduler was lost: scheduler={watch.address(client)}; start it again, then {GO_ON}")
+    return ClusterError(f"the Dask scheduler was lost: scheduler={watch.address(client)}; start it, then {GO_ON}")
 
 
 class Workers:

@@ -11,7 +11,7 @@ from distributed import Client
 from velfield import shards, verify_store
 from velfield.catalogue import Catalogue, open_catalogue
 from velfield.findings import Finding, note
-from velfield.pipelines.cluster import run_tasks
+from velfield.pipelines.tasks import run_tasks
 from velfield.progress import Progress, Silent
 from velfield.verify import CATALOGUE, SIMULATION, STORE, Report, catalogues_of, check_block, kind_of, open_it
 from velfield.verify_boxes import Scene

@@ -180,11 +180,15 @@ def without_secrets(value: Any) -> Any:
 
 
 def _with_rates(sums: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    return {
-        name: dict(values)
-        | {f"{what}_per_second": values[what] / values["seconds"] for what in ("bytes", "rows") if values["seconds"]}
-        for name, values in sums.items()
-    }
+    """Sums with what is 0 left out, and the rates that follow."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, values in sums.items():
+        rows[name] = {"seconds": values["seconds"]}
+        for what in ("bytes", "rows"):
+            if values[what]:
+                rows[name][what] = values[what]
+                rows[name][f"{what}_per_second"] = values[what] / max(values["seconds"], 1e-9)
+    return rows
 
 
 def _write(

@@ -6,11 +6,14 @@ Every verb shows its progress on standard error, can be interrupted and run agai
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any
 
 import click
@@ -75,19 +78,60 @@ def cli() -> None:
     """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the tasks of a verb run, and what is told about them, as its options say."""
+
+    scheduler: str | None
+    workers: int | None
+    threads: int
+    wait: float
+    report: str | None
+
+    @contextmanager
+    def running(self, verb: str, settings: Mapping[str, Any]) -> Iterator[tuple[Any, Terminal]]:
+        """Connect; yields the client and the terminal's progress. The report is written at the end."""
+        from velfield.pipelines.cluster import connect
+        from velfield.pipelines.watch import reported
+
+        with (
+            connect(self.scheduler, self.workers, threads=self.threads, wait=self.wait) as client,
+            Terminal() as progress,
+            reported(client, self.report, verb, settings),
+        ):
+            yield client, progress
+
+
+def _report(_context: click.Context, _parameter: click.Parameter, given: str | None) -> str | None:
+    if given is not None:
+        from velfield.pipelines.watch import check_name
+
+        check_name(given)
+    return given
+
+
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of verbs that run on a cluster."""
+    """Add the options of verbs that run on a cluster; the verb gets them together, as ``cluster``."""
+
+    @functools.wraps(command)
+    def with_cluster(**options: Any) -> Any:
+        cluster = Cluster(**{field.name: options.pop(field.name) for field in fields(Cluster)})
+        return command(**options, cluster=cluster)
+
+    wrapped: Callable[..., Any] = with_cluster
     for option in (
         click.option(
-            "--report", help="Write Dask's performance report here (….html) and a summary beside it (….json)."
+            "--report",
+            callback=_report,
+            help="Write Dask's performance report here (….html) and a summary beside it (….json).",
         ),
         click.option("--wait", type=float, default=600.0, help="Give up when no worker works for so long [s]."),
         click.option("--threads", type=click.IntRange(1), default=1, help="Threads of a local worker."),
         click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]"),
         click.option("--scheduler", help="Running Dask scheduler (tcp://…), also DASK_SCHEDULER_ADDRESS."),
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def catalogue_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -187,19 +231,8 @@ def info(url: str, as_json: bool, **options: Any) -> None:
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
 @cluster_options
 @config_option
-def paint(
-    out: str,
-    plan: bool,
-    scheduler: str | None,
-    workers: int | None,
-    threads: int,
-    wait: float,
-    report: str | None,
-    **options: Any,
-) -> None:
+def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
     """Paint catalogues into a field store of boxes at OUT."""
-    from velfield.pipelines import watch
-    from velfield.pipelines.cluster import connect
     from velfield.pipelines.paint import paint as run
     from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare
 
@@ -213,11 +246,9 @@ def paint(
     if job.receipts.finished():
         click.echo(f"already painted, nothing done: {out}")
         return
-    watch.check_name(report)
-    with connect(scheduler, workers, threads=threads, wait=wait) as client, Terminal() as progress:
+    with cluster.running("paint", {"out": out} | options) as (client, progress):
         check_fits(planned, client)
-        with watch.reported(client, report, "paint", {"out": out} | options):
-            run(client, job, progress)
+        run(client, job, progress)
     click.echo(f"painted {planned.boxes} boxes: {out}")
 
 
@@ -339,23 +370,11 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **opt
 @click.option("--batch", type=click.IntRange(1), default=4, help="Boxes that go through the network together.")
 @cluster_options
 @config_option
-def predict(
-    model: str,
-    fields: str,
-    out: str,
-    batch: int,
-    scheduler: str | None,
-    workers: int | None,
-    threads: int,
-    wait: float,
-    report: str | None,
-) -> None:
+def predict(model: str, fields: str, out: str, batch: int, cluster: Cluster) -> None:
     """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
 
     MODEL is linear, linear_padded, linear_halo, linear_halo_padded, or the URL of a bundle.
     """
-    from velfield.pipelines import watch
-    from velfield.pipelines.cluster import connect
     from velfield.pipelines.predict import predict as run
     from velfield.pipelines.predict import prepare
 
@@ -365,13 +384,8 @@ def predict(
     if job.receipts.finished():
         click.echo(f"already predicted, nothing done: {out}")
         return
-    watch.check_name(report)
     settings = {"model": model, "fields": fields, "out": out, "batch": batch}
-    with (
-        connect(scheduler, workers, threads=threads, wait=wait) as client,
-        Terminal() as progress,
-        watch.reported(client, report, "predict", settings),
-    ):
+    with cluster.running("predict", settings) as (client, progress):
         run(client, job, progress)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
 
@@ -382,20 +396,19 @@ def predict(
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cluster_options
-def verify(url: str, inputs: bool, as_json: bool, scheduler: str | None, workers: int | None, **reading: Any) -> int:
+def verify(url: str, inputs: bool, as_json: bool, cluster: Cluster, **reading: Any) -> int:
     """Read all of a store, model bundle, simulation or catalogue at URL and say what is wrong with it.
 
     Prints a line for each finding: what, where, the value found and the one expected. Exits 0 only if nothing is wrong,
     1 if something is, 2 if there is nothing to verify.
     """
-    from velfield.pipelines.cluster import connect
     from velfield.pipelines.verify import verify as run
     from velfield.verify import MODEL, check_model, kind_of
 
     if kind_of(url) == MODEL:
         report = check_model(url)
     else:
-        with connect(scheduler, workers) as client, Terminal() as progress:
+        with cluster.running("verify", {"url": url, "inputs": inputs} | reading) as (client, progress):
             report = run(client, url, inputs=inputs, progress=progress, **reading)
     click.echo(json.dumps(report.plain(), indent=2) if as_json else "\n".join(report.lines()))
     return 1 if report.damaged else 0

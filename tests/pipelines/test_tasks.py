@@ -165,7 +165,7 @@ def test_how_far_ahead_follows_the_workers(monkeypatch, capsys):
     with pytest.raises(ClusterError, match=r"no worker works: .*all 20 workers are paused.*waited=601 s; start"):
         workers.look()
     cluster.status = "connecting"
-    with pytest.raises(ClusterError, match=r"the Dask scheduler was lost: scheduler=tcp://h:1; start it again"):
+    with pytest.raises(ClusterError, match=r"the Dask scheduler was lost: scheduler=tcp://h:1; start it, then"):
         workers.look()
 
 
