@@ -163,13 +163,13 @@ def test_other_settings_at_the_same_place_are_refused(fields, whole, tmp_path):
     out = str(tmp_path / "model")  # an unfinished one is refused as well
     with pytest.raises(KeyboardInterrupt):
         train(fields, out, config(), stop_at(1))
-    with pytest.raises(StoreError, match="seed=0 there and 1 asked"):
-        train(fields, out, config(seed=1))
+    with pytest.raises(StoreError, match="seed=1 there and 2 asked"):
+        train(fields, out, config(seed=2))
 
 
 def test_seeds_differ(fields, whole, tmp_path):
     out = str(tmp_path / "model")
-    train(fields, out, config(dropout=0.2, seed=1))
+    train(fields, out, config(dropout=0.2, seed=2))
     assert not torch.equal(weights(out)["out.weight"], weights(whole.model)["out.weight"])
 
 
@@ -185,14 +185,14 @@ def test_learns_a_linear_universe(tmp_path):
     # linear theory in a box without its surroundings: far better than no velocity at all, on a universe never seen
     train_on = [write_universe(str(tmp_path / f"{s}"), seed=s, cells=12) for s in (1, 2)]
     unseen = open_fields(write_universe(str(tmp_path / "3"), seed=3, cells=12))
-    chosen = TrainConfig(steps=50, width=8, depth=2, inputs=("number_overdensity",), device="cpu", loader="resident")
+    chosen = TrainConfig(steps=80, width=8, depth=2, inputs=("number_overdensity",), device="cpu", loader="resident")
     result = train(train_on, str(tmp_path / "model"), chosen)
     losses = [loss for _, loss in result.losses["train"]]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
-    assert result.losses["validation"][-1][0] == 50
+    assert result.losses["validation"][-1][0] == 80
     predicted = load_model(result.model, device="cpu").predict(unseen).velocity.values
     true = unseen.velocity.values
-    assert ((predicted - true) ** 2).mean() < 0.5 * (true**2).mean()  # the zero predictor has 1; measured 0.37
+    assert ((predicted - true) ** 2).mean() < 0.5 * (true**2).mean()  # the zero predictor has 1; 0.41 to 0.46
     assert np.corrcoef(predicted.ravel(), true.ravel())[0, 1] > 0.7  # measured 0.80; a random field has 0 ± 0.01
     # the direction of each component is right: not one fitted at the cost of another
     for axis in range(3):

@@ -105,6 +105,7 @@ class FaultyProxy:
 
     def clear(self) -> None:
         self.requests.clear()
+        self._row.clear()
 
     def draw(self, method: str, path: str, query: str) -> str | None:
         """The fault of a request, None for most."""

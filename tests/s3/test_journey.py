@@ -68,8 +68,8 @@ def test_requests_of_a_painting(universe, place, proxy, client):
     assert proxy.count("PUT", "/c/") == variables * shards + 9  # and the coordinates
     assert proxy.count("GET", "/c/") == 0  # a shard is not read before it is written
     assert proxy.count("GET", "out.zarr/velocity") == 0
-    assert proxy.count("HEAD", "out.zarr") <= 3
-    assert proxy.count("GET", "list-type") <= 12
+    assert proxy.count("HEAD", "out.zarr") <= 6  # is it finished; the run's lease
+    assert proxy.count("GET", "list-type") <= 17
     # a sub-file is opened by each worker: header and size, and its version; a block of halos is two ranges
     for name, parts in (("m000-499.fofproperties", 2), ("m000.mpicosmo.499", 1)):
         of_kind = sum(kind == ("halos" if parts == 2 else "particles") for kind, _ in job.blocks)
