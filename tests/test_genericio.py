@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numcodecs import blosc
 
 from velfield import genericio
-from velfield.errors import CatalogueError, VelfieldError
+from velfield.errors import CatalogueError, DamagedError, VelfieldError
 from velfield.genericio_layout import crc64
 
 DATA = Path(__file__).parent / "data"
@@ -766,3 +766,57 @@ def test_reads_over_http():
             assert gio.files[1].endswith("%237")
         finally:
             server.shutdown()
+
+
+# ------------------------------------------------------------------------------------------------ ranges of rows
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("rows", [997, 4999, 10**6])
+def test_a_block_in_ranges_is_the_block(name, rows):
+    gio = genericio.open(str(DATA / "genericio" / name))
+    block = max(gio.blocks, key=lambda b: b.nrows).index
+    parts = list(gio.chunks(None, block, rows))
+    assert [len(next(iter(p.values()))) for p in parts] == [
+        min(rows, gio.blocks[block].nrows - start) for start in range(0, gio.blocks[block].nrows, rows)
+    ]
+    same({n: np.concatenate([p[n] for p in parts]) for n in parts[0]}, gio.read(blocks=[block]))
+
+
+def test_ranges_of_an_empty_block():
+    gio = genericio.open(str(next(p for p in (DATA / "genericio").glob("*empty*.gio"))))
+    empty = next(b.index for b in gio.blocks if b.nrows == 0)
+    assert sum(len(next(iter(p.values()))) for p in gio.chunks(None, empty, 100)) == 0
+
+
+def test_damage_in_ranges_comes_with_the_last(tmp_path):
+    gio = genericio.open(str(DATA / "genericio" / "halos.1rank.gio"))
+    data = bytearray((DATA / "genericio" / "halos.1rank.gio").read_bytes())
+    v, column = 2, list(gio.columns)[2]
+    data[int(gio.headers[0].starts[0, v]) + 8] ^= 4
+    (tmp_path / "f").write_bytes(data)
+    gio = genericio.open(str(tmp_path / "f"))
+    parts = gio.chunks([column], 0, 1000)
+    for _ in range(-(-gio.blocks[0].nrows // 1000) - 1):
+        next(parts)
+    with pytest.raises(DamagedError, match=f"file={tmp_path}/f, rank=0, column={column}"):
+        next(parts)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_ranges_hold_what_they_say(tmp_path, compress):
+    rng = np.random.default_rng(0)
+    table = {n: np.round(rng.normal(size=300_000), 2).astype("f4") for n in "abcdef"}
+    url = str(tmp_path / "f")
+    genericio.write(url, [table], dims=(1, 1, 1), boxsize=1.0, compress=compress)
+    gio = genericio.open(url)
+    names = list("abcde")
+    list(gio.chunks(names, 0, 10_000))  # compiled, imported
+    tracemalloc.start()
+    for part in gio.chunks(names, 0, 10_000):
+        assert len(part["a"]) == 10_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= gio.chunk_bytes(names, 10_000) + 2**20
+    if not compress:
+        assert gio.chunk_bytes(names, 10_000) < 0.1 * gio.chunk_bytes(names, 300_000)
