@@ -39,3 +39,27 @@ def _prefetch(typingctx: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
 
 
 prefetch: Any = intrinsic(_prefetch)
+
+
+def _add_scaled(typingctx: Any, array: Any, index: Any, weight: Any, values: Any) -> Any:  # noqa: ARG001
+    """Add ``weight * values`` to the numbers from ``array[index]`` on, all at once; the bounds are the caller's."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        flat, at, factor, added = arguments
+        double = ir.DoubleType()
+        width = signature.args[3].count
+        vector, lane = ir.VectorType(double, width), ir.IntType(32)
+        data = context.make_array(signature.args[0])(context, builder, flat).data
+        place = builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
+        factors, numbers = ir.Constant(vector, ir.Undefined), ir.Constant(vector, ir.Undefined)
+        for i in range(width):
+            factors = builder.insert_element(factors, factor, lane(i))
+            numbers = builder.insert_element(numbers, builder.extract_value(added, i), lane(i))
+        before = builder.load(place, align=8)
+        builder.store(builder.fadd(before, builder.fmul(factors, numbers)), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, index, weight, values), generate
+
+
+add_scaled: Any = intrinsic(_add_scaled)

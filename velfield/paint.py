@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.errors import VelfieldError
-from velfield.kernel import kernel, prefetch
+from velfield.kernel import add_scaled, kernel, prefetch
 
 CELLS_PER_AXIS = {"ngp": 1, "cic": 2, "tsc": 3}  # over which an assignment spreads a tracer
 _OUTSIDE, _INVALID = -(2**60), -(2**61)  # places on an axis that are none
@@ -244,9 +244,9 @@ def fill_velocity(
 
 
 def _check_tracers(pos: Any, vel: Any, mass: Any) -> tuple[Any, Any, Any]:
-    pos = np.asarray(pos)
-    vel = None if vel is None else np.asarray(vel)
-    mass = None if mass is None else np.asarray(mass)
+    pos = np.ascontiguousarray(pos)
+    vel = None if vel is None else np.ascontiguousarray(vel)
+    mass = None if mass is None else np.ascontiguousarray(mass)
     n = len(pos) if pos.ndim else 0
     if pos.shape != (n, 3) or (vel is not None and vel.shape != (n, 3)) or (mass is not None and mass.shape != (n,)):
         raise VelfieldError(
@@ -311,74 +311,72 @@ def _clouds(place, share, x, cellsize, start, width, period, cells):
 
 
 @kernel
-def _locate_axis(place, offset, x, cellsize, below, period, half, width):
-    """Places of a batch along one axis, as `_place` gives them, and how many of them need `_place` itself.
+def _locate_all(place, offset, x, cellsize, below, width, period, half, cells):
+    """Places of a batch, axes in turn, as `_place` gives them; how many of them need `_place` itself, how many reach.
 
-    Without branches, so that the compiler makes vectors of it.
+    Without branches and in the order in which the numbers lie, so that the compiler makes vectors of it.
     """
     wrap = float(period) if period < _NO_PERIOD else 0.0
     lowest = 0.0 if period < _NO_PERIOD else -LARGEST_CELL
     top, near_top = float(period), period * (1.0 - 4.5e-16)
-    strange = 0
+    strange = reach = 0
     for q in range(len(x)):
         u = x[q] / cellsize
         u = top if (near_top <= u) & (u < top) else u
         u = u - half
         i = np.floor(u)
-        at = i - below
+        at = i - below[q]
         at = at + wrap if at < 0.0 else at
         strange += 0 if (lowest <= at) & (at < top) & (at < LARGEST_CELL) else 1
-        place[q] = at - wrap if at >= width else at
+        at = at - wrap if at >= width[q] else at
+        reach += 1 if (at > -cells) & (at < width[q]) else 0
+        place[q] = at
         offset[q] = u - i
-    return strange
+    return strange, reach
 
 
 @kernel
-def _locate(found, pos, first, cellsize, start, period, cells, shape):
+def _locate(found, flat_pos, first, cellsize, start, period, cells, shape, along):
     """Fill ``found`` with a batch's tracers that reach the window; return how many, and how many have no place."""
     tracer, place, offset = found
-    last = min(first + len(tracer), len(pos))
-    count = last - first
-    half, below = 0.5 if cells == 2 else 0.0, 1.0 if cells == 3 else 0.0
-    for axis in range(3):
-        x = pos[first:last, axis]
-        if _locate_axis(place[axis], offset[axis], x, cellsize, start[axis] + below, period, half, shape[axis]):
-            for q in range(count):
-                at, offset[axis, q] = _place(x[q], cellsize, start[axis], period, cells, shape[axis])
-                place[axis, q] = float(at)
-    inside = 0
-    for q in range(count):
-        tracer[q] = first + q
-        x, y, z = place[0, q], place[1, q], place[2, q]
-        reach = (x > -cells) & (y > -cells) & (z > -cells) & (x < shape[0]) & (y < shape[1]) & (z < shape[2])
-        inside += 1 if reach else 0
-    if inside == count:
+    count = min(len(tracer), len(flat_pos) // 3 - first)
+    x = flat_pos[3 * first : 3 * (first + count)]
+    below, width = along
+    half = 0.5 if cells == 2 else 0.0
+    strange, reach = _locate_all(place, offset, x, cellsize, below, width, period, half, float(cells))
+    if strange == 0 and reach == 3 * count:
+        for q in range(count):
+            tracer[q] = first + q
         return count, 0
+    if strange:
+        for q in range(3 * count):
+            at, offset[q] = _place(x[q], cellsize, start[q % 3], period, cells, shape[q % 3])
+            place[q] = float(at)
     n = invalid = 0
     for q in range(count):
-        x, y, z = place[0, q], place[1, q], place[2, q]
+        at = place[3 * q : 3 * q + 3]
         tracer[n] = first + q
+        invalid += (at[0] == _INVALID) | (at[1] == _INVALID) | (at[2] == _INVALID)
+        reaches = True
         for axis in range(3):
-            place[axis, n], offset[axis, n] = place[axis, q], offset[axis, q]
-        invalid += (x == _INVALID) | (y == _INVALID) | (z == _INVALID)
-        n += (x > -cells) & (y > -cells) & (z > -cells) & (x < shape[0]) & (y < shape[1]) & (z < shape[2])
+            reaches &= (at[axis] > -cells) & (at[axis] < shape[axis])
+            place[3 * n + axis], offset[3 * n + axis] = at[axis], offset[3 * q + axis]
+        n += 1 if reaches else 0
     return n, invalid
 
 
 # What is summed is told to the kernels by the lengths of tuples: they are part of the types, so that the compiler knows
 # them, leaves out what is not summed and unrolls the clouds, and machine code is kept on disk for each.
 @kernel
-def _add_cell(flat, at, weight, values, with_mass, with_vel):
-    """Add to one cell's sums, of which ``flat[at]`` is the first; unsigned, so that no index counts from the end."""
-    m, vx, vy, vz = values
-    flat[at] += weight
+def _values(vel, mass, p, with_mass, with_vel):
+    """What a tracer adds to a cell that has all of it."""
     if len(with_mass) > 0:
-        flat[at + np.uint64(1)] += weight * m
+        if len(with_vel) > 0:
+            return 1.0, np.float64(mass[p]), np.float64(vel[p, 0]), np.float64(vel[p, 1]), np.float64(vel[p, 2])
+        return 1.0, np.float64(mass[p])
     if len(with_vel) > 0:
-        first = at + np.uint64(1 + len(with_mass))
-        flat[first] += weight * vx
-        flat[first + np.uint64(1)] += weight * vy
-        flat[first + np.uint64(2)] += weight * vz
+        return 1.0, np.float64(vel[p, 0]), np.float64(vel[p, 1]), np.float64(vel[p, 2])
+    return (1.0,)
 
 
 @kernel
@@ -394,37 +392,25 @@ def _ask_for(flat, at, row, plane, fields, cloud):
 
 
 @kernel
-def _add_cloud(flat, corner, row, plane, fields, offset, values, cloud, with_mass, with_vel):
+def _add_cloud(flat, corner, row, plane, offset, values, cloud):
     """Add one cloud, all of which lies in the window."""
     cells = len(cloud)
     wx, wy, wz = _weights(offset[0], cells), _weights(offset[1], cells), _weights(offset[2], cells)
     for a in range(cells):
         for b in range(cells):
-            w, at = wx[a] * wy[b], np.uint64(corner + a * plane + b * row)
+            w, at = wx[a] * wy[b], corner + a * plane + b * row
             for c in range(cells):
-                _add_cell(flat, at + np.uint64(c * fields), w * wz[c], values, with_mass, with_vel)
+                add_scaled(flat, at + c * len(values), w * wz[c], values)
 
 
 @kernel
-def _add_images(flat, place, row, plane, fields, offset, values, period, cloud, with_mass, with_vel):
+def _add_images(flat, place, row, plane, offset, values, period, cloud):
     """Add one cloud at all its periodic images that reach a window about as wide as its parent."""
-    cells = len(cloud)
-    margin = cells - 1
+    margin = len(cloud) - 1
     for x in range(int(place[0]) + margin, -1, -period):
         for y in range(int(place[1]) + margin, -1, -period):
             for z in range(int(place[2]) + margin, -1, -period):
-                _add_cloud(
-                    flat,
-                    x * plane + y * row + z * fields,
-                    row,
-                    plane,
-                    fields,
-                    offset,
-                    values,
-                    cloud,
-                    with_mass,
-                    with_vel,
-                )
+                _add_cloud(flat, x * plane + y * row + z * len(values), row, plane, offset, values, cloud)
 
 
 @kernel
@@ -439,31 +425,29 @@ def _add(sums, pos, vel, mass, cellsize, start, period, cloud, with_mass, with_v
     _, ny, nz, _ = sums.shape
     shape = (sums.shape[0] - 2 * cells + 2, ny - 2 * cells + 2, nz - 2 * cells + 2)
     flat, row, plane, margin = sums.reshape(sums.size), nz * fields, ny * nz * fields, cells - 1
-    found = np.empty(_BATCH, np.int64), np.empty((3, _BATCH)), np.empty((3, _BATCH))
-    corner, alone = np.empty(_BATCH, np.int64), np.empty(_BATCH, np.bool_)
+    flat_pos = pos.reshape(pos.size)
+    found = np.empty(_BATCH, np.int64), np.empty(3 * _BATCH), np.empty(3 * _BATCH)
     tracer, place, offset = found
+    corner, along = np.empty(_BATCH, np.int64), (np.empty(3 * _BATCH), np.empty(3 * _BATCH))
+    for q in range(3 * _BATCH):
+        along[0][q] = start[q % 3] + (1 if cells == 3 else 0)
+        along[1][q] = shape[q % 3]
+    alone = max(shape) + margin <= period  # no tracer has two images that reach the window
     invalid = 0
     for first in range(0, len(pos), _BATCH):
-        n, bad = _locate(found, pos, first, cellsize, start, period, cells, shape)
+        n, bad = _locate(found, flat_pos, first, cellsize, start, period, cells, shape, along)
         invalid += bad
         for t in range(n):
-            x, y, z = place[0, t] + margin, place[1, t] + margin, place[2, t] + margin
+            x, y, z = place[3 * t] + margin, place[3 * t + 1] + margin, place[3 * t + 2] + margin
             corner[t] = int(x * plane + y * row + z * fields)
-            alone[t] = (x < period) & (y < period) & (z < period)
         for t in range(n):
             _ask_for(flat, corner[min(t + _AHEAD, n - 1)], row, plane, fields, cloud)
-            p = tracer[t]
-            m = np.float64(mass[p]) if len(with_mass) > 0 else 0.0
-            vx = np.float64(vel[p, 0]) if len(with_vel) > 0 else 0.0
-            vy = np.float64(vel[p, 1]) if len(with_vel) > 0 else 0.0
-            vz = np.float64(vel[p, 2]) if len(with_vel) > 0 else 0.0
-            values = m, vx, vy, vz
-            if alone[t]:
-                _add_cloud(flat, corner[t], row, plane, fields, offset[:, t], values, cloud, with_mass, with_vel)
+            values = _values(vel, mass, tracer[t], with_mass, with_vel)
+            if alone:
+                _add_cloud(flat, corner[t], row, plane, offset[3 * t : 3 * t + 3], values, cloud)
             else:
-                _add_images(
-                    flat, place[:, t], row, plane, fields, offset[:, t], values, period, cloud, with_mass, with_vel
-                )
+                at, inside = place[3 * t : 3 * t + 3], offset[3 * t : 3 * t + 3]
+                _add_images(flat, at, row, plane, inside, values, period, cloud)
     return invalid
 
 

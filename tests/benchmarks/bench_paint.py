@@ -1,9 +1,13 @@
-"""Tracers a second of the fused painting kernel, against NumPy and abacusutils on the same tracers in the same run.
+"""What painting number, mass and momentum costs a tracer, against other codes and the machine's memory in the same run.
 
-Run as a script: ``python tests/benchmarks/bench_paint.py --tracers 2000000 --cells 60``. One thread, CPU time; the
-best of ``--repeat`` rounds of each, the methods taking turns, so that a busy machine disturbs all alike. Number, mass
-and momentum are painted by all; abacusutils paints one field a call, so it is called five times, in float32, which it
-prefers. Prints the rates, their ratio to NumPy's, and the rms difference from ours.
+python tests/benchmarks/bench_paint.py [--tracers 4000000] [--cells 256] [--repeat 3]
+
+One thread, CPU time; the best of ``--repeat`` rounds, the methods taking turns, so that a busy machine disturbs all
+alike. Tracers come at random, or by blocks of 64³ cells as the ranks of a simulation write them, in random order in
+each. The codes that paint one field a call are called five times, in float32, which they prefer. Bounds: ``copy`` is
+NumPy's copy of an array far larger than the caches; ``touch`` adds 1 to every number of every cell of every tracer's
+cloud, their places known beforehand and asked for early, and reads the tracers: the traffic of painting without its
+arithmetic. Prints CPU nanoseconds a tracer, and for ours the ratios.
 """
 
 import argparse
@@ -13,9 +17,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from velfield.paint import paint
+from velfield.kernel import kernel, prefetch
+from velfield.paint import CELLS_PER_AXIS, Canvas, paint
 
-BOXSIZE = 300.0  # h⁻¹Mpc
+CELLSIZE = 5.0  # h⁻¹Mpc
+BLOCK = 64  # cells along a block's side
+FIELDS = 5
 
 
 def corners(pos, cellsize, ngrid, assignment):
@@ -56,28 +63,79 @@ def by_add_at(pos, vel, mass, cellsize, ngrid, assignment):
     return sums
 
 
-def ours(pos, vel, mass, cellsize, ngrid, assignment):
-    """(5, cells): number, mass and momentum by one pass of the fused kernel."""
-    painted = paint(
-        pos, vel, mass, cellsize=cellsize, start=(0, 0, 0), shape=(ngrid,) * 3, ngrid=ngrid, assignment=assignment
-    )
-    assert painted.mass is not None
-    assert painted.momentum is not None
-    return np.concatenate([[painted.number.ravel(), painted.mass.ravel()], painted.momentum.reshape(3, -1)])
-
-
 def by_abacusutils(tsc_parallel, pos, vel, mass, cellsize, ngrid):
     """(5, cells) by five calls of abacusutils; its cell i is centred at i cellsize, ours at i + ½."""
-    sums = np.zeros((5, ngrid, ngrid, ngrid), dtype=np.float32)
+    sums = np.zeros((FIELDS, ngrid, ngrid, ngrid), dtype=np.float32)
     shifted = np.mod(pos - np.float32(cellsize / 2), np.float32(ngrid * cellsize))
     for row, value in enumerate((None, mass, *np.ascontiguousarray(vel.T))):
         tsc_parallel(shifted, sums[row], ngrid * cellsize, weights=value, nthread=1, wrap=False)
-    return sums.reshape(5, -1)
+    return sums.reshape(FIELDS, -1)
 
 
-def outside(pos, vel, mass, cellsize, ngrid):
+def by_pylians(assign, pos, vel, mass, cellsize, ngrid, assignment):
+    """(5, cells) by five calls of Pylians' mass assignment; its cell i is centred at i cellsize, ours at i + ½."""
+    sums = np.zeros((FIELDS, ngrid, ngrid, ngrid), dtype=np.float32)
+    shifted = np.mod(pos - np.float32(cellsize / 2), np.float32(ngrid * cellsize))
+    for row, value in enumerate((None, mass, *np.ascontiguousarray(vel.T))):
+        assign(shifted, sums[row], np.float32(ngrid * cellsize), assignment.upper(), W=value, verbose=False)
+    return sums.reshape(FIELDS, -1)
+
+
+class Ours:
+    """One canvas to which the same tracers are added again and again, as a block task does with its ranges of rows."""
+
+    def __init__(self, ngrid, assignment):
+        self.canvas = Canvas(
+            cellsize=CELLSIZE,
+            start=(0, 0, 0),
+            shape=(ngrid,) * 3,
+            ngrid=ngrid,
+            assignment=assignment,
+            mass=True,
+            momentum=True,
+        )
+
+    def __call__(self, pos, vel, mass):
+        self.canvas.add(pos, vel, mass)
+
+    def sums(self, pos, vel, mass):
+        """(5, cells) of one pass."""
+        self.canvas._padded[:] = 0
+        self(pos, vel, mass)
+        return np.moveaxis(self.canvas.sums, -1, 0).reshape(FIELDS, -1)
+
+
+@kernel
+def _touch(flat, at, pos, vel, mass, cloud, row, plane, width):
+    last = len(at) - 1
+    for t in range(len(at)):
+        ahead = at[min(t + 8, last)]
+        for a in range(cloud):
+            for b in range(cloud):
+                for line in range(0, width, 8):
+                    prefetch(flat, ahead + a * plane + b * row + line)
+                prefetch(flat, ahead + a * plane + b * row + width - 1)
+        one = 1.0 + 1e-30 * (pos[t, 0] + pos[t, 1] + pos[t, 2] + vel[t, 0] + vel[t, 1] + vel[t, 2] + mass[t])
+        for a in range(cloud):
+            for b in range(cloud):
+                first = np.uint64(at[t] + a * plane + b * row)
+                for j in range(width):
+                    flat[first + np.uint64(j)] += one
+
+
+def touch(canvas, pos, vel, mass):
+    """The traffic of painting onto this canvas; returns a call that makes it."""
+    cells = canvas._cells
+    _, ny, nz, _ = canvas._padded.shape
+    first = np.floor(pos / CELLSIZE - (0.5 if cells == 2 else 1 if cells == 3 else 0)).astype(np.int64) + cells - 1
+    at = ((first[:, 0] * ny + first[:, 1]) * nz + first[:, 2]) * FIELDS
+    flat = canvas._padded.reshape(-1)
+    return lambda: _touch(flat, at, pos, vel, mass, cells, nz * FIELDS, ny * nz * FIELDS, cells * FIELDS)
+
+
+def outside(pos, vel, mass, ngrid):
     """Paint a window that no tracer reaches: what rejecting one costs."""
-    paint(pos, vel, mass, cellsize=cellsize, start=(2 * ngrid,) * 3, shape=(8,) * 3, ngrid=4 * ngrid)
+    paint(pos, vel, mass, cellsize=CELLSIZE, start=(2 * ngrid,) * 3, shape=(8,) * 3, ngrid=4 * ngrid)
 
 
 def race(methods: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
@@ -92,42 +150,79 @@ def race(methods: dict[str, Callable[[], object]], repeat: int) -> dict[str, flo
     return best
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tracers", type=int, default=1_000_000)
-    parser.add_argument("--cells", type=int, default=60, help="along a side")
-    parser.add_argument("--repeat", type=int, default=3)
-    args = parser.parse_args()
+def tracers(n, ngrid, order):
+    """Positions, velocities and masses, float32: at random, or block by block."""
+    rng = np.random.default_rng(0)
+    side = np.float32(ngrid * CELLSIZE)
+    pos = np.minimum(rng.random((n, 3), dtype=np.float32) * side, np.nextafter(side, np.float32(0)))
+    if order == "by blocks":
+        block = (pos / np.float32(BLOCK * CELLSIZE)).astype(np.int64)
+        number = -(-ngrid // BLOCK)
+        pos = pos[np.argsort((block[:, 0] * number + block[:, 1]) * number + block[:, 2], kind="stable")]
+    return pos, 300 * rng.standard_normal((n, 3), dtype=np.float32), rng.lognormal(0, 1, n).astype(np.float32)
+
+
+def peers():
+    """The codes that are installed."""
+    found = {}
     try:
         from abacusnbody.analysis.tsc import tsc_parallel
+
+        found["abacusutils, 5 calls"] = ("tsc",), lambda *of: by_abacusutils(tsc_parallel, *of[:-1])
     except ImportError:
-        tsc_parallel = None
-    rng = np.random.default_rng(0)
-    n, ngrid, cellsize = args.tracers, args.cells, BOXSIZE / args.cells
-    pos = np.minimum(rng.uniform(0, BOXSIZE, (n, 3)).astype(np.float32), np.nextafter(np.float32(BOXSIZE), 0))
-    vel = rng.normal(0, 300, (n, 3)).astype(np.float32)
-    mass = rng.lognormal(0, 1, n).astype(np.float32)
-    print(f"{n} tracers in random order, {ngrid}³ cells, number + mass + momentum, float32 input, 1 thread, CPU time")  # noqa: T201
-    print(f"{'':4} {'method':22} {'10⁶ tracers/s':>13} {'× bincount':>10} {'rms to ours':>11}")  # noqa: T201
-    for assignment in ("ngp", "cic", "tsc"):
-        given = (pos, vel, mass, cellsize, ngrid)
-        methods: dict[str, Callable[[], object]] = {
-            "velfield": lambda a=assignment, g=given: ours(*g, a),
-            "np.bincount": lambda a=assignment, g=given: by_bincount(*g, a),
-            "np.add.at": lambda a=assignment, g=given: by_add_at(*g, a),
-        }
-        if assignment == "tsc" and tsc_parallel is not None:
-            methods["abacusutils, 5 calls"] = lambda g=given: by_abacusutils(tsc_parallel, *g)
-        reference = ours(*given, assignment)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            seconds = race(methods, args.repeat)
-            for name, method in methods.items():
-                rms = np.sqrt(np.mean((np.asarray(method()) - reference) ** 2) / np.mean(reference**2))
-                faster = seconds["np.bincount"] / seconds[name]
-                print(f"{assignment:4} {name:22} {n / seconds[name] / 1e6:13.2f} {faster:10.1f} {rms:11.1e}")  # noqa: T201
-    miss = race({"outside": lambda: outside(pos, vel, mass, cellsize, ngrid)}, args.repeat)["outside"]
+        pass
+    try:
+        from MAS_library import MA
+
+        found["Pylians, 5 calls"] = ("ngp", "cic", "tsc"), lambda *of: by_pylians(MA, *of)
+    except ImportError:
+        pass
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tracers", type=int, default=4_000_000)
+    parser.add_argument("--cells", type=int, default=256, help="along a side")
+    parser.add_argument("--assignment", nargs="+", default=list(CELLS_PER_AXIS), choices=list(CELLS_PER_AXIS))
+    parser.add_argument("--repeat", type=int, default=3)
+    args = parser.parse_args()
+    n, ngrid = args.tracers, args.cells
+    source, target = np.ones(2**25), np.empty(2**25)
+    copy = race({"copy": lambda: np.copyto(target, source)}, args.repeat)["copy"]
+    print(f"{n:,} tracers, {ngrid}³ cells, float32 in; a copy moves {2 * source.nbytes / copy / 1e9:.1f} GB/s")  # noqa: T201
+    print(f"{'':4} {'order':10} {'method':21} {'ns':>7} {'10⁶/s':>6} {'× ours':>7} {'rms to ours':>11}")  # noqa: T201
+    for order in ("random", "by blocks"):
+        given = tracers(n, ngrid, order)
+        for assignment in args.assignment:
+            mine = Ours(ngrid, assignment)
+            reference = mine.sums(*given)
+            full: dict[str, Callable[[], object]] = {
+                name: lambda f=f, a=assignment, g=given: f(*g, CELLSIZE, ngrid, a)
+                for name, (known, f) in peers().items()
+                if assignment in known
+            } | {
+                "np.bincount": lambda a=assignment, g=given: by_bincount(*g, CELLSIZE, ngrid, a),
+                "np.add.at": lambda a=assignment, g=given: by_add_at(*g, CELLSIZE, ngrid, a),
+            }
+            rms = {}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for name, method in full.items():
+                    off = np.asarray(method()) - reference
+                    rms[name] = np.sqrt(np.mean(off**2) / np.mean(reference**2))
+                    del off
+                least = {"velfield": lambda m=mine, g=given: m(*g), "touch": touch(mine.canvas, *given)}
+                seconds = race(least | full, args.repeat)
+            for name, took in seconds.items():
+                accuracy = f"{rms[name]:11.1e}" if name in rms else ""
+                print(  # noqa: T201
+                    f"{assignment:4} {order:10} {name:21} {took / n * 1e9:7.1f} {n / took / 1e6:6.1f} "
+                    f"{took / seconds['velfield']:7.2f} {accuracy}",
+                    flush=True,
+                )
+    miss = race({"outside": lambda: outside(*given, ngrid)}, args.repeat)["outside"]
     print(f"a tracer outside the window (ngp): {miss / n * 1e9:.1f} ns")  # noqa: T201
 
 

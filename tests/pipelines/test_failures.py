@@ -177,7 +177,9 @@ def test_the_same_command_twice_at_once(calm, tmp_path):
     out = tmp_path / "f"
     one = velfield("paint", out, *LONG, "--workers", 1)
     until(lambda: list(out.glob(".work/*/job.json")), one)
+    one.send_signal(signal.SIGSTOP)  # so that it is not done before the other has begun
     status, _, err = ended(velfield("paint", out, *LONG, "--workers", 1))
+    one.send_signal(signal.SIGCONT)
     assert status == 2
     assert f"another run is making this store: out={out}, host=" in said(err)
     assert f"pid={one.pid}" in said(err)
