@@ -13,19 +13,21 @@ import argparse
 import functools
 import io
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 import numpy as np
 from distributed import WorkerPlugin
 
+from velfield import storage
 from velfield.genericio_layout import CRC_BYTES, FLOAT, SIGNED, Column, crc64
 from velfield.genericio_write import POSITIONS, _FileWriter
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.paint import paint
-from velfield.pipelines.paint_job import PaintConfig, plan_of, prepare
+from velfield.pipelines.paint_job import WORKER_BASE, PaintConfig, plan_of, prepare
 from velfield.pipelines.watch import reported
-from velfield.progress import Terminal
+from velfield.progress import Progress, Terminal
 
 DIMS = (12, 10, 10)
 BOXSIZE = 3000.0
@@ -119,6 +121,53 @@ class Register(WorkerPlugin):
         fsspec.register_implementation("stream", StreamFileSystem, clobber=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Took:
+    """What a painting took, as its report says."""
+
+    rows: int
+    seconds: float
+    tasks: int
+    planned_memory: int
+    worker_memory: int
+    scheduler_memory: int
+    report: dict[str, Any]
+
+
+def run(out: str, config: PaintConfig, *, workers: int, report: str, progress: Progress | None = None) -> Took:
+    """Paint a stream and say what it took; the clock starts when the workers are there."""
+    fsspec.register_implementation("stream", StreamFileSystem, clobber=True)
+    job = prepare(out, config)
+    plan = plan_of(job)
+    with connect(workers=workers, quiet=True) as client:
+        client.register_plugin(Register())
+        with reported(client, report, "paint", {"particles": config.particles}):
+            began = time.perf_counter()
+            paint(client, job, progress)
+            seconds = time.perf_counter() - began
+    found = storage.read_json(report.removesuffix(".html") + ".json")
+    return Took(
+        rows=plan.rows,
+        seconds=seconds,
+        tasks=plan.tasks,
+        planned_memory=plan.worker_memory + WORKER_BASE,
+        worker_memory=max(found["worker_peak_memory"].values()),
+        scheduler_memory=found["scheduler"]["peak_memory"],
+        report=found,
+    )
+
+
+def making(rows: int) -> float:
+    """Seconds that making a row takes, its share of the checksums included."""
+    fs = StreamFileSystem()
+    template(rows)
+    start, step = len(header(rows)), len(COLUMNS) * (4 * rows + CRC_BYTES)
+    began = time.process_time()
+    for rank in range(4):
+        fs.cat_file(f"{rows}/m000.mpicosmo.499", start + rank * step, start + (rank + 1) * step)
+    return (time.process_time() - began) / 4 / rows
+
+
 def main() -> None:
     """Paint, and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,33 +177,25 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=60)
     parser.add_argument("--assignment", default="ngp")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--report")
+    parser.add_argument("--report", default="stream.html")
     args = parser.parse_args()
-    fsspec.register_implementation("stream", StreamFileSystem, clobber=True)
     rows = round(args.particles / np.prod(DIMS))
-    url = f"stream://{rows}/m000.mpicosmo.499"
-    fs, path = fsspec.core.url_to_fs(url)
-    start, step = len(header(rows)), 6 * (4 * rows + CRC_BYTES)
-    template(rows)
-    began = time.perf_counter()
-    for rank in range(4):
-        fs.cat_file(path, start + rank * step, start + (rank + 1) * step)
-    making = (time.perf_counter() - began) / 4 / rows
-    print(f"making a row: {making * 1e9:.1f} ns")  # noqa: T201
     config = PaintConfig(
-        halos=None, particles=url, boxes=args.boxes, cells=args.cells, assignment=args.assignment, rsd="none"
+        halos=None,
+        particles=f"stream://{rows}/m000.mpicosmo.499",
+        boxes=args.boxes,
+        cells=args.cells,
+        assignment=args.assignment,
+        rsd="none",
     )
-    job = prepare(args.out, config)
-    plan = plan_of(job)
-    print(plan.table())  # noqa: T201
-    with connect(workers=args.workers) as client, Terminal() as progress:
-        client.register_plugin(Register())
-        began = time.perf_counter()
-        with reported(client, args.report, "paint", {"particles": url, "boxes": args.boxes, "cells": args.cells}):
-            paint(client, job, progress)
-        seconds = time.perf_counter() - began
-    rate = plan.rows / seconds
-    print(f"{plan.rows:,} particles in {seconds:.0f} s: {rate / 1e6:.2f} million a second")  # noqa: T201
+    with Terminal() as progress:
+        took = run(args.out, config, workers=args.workers, report=args.report, progress=progress)
+    print(  # noqa: T201
+        f"{took.rows:,} particles in {took.seconds:.0f} s, {took.rows / took.seconds / 1e6:.2f} million a second, of "
+        f"whose CPU time {making(rows) * took.rows / args.workers:.0f} s a worker went into making the bytes; "
+        f"{took.tasks:,} tasks, peak of a worker {took.worker_memory / 2**20:.0f} MiB "
+        f"(planned {took.planned_memory / 2**20:.0f}), of command and scheduler {took.scheduler_memory / 2**20:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":
