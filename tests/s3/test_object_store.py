@@ -153,6 +153,18 @@ def test_no_credentials(place, monkeypatch):
     ObjectStore.clear_instance_cache()
 
 
+@pytest.mark.skipif("VELFIELD_TEST_S3_ENDPOINT" not in os.environ, reason="moto takes any secret")
+@pytest.mark.parametrize("options", [{"secret": "wr0ng"}, {"key": "NOBODY"}, {"anon": True}])
+def test_who_has_no_right_is_told_at_once(options, place, proxy, server):
+    storage.write_bytes(storage.join(place, "f"), DATA)
+    proxy.clear()
+    storage.use_options({"key": server.key, "secret": server.secret} | options)
+    with pytest.raises(StorageError, match=r"access denied: url=s3://.*; check the credentials") as error:
+        storage.read_bytes(storage.join(place, "f"))
+    assert "wr0ng" not in str(error.value)
+    assert len(proxy.requests) == 1
+
+
 def test_how_often_it_is_tried(monkeypatch):
     assert ObjectStore(skip_instance_cache=True).tries == RETRIES + 1
     assert ObjectStore(skip_instance_cache=True, config_kwargs={"retries": {"max_attempts": 2}}).tries == 3
