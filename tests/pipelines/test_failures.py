@@ -206,7 +206,8 @@ def test_a_full_disk(calm, tmp_path, kib):
         subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
         status, _, err = ended(velfield("paint", disk / "f", *LONG, "--workers", 2))
         assert status == 0, err
-        assert "were done before" in "\n".join(err)
+        if kib > 1000:  # a smaller disk may be full before the first block is done
+            assert "were done before" in "\n".join(err)
         assert files(disk / "f") == calm(LONG)
     finally:
         subprocess.run(["umount", disk], check=True)
