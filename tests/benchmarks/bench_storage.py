@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
-from distributed import Client, wait
+from distributed import Client
 
 from velfield import genericio, storage
 from velfield.genericio_layout import CRC_BYTES
@@ -65,8 +65,8 @@ def plain(client: Client, url: str) -> tuple[int, float]:
     blocks = block_ranges(url)
     began = time.perf_counter()
     futures = [client.submit(read_block, url, ranges, pure=False) for ranges in blocks]
-    wait(futures)
-    return sum(client.gather(futures)), time.perf_counter() - began
+    total = sum(client.gather(futures))
+    return total, time.perf_counter() - began
 
 
 def painting(client: Client, url: str, out: str, boxes: int, cells: int) -> tuple[int, float]:
