@@ -17,9 +17,10 @@ MODULES = {
     " table_catalogue catalogue store sources universe verify_shard verify_store verify",
     "analysis": "analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
-    "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch pipelines.tasks"
-    " pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job pipelines.paint_tasks pipelines.paint"
-    " pipelines.predict pipelines.demo pipelines.verify",
+    "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
+    " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
+    " pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict pipelines.demo"
+    " pipelines.verify",
     "edge": "__main__ info runfile cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}

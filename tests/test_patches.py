@@ -9,7 +9,7 @@ from velfield import patches
 from velfield.boxes import BoxLayout
 from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
-from velfield.paint import paint
+from velfield.paint import paint, split_sums
 from velfield.redshift_space import redshift_space, sightlines
 
 BOXES = BoxLayout(boxsize=60.0, boxes=3, cells=4)
@@ -41,6 +41,14 @@ def patches_of(scene, pos, vel, mass, *, shifted, momentum, ranges=1):
     return painter.take()
 
 
+def put_together(found, shape, *, mass, momentum):
+    """Add patches, in the order given, into a window of ``shape`` cells, as a shard task does."""
+    sums = np.zeros((int(np.prod(shape)), 1 + mass + 3 * momentum))
+    for patch in found:
+        sums[patch.cells] += patch.sums
+    return split_sums(sums.reshape(*shape, -1), mass=mass, momentum=momentum)
+
+
 def whole(scene, pieces, *, shifted, momentum, ranges=1):
     """Every box's window, from blocks painted apart."""
     found = {}
@@ -49,7 +57,7 @@ def whole(scene, pieces, *, shifted, momentum, ranges=1):
         for box, patch in made.items():
             found.setdefault(box, []).append(patch)
     return [
-        patches.put_together(found.get(box, []), scene.boxes.shape, mass=True, momentum=momentum)
+        put_together(found.get(box, []), scene.boxes.shape, mass=True, momentum=momentum)
         for box in range(scene.boxes.nbox)
     ]
 

@@ -234,7 +234,8 @@ def info(url: str, as_json: bool, **options: Any) -> None:
 def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
     """Paint catalogues into a field store of boxes at OUT."""
     from velfield.pipelines.paint import paint as run
-    from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare
+    from velfield.pipelines.paint_job import PaintConfig, prepare
+    from velfield.pipelines.paint_plan import check_fits, plan_of
 
     job = prepare(out, PaintConfig(**options))
     for text in job.notes:

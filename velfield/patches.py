@@ -23,7 +23,7 @@ from velfield import scatter
 from velfield.boxes import BoxLayout
 from velfield.cosmology import Cosmology
 from velfield.errors import VelfieldError
-from velfield.paint import CELLS_PER_AXIS, Canvas, Painted, split_sums
+from velfield.paint import CELLS_PER_AXIS, Canvas
 from velfield.redshift_space import Sightlines, nearest_image, redshift_space
 from velfield.scatter import Patch
 
@@ -207,14 +207,6 @@ class BlockPainter:
 
 
 Region = tuple[tuple[int, int, int], tuple[int, int, int]]  # first cell on the parent's grid, cells along each axis
-
-
-def put_together(patches: Iterable[Patch], shape: tuple[int, int, int], *, mass: bool, momentum: bool) -> Painted:
-    """Add patches, in the order given, into a window of ``shape`` cells."""
-    sums = np.zeros((int(np.prod(shape)), 1 + mass + 3 * momentum))
-    for patch in patches:
-        sums[patch.cells] += patch.sums
-    return split_sums(sums.reshape(*shape, -1), mass=mass, momentum=momentum)
 
 
 def core_sums(boxes: BoxLayout, patch: Patch, *, mass: bool, momentum: bool) -> dict[str, Any]:

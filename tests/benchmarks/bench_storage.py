@@ -22,7 +22,8 @@ from velfield import genericio, storage
 from velfield.genericio_layout import CRC_BYTES
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.paint import paint
-from velfield.pipelines.paint_job import PaintConfig, plan_of, prepare
+from velfield.pipelines.paint_job import PaintConfig, prepare
+from velfield.pipelines.paint_plan import plan_of
 
 RANGE, AT_ONCE = 8 * 2**20, 16
 BOXSIZE = 400.0  # [h⁻¹Mpc]

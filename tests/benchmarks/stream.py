@@ -25,7 +25,8 @@ from velfield.genericio_layout import CRC_BYTES, FLOAT, SIGNED, Column, crc64
 from velfield.genericio_write import POSITIONS, _FileWriter
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.paint import paint
-from velfield.pipelines.paint_job import WORKER_BASE, PaintConfig, plan_of, prepare
+from velfield.pipelines.paint_job import PaintConfig, prepare
+from velfield.pipelines.paint_plan import WORKER_BASE, plan_of
 from velfield.pipelines.watch import reported
 from velfield.progress import Progress, Terminal
 

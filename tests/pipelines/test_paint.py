@@ -17,7 +17,8 @@ from velfield.cli import main
 from velfield.cosmology import OUTER_RIM, Cosmology
 from velfield.errors import StoreError, VelfieldError
 from velfield.pipelines.paint import _check_sums, paint
-from velfield.pipelines.paint_job import PaintConfig, check_fits, plan_of, prepare, spec_of
+from velfield.pipelines.paint_job import PaintConfig, prepare, spec_of
+from velfield.pipelines.paint_plan import check_fits, plan_of
 from velfield.redshift_space import redshift_space
 
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"

@@ -11,7 +11,8 @@ from velfield.catalogue import open_catalogue
 from velfield.errors import DamagedError
 from velfield.pipelines import paint_tasks, watch
 from velfield.pipelines.paint import _add_up, paint
-from velfield.pipelines.paint_job import WORKER_BASE, PaintConfig, painted_of, plan_of, prepare, spec_of
+from velfield.pipelines.paint_job import PaintConfig, painted_of, prepare, spec_of
+from velfield.pipelines.paint_plan import WORKER_BASE, plan_of
 from velfield.pipelines.paint_tasks import paint_block, write_shard
 
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"

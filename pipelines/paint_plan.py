@@ -1,0 +1,147 @@
+"""What a painting job will read, make and need, by arithmetic that can be read here; nothing is run for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from distributed import Client
+
+from velfield import patches, shards, store
+from velfield.catalogue import Catalogue
+from velfield.errors import VelfieldError
+from velfield.paint import CELLS_PER_AXIS
+from velfield.pipelines.paint_job import AHEAD, FIELDS, HELD_BYTES, ROWS, Job, painted_of, spec_of
+
+SPREAD_OUT = 16  # cells a tracer from which on a plan counts with sorting; it happens later, at `patches.SPARSE`
+WORKER_BASE = 350 * 2**20  # bytes of a worker that has done nothing but import what the tasks need
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a job will read, make and need; `plan_of` shows the arithmetic."""
+
+    boxes: int
+    shards: int
+    blocks: int
+    tasks: int
+    rows: int
+    bytes_to_read: int
+    patch_bytes: int
+    store_bytes: int
+    block_memory: int
+    shard_memory: int
+
+    @property
+    def worker_memory(self) -> int:
+        """The most that one task holds at a time [bytes]."""
+        return max(self.block_memory, self.shard_memory)
+
+    def table(self) -> str:
+        """Lines for a person."""
+        rows = (
+            ("boxes", f"{self.boxes:,} in {self.shards:,} shards"),
+            ("tasks", f"{self.tasks:,}: {self.blocks:,} blocks to read, {self.shards:,} shards to write"),
+            ("to read", f"{_size(self.bytes_to_read)}, {self.rows:,} rows"),
+            ("work folder", f"at most {_size(self.patch_bytes)}, removed at the end"),
+            ("store", f"{_size(self.store_bytes)} before compression"),
+            ("memory per worker", f"{_size(self.worker_memory)} a task, {_size(WORKER_BASE)} for the process"),
+        )
+        return "\n".join(f"{name:<18} {value}" for name, value in rows)
+
+
+def plan_of(job: Job) -> Plan:
+    """Count what the job reads and writes, and the memory of its largest tasks."""
+    boxes, cats = job.scene.boxes, job.catalogues
+    layout = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {}))
+    return Plan(
+        boxes=boxes.nbox,
+        shards=layout.nshard,
+        blocks=len(job.blocks),
+        tasks=len(job.blocks) + layout.nshard,
+        rows=sum(len(cat) for cat in cats.values()),
+        bytes_to_read=sum(_bytes_to_read(cat, job) for cat in cats.values()),
+        patch_bytes=sum(_patch_bytes(cat, job) for cat in cats.values()),
+        store_bytes=sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in layout.variables.values())
+        * boxes.nbox,
+        block_memory=max(_block_memory(cat, job) for cat in cats.values()),
+        shard_memory=_shard_memory(job, layout),
+    )
+
+
+def _block_memory(cat: Catalogue, job: Job) -> int:
+    """The most bytes that a block task holds: it depends on the block's extent, not on its number of rows.
+
+    A range of rows in hand and the next; in redshift space their places before and after the shift, float64; a canvas
+    and the one that replaces it when it grows; patches held until they are written, as arrays and as a file.
+    """
+    halos = cat.kind == "halos"
+    shifted = halos and job.config.rsd != "none"
+    rows = min(ROWS, max((block.nrows for block in cat.blocks), default=0))
+    ranges = cat.chunk_bytes(ROWS, velocities=shifted or not halos, masses=halos)
+    places = rows * 2 * 24 * shifted
+    canvas = 2 * min(patches.CANVAS_BYTES, 8 * FIELDS[cat.kind] * _canvas_cells(cat, job))
+    cloud = CELLS_PER_AXIS[job.config.assignment] ** 3
+    # sorted by cell: number of the cell, weight, values, and their order, of each cell of each tracer's cloud
+    spread = rows * cloud * 8 * (4 + 2 * FIELDS[cat.kind]) if _canvas_cells(cat, job) > SPREAD_OUT * rows else 0
+    held = 3 * min(HELD_BYTES + rows * cloud * 8 * (1 + FIELDS[cat.kind]), _patch_bytes(cat, job))
+    return int(ranges + places + max(canvas, spread) + held)
+
+
+def _shard_memory(job: Job, layout: shards.Layout) -> int:
+    """The most bytes that a shard task holds: sums of its boxes, what is stored of them, and that encoded."""
+    window = int(np.prod(job.scene.boxes.shape))
+    sums = 8 * window * max(FIELDS[kind] for kind in job.catalogues)
+    stored = sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in layout.variables.values())
+    # a variable at a time is encoded: chunks, shard, and the bytes that are hashed
+    encoded = 3 * max(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in layout.variables.values())
+    one_box = 2 * sums + 3 * 8 * window  # its sums split up, and velocities in float64 while empty cells are filled
+    files = 2 * AHEAD * 8 * (1 + max(FIELDS[kind] for kind in job.catalogues)) * window
+    return layout.boxes_per_shard * (sums + stored + encoded) + one_box + files
+
+
+def _canvas_cells(cat: Catalogue, job: Job) -> int:
+    """Cells of the canvas of the largest block: its extent, the reach of shifts and clouds, and some room."""
+    boxes = job.scene.boxes
+    cells = np.full(3, boxes.ngrid, dtype=float)
+    extents = [np.subtract(b.upper, b.lower) for b in cat.blocks if b.lower is not None and b.upper is not None]
+    if cat.blocks and len(extents) == len(cat.blocks):
+        sides = np.array(extents).max(0)
+        reach = job.config.max_shift if cat.kind == "halos" and job.config.rsd != "none" else 0.0
+        around = 2 * (reach / boxes.cellsize + CELLS_PER_AXIS[job.config.assignment] // 2 + patches.ROOM + 1)
+        cells = np.minimum(cells, np.ceil(sides / boxes.cellsize + around))
+    if not job.scene.sightlines.shared and cat.kind == "halos":
+        cells = np.minimum(cells, boxes.shape)
+    return int(np.prod(cells))
+
+
+def _patch_bytes(cat: Catalogue, job: Job) -> int:
+    """The most bytes of patches that lie in the work folder, all blocks together: no more cells than tracers touch."""
+    boxes, blocks = job.scene.boxes, max(1, len(cat.blocks))
+    in_windows = (boxes.shape[0] / boxes.cells) ** 3  # boxes that a cell belongs to
+    cells = min(len(cat) * CELLS_PER_AXIS[job.config.assignment] ** 3, blocks * _canvas_cells(cat, job))
+    return int(cells * in_windows * 8 * (1 + FIELDS[cat.kind]))
+
+
+def check_fits(plan: Plan, client: Client) -> None:
+    """Refuse a plan whose tasks do not fit into the cluster's workers."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [worker["memory_limit"] // worker["nthreads"] for worker in workers if worker["memory_limit"]]
+    if limits and min(limits) < plan.worker_memory + WORKER_BASE:
+        raise VelfieldError(
+            f"a task does not fit into a worker: needed={_size(plan.worker_memory + WORKER_BASE)}, "
+            f"a thread's share={_size(min(limits))}; start fewer --workers or larger ones"
+        )
+
+
+def _bytes_to_read(cat: Catalogue, job: Job) -> int:
+    wanted = cat.tracer_columns(velocities=cat.kind == "particles" or job.config.rsd != "none")
+    return cat.stored_bytes(wanted)
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.3g} TiB"
