@@ -58,7 +58,7 @@ class FaultyProxy:
         Share of the requests, by a name of `FAULTS`: ``500``, ``503``, ``denied`` and ``region`` are answered in the
         server's place; ``dropped`` closes the connection; ``lost`` does the work and then closes it; ``slow`` waits
         ``delay`` seconds; ``cut`` closes half-way through the body, ``truncated`` sends half of it as if it were all,
-        ``flipped`` changes one bit.
+        ``flipped`` changes one bit of an object: a listing carries no checksum, no client could know.
     only : callable, optional
         Whether a (method, path) may be befallen; all by default.
     most : int
@@ -117,6 +117,8 @@ class FaultyProxy:
             drawn = self._rng.random()
             for fault, share in self.faults.items():
                 if fault in OF_GET and method != "GET":
+                    continue
+                if fault == "flipped" and "list-type" in query:
                     continue
                 if drawn < share:
                     self._row[where] += 1
