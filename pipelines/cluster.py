@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -18,6 +19,9 @@ from distributed import Client, LocalCluster, WorkerPlugin
 from velfield.errors import ClusterError, VelfieldError
 from velfield.pipelines.options import carry_options
 from velfield.pipelines.tasks import WAIT
+
+KEPT = 2**27  # bytes free at its end that a worker's heap keeps
+LARGEST_KEPT = 2**30  # bytes; only larger arrays are given back to the system as soon as they are freed
 
 
 class CapThreads(WorkerPlugin):
@@ -40,6 +44,21 @@ class CapThreads(WorkerPlugin):
         zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)
+        keep_memory()
+
+
+def keep_memory() -> None:
+    """Have this process keep some of the memory that it frees, where the C library is glibc.
+
+    Dask has its workers give back every large array at once; then the system clears each page of the next one, which
+    on virtual machines costs more than to read, check and paint what goes into it (docs/scaling.md).
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(AttributeError, OSError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, KEPT)  # M_TRIM_THRESHOLD
+        mallopt(-3, LARGEST_KEPT)  # M_MMAP_THRESHOLD
 
 
 @contextmanager

@@ -24,7 +24,6 @@ KINDS = ("halos", "particles")
 FIELDS = {"halos": 2, "particles": 4}  # sums of a cell: number and mass; number and momentum
 ROWS = 2**20  # rows of a range in which a block is read: some 30 MB as they are stored
 HELD_BYTES = 2**27  # of patches, from which on they are written before the block is at its end
-AHEAD = 4  # patch files fetched while one is added
 HALF_A_STEP = 0.001  # of a: a redshift further from a step's is another step's, or no step's
 
 

@@ -11,7 +11,8 @@ from velfield import patches, shards, store
 from velfield.catalogue import Catalogue
 from velfield.errors import VelfieldError
 from velfield.paint import CELLS_PER_AXIS
-from velfield.pipelines.paint_job import AHEAD, FIELDS, HELD_BYTES, ROWS, Job, painted_of, spec_of
+from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, Job, painted_of, spec_of
+from velfield.pipelines.patch_files import AHEAD
 
 SPREAD_OUT = 16  # cells a tracer from which on a plan counts with sorting; it happens later, at `patches.SPARSE`
 WORKER_BASE = 350 * 2**20  # bytes of a worker that has done nothing but import what the tasks need

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,11 @@ from velfield import patches, shards, storage
 from velfield.catalogue import Catalogue
 from velfield.errors import DamagedError, VelfieldError
 from velfield.paint import fill_velocity, split_sums
-from velfield.pipelines.paint_job import AHEAD, HELD_BYTES, ROWS, PaintConfig, files_of
+from velfield.pipelines import patch_files
+from velfield.pipelines.paint_job import HELD_BYTES, ROWS, PaintConfig, files_of
 from velfield.pipelines.receipts import Receipts
-from velfield.pipelines.stages import Stage, stage
+from velfield.pipelines.stages import stage
+from velfield.scatter import add_patch
 from velfield.tracers import Tracers, momentum_of
 
 FETCHES = 3  # of a block whose checksums are wrong, before that is believed
@@ -66,14 +66,11 @@ def _paint(
             for box, patch in painter.take().items():
                 accumulate(receipt["painted"], patches.core_sums(scene.boxes, patch, mass=halos, momentum=not halos))
                 by_shard.setdefault(box // boxes_per_shard, {})[box] = patch
-        for shard, patch_of in by_shard.items():
-            part = sum(s == shard for s, _ in receipt["files"])
+        if by_shard:
+            part = len({number for _, number, *_ in receipt["files"]})
             with stage("write") as writing:
-                file = io.BytesIO()
-                np.savez(file, **patches.pack(patch_of))  # type: ignore[arg-type]
-                storage.write_bytes(_patch_url(receipts, kind, index, shard, part), file.getvalue())
-                writing.nbytes += file.tell()
-            receipt["files"].append([shard, part])
+                stretches, writing.nbytes = patch_files.write(_patch_url(receipts, kind, index, part), by_shard)
+            receipt["files"] += [[shard, part, start, stop] for shard, start, stop in stretches]
 
     for read in _read_block(cat, index, velocities=moved or not halos, masses=halos):
         with stage("paint", rows=len(read.pos)):
@@ -97,11 +94,14 @@ def _paint(
 
 
 def write_shard(
-    part: tuple[int, Sequence[tuple[str, int, int]]], scene: patches.Scene, layout: shards.Layout, receipts: Receipts
+    part: tuple[int, Sequence[tuple[str, int, int, int, int]]],
+    scene: patches.Scene,
+    layout: shards.Layout,
+    receipts: Receipts,
 ) -> dict[str, Any]:
     """Task: add the patches of a shard's boxes in block order, write the shard of every variable, and a receipt.
 
-    ``part`` is the shard and its patch files: kind, block and number of each.
+    ``part`` is the shard and its stretches of patch files: kind, block, number of the file, first byte and end of each.
     """
     shard, sources = part
     if done := receipts.find("shards", shard_name(shard)):
@@ -113,12 +113,16 @@ def write_shard(
     for kind, fields in (("halos", 2), ("particles", 4)):
         if ("halo_number" if kind == "halos" else "matter_number") not in layout.variables:
             continue
-        urls = [_patch_url(receipts, kind, index, shard, n) for of, index, n in sources if of == kind]
+        stretches = [
+            (_patch_url(receipts, kind, index, number), start, stop)
+            for of, index, number, start, stop in sources
+            if of == kind
+        ]
         with stage("assemble") as assembling:
             sums = np.zeros((len(boxes), int(np.prod(scene.boxes.shape)), fields))
-            for patch_of in _read_patches(urls, assembling):
+            for patch_of in patch_files.read(stretches, assembling):
                 for box, patch in patch_of.items():
-                    sums[box - boxes[0]][patch.cells] += patch.sums
+                    add_patch(sums[box - boxes[0]], patch)
             for i, box in enumerate(boxes):
                 for name, values in _finished(scene, box, kind, sums[i]).items():
                     arrays[name][i] = values
@@ -171,19 +175,6 @@ def _read_block(cat: Catalogue, block: int, *, velocities: bool, masses: bool) -
         yield tracers
 
 
-def _read_patches(urls: Sequence[str], assembling: Stage) -> Iterator[dict[int, patches.Patch]]:
-    """Patch files in order, some fetched ahead."""
-    with ThreadPoolExecutor(AHEAD) as pool:
-        fetched = [pool.submit(storage.read_bytes, url) for url in urls[:AHEAD]]
-        for n in range(len(urls)):
-            data = fetched.pop(0).result()
-            assembling.nbytes += len(data)
-            if n + AHEAD < len(urls):
-                fetched.append(pool.submit(storage.read_bytes, urls[n + AHEAD]))
-            with np.load(io.BytesIO(data)) as file:
-                yield patches.unpack(file)
-
-
 def _above(tracers: Tracers, min_mass: float) -> Tracers:
     if tracers.mass is None or min_mass <= 0:
         return tracers
@@ -214,5 +205,5 @@ def _catalogue(config: PaintConfig, kind: str, version: str) -> Catalogue:
     return cat
 
 
-def _patch_url(receipts: Receipts, kind: str, index: int, shard: int, part: int) -> str:
-    return storage.join(receipts.work, "patches", block_name(kind, index), f"{shard:05d}-{part}.npz")
+def _patch_url(receipts: Receipts, kind: str, index: int, part: int) -> str:
+    return storage.join(receipts.work, "patches", f"{block_name(kind, index)}-{part}")

@@ -19,7 +19,7 @@ MODULES = {
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
-    " pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict pipelines.demo"
+    " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict pipelines.demo"
     " pipelines.verify",
     "edge": "__main__ info runfile cli",
 }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from velfield import storage
 from velfield.errors import CatalogueError
 from velfield.genericio_layout import CRC_BYTES, Column, Header
-from velfield.genericio_read import BATCH, Piece, Running, check_packed, files_state, fill, read_headers, suffix
+from velfield.genericio_read import BATCH, Piece, Running, check_packed, fetch, files_state, read_headers, suffix
 from velfield.genericio_write import write
 
 __all__ = ["Block", "Column", "GenericIO", "open", "open_again", "write"]
@@ -117,11 +117,12 @@ class GenericIO:
             check_packed(self.url, self.headers[f], block.rank, r, [order[name] for name in names])
         total = sum(b.nrows for b in chosen) if span is None else span.stop - span.start
         out = {name: _empty(self, self.columns[name], total) for name in names}
-        fill(self.url, self.headers, self._pieces(out, chosen, span, check))
+        for piece, values in fetch(self.url, self.headers, self._pieces(names, chosen, span, check)):
+            out[piece.column.name][piece.at] = values
         return out
 
     def chunks(self, columns: Sequence[str] | None, block: int, rows: int) -> Iterator[dict[str, NDArray]]:
-        """Read one block in ranges of at most ``rows`` rows, each byte once, as `read` does.
+        """Read one block in ranges of at most ``rows`` rows, each byte once, as `read` does; arrays may be read-only.
 
         The CRC covers a whole column: it is checked with the last range, so that what a caller made of the ranges
         counts only when the iteration has ended. A compressed block is read whole and given out in ranges.
@@ -135,7 +136,7 @@ class GenericIO:
         self._check_names(names)
         (chosen,) = self._chosen([block])
         f, r = self._places[chosen.index]
-        if chosen.nrows <= rows or self.headers[f].compressed[r].any():
+        if chosen.nrows == 0 or self.headers[f].compressed[r].any():
             whole = self.read(names, [block])
             for start in range(0, max(chosen.nrows, 1), rows):
                 yield {name: values[start : start + rows] for name, values in whole.items()}
@@ -143,12 +144,12 @@ class GenericIO:
         running = {name: Running() for name in names}
         for start in range(0, chosen.nrows, rows):
             span = slice(start, min(start + rows, chosen.nrows))
-            out = {name: _empty(self, self.columns[name], span.stop - span.start) for name in names}
-            fill(self.url, self.headers, self._pieces(out, [chosen], span, check=True, running=running))
-            yield out
+            pieces = self._pieces(names, [chosen], span, check=True, running=running)
+            found = {p.column.name: _native(values) for p, values in fetch(self.url, self.headers, pieces)}
+            yield {name: found[name] for name in names}
 
     def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
-        """The most bytes that `chunks` holds at a time in any block: a range and what is fetched for it.
+        """The most bytes that `chunks` holds at a time in any block: a range, and a copy where bytes must be swapped.
 
         Of a compressed block that is all of its values, and a batch of its stored bytes.
         """
@@ -158,8 +159,9 @@ class GenericIO:
         most_packed = max((int(n.max()) for n in packed if len(n)), default=0)
         most = max((b.nrows for b in self.blocks), default=0)
         largest = max((self.columns[name].rowbytes for name in columns), default=0)
+        as_it_lies = all(np.dtype(h.order + "f8").isnative for h in self.headers) and largest <= 4
         batch = max(BATCH, most_packed * largest)
-        return max(2 * min(rows, most) * rowbytes, most_packed * rowbytes + batch if most_packed else 0)
+        return max((2 - as_it_lies) * min(rows, most) * rowbytes, most_packed * rowbytes + batch if most_packed else 0)
 
     def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:
         """Bytes that `read` fetches for these columns and blocks."""
@@ -207,7 +209,7 @@ class GenericIO:
 
     def _pieces(
         self,
-        out: dict[str, NDArray],
+        names: Sequence[str],
         chosen: Sequence[Block],
         span: slice | None,
         check: bool,
@@ -220,7 +222,7 @@ class GenericIO:
             header = self.headers[f]
             rows = slice(0, block.nrows) if span is None else span
             upto = at + rows.stop - rows.start
-            for name in sorted(out, key=order.__getitem__):
+            for name in sorted(set(names), key=order.__getitem__):
                 v, column = order[name], self.columns[name]
                 start, size = int(header.starts[r, v]), int(header.sizes[r, v])
                 packed = bool(header.compressed[r, v])
@@ -232,7 +234,7 @@ class GenericIO:
                         last += CRC_BYTES
                 yield Piece(
                     file=f, start=first, stop=last, compressed=packed, checked=check and not part, column=column,
-                    rank=block.rank, nrows=block.nrows, rows=rows, target=out[name][at:upto],
+                    rank=block.rank, nrows=block.nrows, rows=rows, at=slice(at, upto),
                     running=running[name] if running and part else None,
                 )  # fmt: skip
             at = upto
@@ -324,6 +326,13 @@ def _span(chosen: Sequence[Block], rows: tuple[int, int] | None) -> slice | None
             f"the block has {chosen[0].nrows} rows"
         )
     return slice(start, stop)
+
+
+def _native(values: NDArray) -> NDArray:
+    """Values in native byte order and aligned, as compiled loops want them; the same array if they are."""
+    if not values.dtype.isnative:
+        return values.astype(values.dtype.newbyteorder("="))
+    return values if values.flags.aligned else values.copy()
 
 
 def _empty(gio: GenericIO, column: Column, total: int) -> NDArray:

@@ -49,8 +49,8 @@ class Piece:
         The block's number in the job and all its rows.
     rows : slice
         The wanted rows of the block.
-    target : ndarray (rows,) or (rows, components)
-        Filled with the values.
+    at : slice
+        Their place among all the rows that are read.
     running : Running, optional
         The CRC so far, of a column that is read range by range.
     """
@@ -64,7 +64,7 @@ class Piece:
     rank: int
     nrows: int
     rows: slice
-    target: NDArray
+    at: slice
     running: Running | None = None
 
 
@@ -162,15 +162,16 @@ def check_packed(url: str, header: Header, rank: int, r: int, columns: Sequence[
             )
 
 
-def fill(url: str, headers: Sequence[Header], pieces: Iterator[Piece]) -> None:
-    """Fetch the pieces' bytes, a batch at a time, and decode them into their targets.
+def fetch(url: str, headers: Sequence[Header], pieces: Iterator[Piece]) -> Iterator[tuple[Piece, NDArray]]:
+    """Fetch the pieces' bytes, a batch at a time; yields each piece with its values, checked.
 
-    A read needs a batch beyond its result: 128 MiB, or 8 on a local disk, where requests gain nothing from company.
+    Values are (rows,) or (rows, components), in the file's byte order, and where they lie raw a read-only view of what
+    was fetched. A batch has 128 MiB, or 8 on a local disk, where requests gain nothing from company.
     """
     _, path = storage.filesystem(url)
     paths = [path + h.url[len(url) :] for h in headers]
     for batch in batches(pieces, RANGE if storage.is_local(url) else BATCH):
-        _fetch(url, paths, headers, batch)
+        yield from _fetch(url, paths, headers, batch)
 
 
 def ranges_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
@@ -190,27 +191,32 @@ def ranges_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
     return ranges
 
 
-def _fetch(url: str, paths: Sequence[str], headers: Sequence[Header], batch: list[Piece], again: int = DAMAGED) -> None:
+def _fetch(
+    url: str, paths: Sequence[str], headers: Sequence[Header], batch: list[Piece], again: int = DAMAGED
+) -> Iterator[tuple[Piece, NDArray]]:
     """Fetch a batch and decode it; what is damaged once more, for it may have happened on the way."""
     ranges = ranges_of(batch)
     found = storage.read_ranges(
         url, [paths[r[0].file] for r in ranges], [r[0].start for r in ranges], [r[-1].stop for r in ranges]
     )
-    for together, data in zip(ranges, found, strict=True):
+    for together in ranges:
+        data = found.pop(0)
         header = headers[together[0].file]
         raise_unread(header.url, data)
         view = memoryview(data)
         for piece in together:
             try:
-                _decode(header, piece, view[piece.start - together[0].start : piece.stop - together[0].start])
+                values = _decode(header, piece, view[piece.start - together[0].start : piece.stop - together[0].start])
             except CatalogueError:
                 if again == 0 or piece.running is not None or storage.is_local(url):
                     raise
-                _fetch(url, paths, headers, [piece], again - 1)
+                yield from _fetch(url, paths, headers, [piece], again - 1)
+            else:
+                yield piece, values
 
 
-def _decode(header: Header, piece: Piece, data: memoryview) -> None:
-    """Check the stored bytes of a piece and put its values into their place."""
+def _decode(header: Header, piece: Piece, data: memoryview) -> NDArray:
+    """Check the stored bytes of a piece; returns its values."""
     where = f"file={header.url}, rank={piece.rank}, column={piece.column.name}"
     if len(data) < piece.stop - piece.start:
         raise CatalogueError(f"file has become shorter: {where}; copy the file again")
@@ -226,8 +232,10 @@ def _decode(header: Header, piece: Piece, data: memoryview) -> None:
     if piece.compressed:
         raw = _decompress(header, piece, data[:-CRC_BYTES], where)
     kind = piece.column.dtype.newbyteorder(header.order)  # type: ignore[arg-type]
-    values = np.frombuffer(raw, kind, count * piece.column.components).reshape(count, *piece.target.shape[1:])
-    piece.target[...] = values[piece.rows] if piece.compressed else values
+    values = np.frombuffer(raw, kind, count * piece.column.components)
+    if piece.column.components > 1:
+        values = values.reshape(count, piece.column.components)
+    return values[piece.rows] if piece.compressed else values
 
 
 def _decompress(header: Header, piece: Piece, data: memoryview, where: str) -> bytes:

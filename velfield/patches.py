@@ -278,15 +278,16 @@ def _cut(scene: Scene, canvas: Canvas) -> Iterator[tuple[int, Patch]]:
     for index in product(*(sorted(axis) for axis in axes)):
         cells, values = [], []
         for x, y, z in product(*(axis[i] for axis, i in zip(axes, index, strict=True))):
-            part = sums[x[0], y[0], z[0]]
-            filled = part[..., 0] != 0
-            i, j, k = np.nonzero(filled)
-            cells.append(((i + x[1]) * ny + j + y[1]) * nz + k + z[1])
-            values.append(part[filled])
-        found = np.concatenate(cells)
-        if len(found):
+            found, added = scatter.filled(sums[x[0], y[0], z[0]], ((x[1] * ny) + y[1]) * nz + z[1], ny, nz)
+            cells.append(found)
+            values.append(added)
+        if any(len(found) for found in cells):
             box = (index[0] * boxes.boxes + index[1]) * boxes.boxes + index[2]
-            yield box, Patch(cells=found, sums=np.concatenate(values))
+            yield box, Patch(cells=_joined(cells), sums=_joined(values))
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _segments(boxes: BoxLayout, start: int, n: int, periodic: bool) -> dict[int, list[tuple[slice, int]]]:
@@ -319,9 +320,9 @@ def _box_patch(
     sums = canvas.sums
     if width != boxes.shape[0]:  # a window wider than its parent: cells repeat
         sums = sums[np.ix_(*(np.arange(n) % period for n in boxes.shape))]
-    filled = sums[..., 0] != 0
-    if filled.any():
-        yield box, Patch(cells=np.flatnonzero(filled), sums=sums[filled])
+    cells, values = scatter.filled(sums, 0, *sums.shape[1:3])
+    if len(cells):
+        yield box, Patch(cells=cells, sums=values)
 
 
 def _reached(scene: Scene, pos: NDArray[Any], reach: float) -> list[int]:

@@ -65,11 +65,36 @@ def merge(parts: Sequence[Patch]) -> Patch:
     return Patch(cells=found, sums=sums)
 
 
+def filled(sums: NDArray[np.float64], first: int, ny: int, nz: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The cells of a part of a window that hold tracers, and their sums (n, fields).
+
+    ``sums`` (x, y, z, fields) is the part; its first cell is number ``first`` of a window of (…, ``ny``, ``nz``) cells.
+    """
+    cells, values = _filled(sums, first, ny, nz)
+    return cells, values
+
+
+def add_patch(sums: NDArray[np.float64], patch: Patch) -> None:
+    """Add a patch to the sums (cells of the window, fields) of its box."""
+    cells = patch.cells
+    if len(cells) and not (cells.min() >= 0 and cells.max() < len(sums) and patch.sums.shape[1] == sums.shape[1]):
+        raise VelfieldError(
+            f"a patch that does not fit its box: cells={int(cells.min())} to {int(cells.max())} of {len(sums)}, "
+            f"fields={patch.sums.shape[1]} of {sums.shape[1]}"
+        )
+    _add_patch(sums, cells, patch.sums)
+
+
 def bounds(pos: NDArray[Any], cellsize: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lowest and highest cell along each axis, as float64 (3,) and (3,)."""
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    flat, width = np.ascontiguousarray(pos).ravel(), 3 * 256  # NumPy is fast where the last axis is long
+    whole = len(flat) // width * width
+    with np.errstate(invalid="ignore"):  # a NaN is carried on to where it is told
+        many, few = flat[:whole].reshape(-1, width), flat[whole:].reshape(-1, 3)
+        low = np.concatenate([many.min(0, initial=np.inf).reshape(-1, 3), few]).min(0).astype(np.float64)
+        high = np.concatenate([many.max(0, initial=-np.inf).reshape(-1, 3), few]).max(0).astype(np.float64)
     largest = LARGEST_CELL * cellsize
-    if not _bounds(pos, low, high) or not max(abs(low).max(), abs(high).max()) < largest:
+    if not max(abs(low).max(), abs(high).max()) < largest:
         raise VelfieldError(
             f"positions that are no place on the grid: tracers={int(np.count_nonzero(~(abs(pos) < largest).all(1)))} "
             f"of {len(pos)}, cellsize={cellsize}; remove rows that are not finite"
@@ -161,19 +186,30 @@ def _windows(
 
 
 @kernel
-def _bounds(pos, low, high):
-    """Fill in the least and largest coordinates; False if one is not finite."""
-    for axis in range(3):
-        least, most = np.inf, -np.inf
-        bad = 0
-        for x in pos[:, axis]:
-            least = x if x < least else least
-            most = x if x > most else most
-            bad += 0 if abs(x) < np.inf else 1
-        if bad:
-            return False
-        low[axis], high[axis] = least, most
-    return True
+def _filled(sums, first, ny, nz):
+    count = 0
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            for k in range(sums.shape[2]):
+                count += sums[i, j, k, 0] != 0
+    cells, values = np.empty(count, np.int64), np.empty((count, sums.shape[3]))
+    n = 0
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            for k in range(sums.shape[2]):
+                if sums[i, j, k, 0] != 0:
+                    cells[n] = first + (i * ny + j) * nz + k
+                    for field in range(sums.shape[3]):
+                        values[n, field] = sums[i, j, k, field]
+                    n += 1
+    return cells, values
+
+
+@kernel
+def _add_patch(sums, cells, values):
+    for n in range(len(cells)):
+        for field in range(sums.shape[1]):
+            sums[cells[n], field] += values[n, field]
 
 
 @kernel

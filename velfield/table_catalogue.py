@@ -5,16 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from velfield.errors import CatalogueError, VelfieldError
 from velfield.genericio import Block
+from velfield.kernel import kernel
 from velfield.meaning import Meaning, Source
 from velfield.table_format import Column, Table, chosen_blocks
 from velfield.tracers import NAMES, Tracers, bring_inside, check_tracers
+
+PART = 2**17  # rows: of six float32 columns 3 MB
+
+Item = TypeVar("Item")
 
 
 class TableCatalogue:
@@ -81,31 +86,33 @@ class TableCatalogue:
         return self._tracers(table, [(part, *(rows or (0, part.nrows))) for part in parts], velocities, masses)
 
     def chunks(self, block: int, *, rows: int, velocities: bool = True, masses: bool = True) -> Iterator[Tracers]:
-        """A block's tracers, at most ``rows`` rows at a time, in order; the next are read while the caller works.
+        """A block's tracers, in order, fetched by ``rows`` rows at a time; the next are fetched while the caller works.
 
-        Where a checksum covers the whole block, as in GenericIO, a `DamagedError` may come as late as with the last.
+        What is fetched is given out in parts of at most `PART` rows, small enough to stay in the processor's cache from
+        the first look at them to the last. Where a checksum covers the whole block, as in GenericIO, a `DamagedError`
+        may come as late as with the last.
         """
         (chosen,) = chosen_blocks(self.url, self.blocks, [block])
         names = self.tracer_columns(velocities=velocities, masses=masses)
-
-        def read() -> Iterator[Tracers]:
-            start = 0
-            for table in self._table.chunks(names, block, rows):
-                stop = start + len(table[names[0]])
-                yield self._tracers(table, [(chosen, start, stop)], velocities, masses)
-                start = stop
-
-        return _one_ahead(read())
+        start = 0
+        for table in _one_ahead(self._table.chunks(names, block, rows)):
+            fetched = len(table[names[0]])
+            for first in range(0, fetched, PART):
+                part = {name: values[first : first + PART] for name, values in table.items()}
+                stop = min(first + PART, fetched)
+                yield self._tracers(part, [(chosen, start + first, start + stop)], velocities, masses)
+            start += fetched
 
     def chunk_bytes(self, rows: int, *, velocities: bool = True, masses: bool = True) -> int:
         """The most bytes that `chunks` holds at a time in any block.
 
-        The tracers that the caller has, the next ones, and what these are being made of.
+        The part that the caller has and the next one, the columns that they are made of, and those that come next.
         """
         names = self.tracer_columns(velocities=velocities, masses=masses)
         most = min(rows, max((block.nrows for block in self.blocks), default=0))
         of_a_row = 8 * (3 + 3 * velocities + (masses and self.kind == "halos"))  # float64 at the widest
-        return 2 * most * of_a_row + self._table.chunk_bytes(names, rows)
+        of_columns = sum(self.columns[name].dtype.itemsize for name in names)
+        return 2 * min(most, PART) * of_a_row + most * of_columns + self._table.chunk_bytes(names, rows)
 
     def _tracers(
         self,
@@ -185,15 +192,27 @@ class TableCatalogue:
 
 def _columns(table: Mapping[str, NDArray[Any]], sources: Sequence[Source], scale: float) -> NDArray[Any]:
     """Columns side by side, in our units."""
-    found = np.stack([table[s.column] if s.component is None else table[s.column][:, s.component] for s in sources], 1)
-    found = found if found.dtype.kind == "f" else found.astype(np.float64)
-    factors = [source.factor * scale for source in sources]
-    if any(factor != 1 for factor in factors):
-        found *= np.asarray(factors, dtype=found.dtype)
+    columns = [table[s.column] if s.component is None else table[s.column][:, s.component] for s in sources]
+    kind = np.result_type(*columns)
+    kind = kind if kind in (np.float32, np.float64) else np.dtype(np.float64)
+    factors = np.array([source.factor * scale for source in sources], dtype=kind)
+    found = np.empty((len(columns[0]), len(columns)), dtype=kind)
+    if len(columns) == 3:
+        x, y, z = (np.ascontiguousarray(column, dtype=kind) for column in columns)
+        _side_by_side(x, y, z, factors, found)
+    else:
+        for i, column in enumerate(columns):
+            np.multiply(column, factors[i], out=found[:, i], casting="unsafe")
     return found
 
 
-def _one_ahead(items: Iterator[Tracers]) -> Iterator[Tracers]:
+@kernel
+def _side_by_side(x, y, z, factors, found):
+    for i in range(len(found)):
+        found[i, 0], found[i, 1], found[i, 2] = x[i] * factors[0], y[i] * factors[1], z[i] * factors[2]
+
+
+def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
     """Yield items, the next being made in a thread meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)

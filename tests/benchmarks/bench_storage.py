@@ -1,10 +1,15 @@
-"""What share of the storage's speed a painting reaches, against plain reads of the same bytes in the same run.
+"""What share of the storage's and of the kernel's speed a painting reaches: all three in the same run, in turn.
 
 python tests/benchmarks/bench_storage.py [--rows 2000000] [--side 2] [--boxes 2] [--cells 32] [--workers 1 2]
 
-Local files always; object storage where VELFIELD_BENCH_S3 names a folder (s3://bucket/folder) and AWS_ENDPOINT_URL and
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or other settings of AWS say how to get there. Reads are of the page cache, if
-the catalogue fits in it: then this is an upper bound of what a disk gives.
+Plain reads fetch the same bytes and do nothing with them; the kernel paints tracers that are in memory. Where one has
+cores to itself that the other does not need, a painting can be as fast as the slower of them; where both want the same
+cores, as on one machine that is busy with either, at best as fast as one after the other.
+
+Local files always, from the page cache, if the catalogue fits in it; the same files at a set rate (--rate, all workers
+together), as a disk or a network with cores of its own has it; object storage where VELFIELD_BENCH_S3 names a folder
+(s3://bucket/folder) and AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or other settings of AWS say how
+to get there.
 """
 
 from __future__ import annotations
@@ -17,12 +22,14 @@ from collections.abc import Iterator
 
 import numpy as np
 from distributed import Client
+from set_rate import set_rate
 
 from velfield import genericio, storage
 from velfield.genericio_layout import CRC_BYTES
+from velfield.patches import BlockPainter
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.paint import paint
-from velfield.pipelines.paint_job import PaintConfig, prepare
+from velfield.pipelines.paint_job import ROWS, PaintConfig, prepare
 from velfield.pipelines.paint_plan import plan_of
 
 RANGE, AT_ONCE = 8 * 2**20, 16
@@ -70,6 +77,24 @@ def plain(client: Client, url: str) -> tuple[int, float]:
     return total, time.perf_counter() - began
 
 
+def kernel_seconds(config: PaintConfig, block: int) -> float:
+    """Seconds of painting a block's tracers that are in memory."""
+    job = prepare("memory://nowhere", config)
+    parts = list(job.catalogues["particles"].chunks(block, rows=ROWS, masses=False))
+    painter = BlockPainter(job.scene, shifted=False, mass=False, momentum=True)
+    began = time.perf_counter()
+    for part in parts:
+        painter.add(part.pos, part.vel, None)
+    return time.perf_counter() - began
+
+
+def kernels(client: Client, url: str, boxes: int, cells: int, blocks: int, workers: int) -> float:
+    """Seconds in which the workers together paint all blocks' tracers, had they all in memory."""
+    config = PaintConfig(halos=None, particles=url, boxes=boxes, cells=cells, redshift=0.0)
+    futures = [client.submit(kernel_seconds, config, block, pure=False) for block in range(blocks)]
+    return sum(client.gather(futures)) / workers
+
+
 def painting(client: Client, url: str, out: str, boxes: int, cells: int) -> tuple[int, float]:
     """Bytes and seconds of a painting, from opening the catalogue to the published store."""
     storage.remove(out)
@@ -89,32 +114,38 @@ def main() -> None:
     options.add_argument("--boxes", type=int, default=2)
     options.add_argument("--cells", type=int, default=32)
     options.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    options.add_argument("--rate", type=int, default=200, help="MB/s of the storage that has a set rate")
     options.add_argument("--repeat", type=int, default=2)
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        places = {"local": folder}
+        places = {"page cache": folder, f"{args.rate} MB/s": folder}
         if os.environ.get("VELFIELD_BENCH_S3"):
             places["object storage"] = os.environ["VELFIELD_BENCH_S3"]
         try:
-            for place in places.values():
+            for place in set(places.values()):
                 catalogue = particles(args.side, args.rows)
                 genericio.write(storage.join(place, "cat"), catalogue, dims=(args.side,) * 3, boxsize=BOXSIZE)
             print(f"{args.side**3} blocks of {args.rows:,} rows; best of {args.repeat}")  # noqa: T201
-            print(f"{'place':<16} {'workers':>7} {'MB':>7} {'plain MB/s':>11} {'paint MB/s':>11} {'share':>6}")  # noqa: T201
+            heads = ("plain", "kernel", "painting", "of plain", "of kernel", "of both")
+            print(f"{'place':<16} {'workers':>7} {'MB':>7} " + " ".join(f"{head:>9}" for head in heads))  # noqa: T201
             for workers in args.workers:
                 with connect(workers=workers, quiet=True) as client:
+                    set_rate(args.rate * 1e6 / workers)
+                    client.run(set_rate, args.rate * 1e6 / workers)
                     for name, place in places.items():
                         url, out = storage.join(place, "cat"), storage.join(place, "out.zarr")
+                        url = f"setrate://{url}" if name.endswith("MB/s") else url
                         painting(client, url, out, args.boxes, args.cells)  # compiles the loops, fills the caches
-                        size, read = min((plain(client, url) for _ in range(args.repeat)), key=lambda r: r[1])
-                        _, painted = min(
-                            (painting(client, url, out, args.boxes, args.cells) for _ in range(args.repeat)),
-                            key=lambda r: r[1],
-                        )
-                        print(  # noqa: T201
-                            f"{name:<16} {workers:>7} {size / 1e6:>7.0f} {size / 1e6 / read:>11.0f} "
-                            f"{size / 1e6 / painted:>11.0f} {read / painted:>6.2f}"
-                        )
+                        reads, kernel_times, paintings = [], [], []
+                        for _ in range(args.repeat):
+                            size, seconds = plain(client, url)
+                            reads.append(seconds)
+                            kernel_times.append(kernels(client, url, args.boxes, args.cells, args.side**3, workers))
+                            paintings.append(painting(client, url, out, args.boxes, args.cells)[1])
+                        read, kernel, painted = min(reads), min(kernel_times), min(paintings)
+                        rates = " ".join(f"{size / 1e6 / seconds:>9.0f}" for seconds in (read, kernel, painted))
+                        shares = " ".join(f"{s / painted:>9.2f}" for s in (read, kernel, read + kernel))
+                        print(f"{name:<16} {workers:>7} {size / 1e6:>7.0f} {rates} {shares}", flush=True)  # noqa: T201
         finally:
             if "object storage" in places:
                 for name in ("cat", "out.zarr"):

@@ -31,7 +31,7 @@ def painted_here(out, **changes):
     shards.create(job.out, layout)
     objects = {}
     for shard in range(layout.nshard):
-        files = [(kind, i, n) for kind, i in job.blocks for s, n in blocks[kind, i]["files"] if s == shard]
+        files = [(*block, *rest) for block in job.blocks for s, *rest in blocks[block]["files"] if s == shard]
         objects |= write_shard((shard, files), job.scene, layout, job.receipts)["objects"]
     shards.publish(job.out, layout, objects)
     job.receipts.clear()
@@ -55,7 +55,7 @@ def test_ranges_of_rows_give_the_same_fields(tmp_path, monkeypatch, expected):
     monkeypatch.setattr(paint_tasks, "ROWS", 1777)
     found, blocks = painted_here(tmp_path / "f")
     assert_same_fields(found, expected)
-    assert {n for receipt in blocks.values() for _, n in receipt["files"]} == {0}  # in one canvas until the end
+    assert {n for receipt in blocks.values() for _, n, *_ in receipt["files"]} == {0}  # in one canvas until the end
 
 
 def test_patches_may_be_written_before_the_block_ends(tmp_path, monkeypatch, expected):
@@ -64,7 +64,7 @@ def test_patches_may_be_written_before_the_block_ends(tmp_path, monkeypatch, exp
     monkeypatch.setattr(patches, "CANVAS_BYTES", 2**12)  # so that blocks are painted box by box
     found, blocks = painted_here(tmp_path / "f")
     assert_same_fields(found, expected)
-    assert max(n for receipt in blocks.values() for _, n in receipt["files"]) >= 2
+    assert max(n for receipt in blocks.values() for _, n, *_ in receipt["files"]) >= 2
 
 
 def test_a_block_that_arrives_damaged_is_painted_anew(tmp_path, monkeypatch, expected):

@@ -64,8 +64,8 @@ def test_requests_of_a_painting(universe, place, proxy, client):
     shards = 8
     work = f"{place.rpartition('/')[2]}/out.zarr/.work"
     patches = proxy.count("PUT", "/patches/")
-    assert patches <= blocks * shards
-    assert proxy.count("GET", "/patches/") == patches  # each patch is written once and read once
+    assert patches == blocks  # one file of each
+    assert patches <= proxy.count("GET", "/patches/") <= blocks * shards  # each patch is read once
     for kind, tasks in (("blocks", blocks), ("shards", shards)):
         assert proxy.count("PUT", f"{work}/{job.fingerprint[:16]}/{kind}/") == tasks  # a receipt
         assert proxy.count("GET", f"/{kind}/") <= 2 * tasks  # looked for by the task
