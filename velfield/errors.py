@@ -27,6 +27,12 @@ class StorageError(VelfieldError):
     """A place that cannot be read or written: names its URL, and for object storage the endpoint."""
 
 
+class StorageFailedError(StorageError):
+    """Object storage that keeps failing though it has answered before. Run again, a job goes on."""
+
+    status = 1
+
+
 class ClusterError(VelfieldError):
     """Machines that gave out while they worked. Nothing was wrong with the request: run again, it goes on."""
 

@@ -23,7 +23,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs.core import S3_RETRYABLE_ERRORS, S3FileSystem
 from s3fs.errors import translate_boto_error
 
-from velfield.errors import StorageError
+from velfield.errors import StorageError, StorageFailedError
 
 RETRIES = 8  # with the waits below up to 45 s: longer than a gateway takes to start again
 FIRST_WAIT, LONGEST_WAIT = 0.2, 20.0  # s; the wait doubles, and half of it is random so that workers do not march
@@ -172,7 +172,7 @@ class ObjectStore(S3FileSystem):
         code, reason = _code(error), _without_password(_reason(error))
         if _may_pass(error):
             what = "object storage fails again and again" if self._answered else "object storage cannot be reached"
-            return StorageError(
+            return (StorageFailedError if self._answered else StorageError)(
                 f"{what}: url={url}, endpoint={self._endpoint()}, attempts={attempts}, reason={reason}; "
                 "check the endpoint (--storage-option endpoint_url=…, AWS_ENDPOINT_URL) and the network, "
                 "then run the same command again"

@@ -1,5 +1,9 @@
 """The cluster on this machine: as many workers as there are cores for this process."""
 
+import resource
+import sys
+
+import numpy as np
 import pytest
 
 from velfield.pipelines import cluster
@@ -19,3 +23,17 @@ def test_a_worker_for_each_core_that_this_process_may_use(monkeypatch):
         with pytest.raises(KeyboardInterrupt), cluster.connect(workers=workers, quiet=True):
             pass
         assert asked["n_workers"] == expected
+
+
+def pages_of_the_second():
+    """Pages that the system clears for an array of 32 MB when another of its size was freed just before."""
+    np.ones(2**22)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**22)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is another")
+def test_workers_keep_memory_that_they_free():
+    with cluster.connect(workers=1, quiet=True) as client:
+        assert client.submit(pages_of_the_second, pure=False).result() < 500  # of 8192

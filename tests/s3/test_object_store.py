@@ -71,8 +71,11 @@ def test_faults_that_stay_are_one_line(fault, place, proxy):
     storage.use_options({"retries": 3})
     assert storage.exists(url)
     proxy.faults, proxy.most = {fault: 1.0}, 10**6
-    with pytest.raises(StorageError, match=f"again and again: url={url}, endpoint=.*, attempts=4, reason=.*; check"):
+    with pytest.raises(
+        StorageError, match=f"again and again: url={url}, endpoint=.*, attempts=4, reason=.*; check"
+    ) as e:
         storage.read_bytes(url)
+    assert e.value.status == 1  # not what was asked is wrong
 
 
 @pytest.mark.usefixtures("fast")
