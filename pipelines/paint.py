@@ -71,11 +71,11 @@ def _run_shards(
     done = {int(name): receipt for name, receipt in job.receipts.all("shards").items()}
     left = [s for s in range(layout.nshard) if s not in done]
     before = len(done)
-    sources: dict[int, list[tuple[str, int, int, int, int]]] = {s: [] for s in left}
+    sources: dict[int, list[tuple[str, int, int, int, int, int]]] = {s: [] for s in left}
     for kind, index in job.blocks:
-        for shard, part, start, stop in blocks[kind, index]["files"]:
+        for shard, part, start, stop, checksum in blocks[kind, index]["files"]:
             if shard in sources:
-                sources[shard].append((kind, index, part, start, stop))
+                sources[shard].append((kind, index, part, start, stop, checksum))
     progress.start("assemble boxes", sum(len(layout.boxes_of(s)) for s in left), "boxes")
     common = (job.scene, layout, job.receipts)
     for (shard, _), receipt in run_tasks(client, write_shard, list(sources.items()), *common, name="assemble-write"):

@@ -70,7 +70,7 @@ def _paint(
             part = len({number for _, number, *_ in receipt["files"]})
             with stage("write") as writing:
                 stretches, writing.nbytes = patch_files.write(_patch_url(receipts, kind, index, part), by_shard)
-            receipt["files"] += [[shard, part, start, stop] for shard, start, stop in stretches]
+            receipt["files"] += [[shard, part, *place] for shard, *place in stretches]
 
     for read in _read_block(cat, index, velocities=moved or not halos, masses=halos):
         with stage("paint", rows=len(read.pos)):
@@ -94,14 +94,15 @@ def _paint(
 
 
 def write_shard(
-    part: tuple[int, Sequence[tuple[str, int, int, int, int]]],
+    part: tuple[int, Sequence[tuple[str, int, int, int, int, int]]],
     scene: patches.Scene,
     layout: shards.Layout,
     receipts: Receipts,
 ) -> dict[str, Any]:
     """Task: add the patches of a shard's boxes in block order, write the shard of every variable, and a receipt.
 
-    ``part`` is the shard and its stretches of patch files: kind, block, number of the file, first byte and end of each.
+    ``part`` is the shard and its stretches of patch files: kind, block, and number of the file, then as `patch_files`
+    has them.
     """
     shard, sources = part
     if done := receipts.find("shards", shard_name(shard)):
@@ -114,8 +115,8 @@ def write_shard(
         if ("halo_number" if kind == "halos" else "matter_number") not in layout.variables:
             continue
         stretches = [
-            (_patch_url(receipts, kind, index, number), start, stop)
-            for of, index, number, start, stop in sources
+            (_patch_url(receipts, kind, index, number), start, stop, checksum)
+            for of, index, number, start, stop, checksum in sources
             if of == kind
         ]
         with stage("assemble") as assembling:

@@ -46,7 +46,7 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
     Parameters
     ----------
     model : str
-        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``.
+        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``.
     fields : str
         A field store's URL.
     out : str

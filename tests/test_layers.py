@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 MODULES = {
-    "core": "__init__ version errors kernel cosmology boxes redshift_space paint scatter patches linear spectra"
+    "core": "__init__ version errors kernel cosmology boxes redshift_space paint scatter patches linear wiener spectra"
     " measures symmetry normalisation tracers units findings verify_boxes verify_whole",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "files": ({"core", "files"}, FILES),
     "analysis": ({"core", "files", "analysis"}, FILES | {"matplotlib"}),
     "torch": ({"core", "files", "torch"}, FILES | {"torch", "safetensors"}),
-    "jobs": (set(MODULES) - {"edge"}, FILES | {"torch", "dask", "distributed", "psutil"}),
+    "jobs": (set(MODULES) - {"edge"}, FILES | {"torch", "safetensors", "dask", "distributed", "psutil"}),
     "edge": (set(MODULES), FILES | {"torch", "dask", "distributed", "click"}),
 }
 # exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it

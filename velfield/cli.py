@@ -354,7 +354,7 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
 def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
     """Measure MODEL on field stores FIELDS… against their truth; metrics, table and figures go to OUT.
 
-    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, or the URL of a bundle.
+    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, or the URL of a bundle.
     """
     from velfield.evaluate import evaluate as run
     from velfield.tables import table
@@ -374,7 +374,7 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **opt
 def predict(model: str, fields: str, out: str, batch: int, cluster: Cluster) -> None:
     """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
 
-    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, or the URL of a bundle.
+    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, or the URL of a bundle.
     """
     from velfield.pipelines.predict import predict as run
     from velfield.pipelines.predict import prepare

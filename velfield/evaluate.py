@@ -80,7 +80,7 @@ def evaluate(
     Parameters
     ----------
     model : str
-        ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, or a bundle's URL.
+        ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``, or a bundle's URL.
     fields : str or sequence of str
         Field stores with velocities, of the same cells.
     out : str, optional
@@ -304,7 +304,7 @@ def _draw(
     row: str,
     drawn: Drawn,
     predicted: NDArray[Any] | None,
-    compare: Mapping[str, analytic.LinearSettings],
+    compare: Mapping[str, analytic.Settings],
     rows: Mapping[str, Any],
 ) -> list[str]:
     """Write the figures of one box and return their paths below ``out``."""

@@ -71,14 +71,14 @@ def linear_velocity(
         )
     real = np.float32 if delta.dtype == np.float32 else np.float64
     shape = tuple(round(n * pad) for n in delta.shape)
-    k = _wavevectors(shape, sides * np.array(shape) / delta.shape)
+    k = wavevectors(shape, sides * np.array(shape) / delta.shape)
     factor = cosmology.aH(redshift) * cosmology.growth_rate(redshift) / bias
     potential = scipy.fft.rfftn(delta.astype(real, copy=False), s=shape, workers=workers)
     _filter(potential, k, lambda k2: factor * np.exp(-0.5 * smoothing**2 * k2) / np.where(k2 > 0, k2, 1))
     velocity = np.empty((3, *delta.shape), dtype=real)
     inside = tuple(slice(n) for n in delta.shape)
     for axis in range(3):
-        ik = (1j * _derivative(k, shape, axis)).astype(potential.dtype)
+        ik = (1j * derivative(k, shape, axis)).astype(potential.dtype)
         component = scipy.fft.irfftn(potential * ik, s=shape, workers=workers, overwrite_x=True)
         velocity[axis] = component[inside]
     return velocity
@@ -96,7 +96,7 @@ def smooth(field: NDArray[Any], boxsize: ArrayLike, radius: float, *, workers: i
     shape, axes = field.shape[-3:], (-3, -2, -1)
     real = np.float32 if field.dtype == np.float32 else np.float64
     modes = scipy.fft.rfftn(field.astype(real, copy=False), axes=axes, workers=workers)
-    _filter(modes, _wavevectors(shape, sides), lambda k2: np.exp(-0.5 * radius**2 * k2))
+    _filter(modes, wavevectors(shape, sides), lambda k2: np.exp(-0.5 * radius**2 * k2))
     return np.asarray(scipy.fft.irfftn(modes, s=shape, axes=axes, workers=workers, overwrite_x=True))
 
 
@@ -111,7 +111,7 @@ def _check_cube(field: NDArray[Any], boxsize: ArrayLike) -> NDArray[np.float64]:
     return np.broadcast_to(sides, 3)
 
 
-def _wavevectors(shape: tuple[int, ...], sides: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def wavevectors(shape: tuple[int, ...], sides: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Wavenumbers along each axis [h Mpc⁻¹], shaped to broadcast over the modes of a real transform."""
     frequencies = (scipy.fft.fftfreq, scipy.fft.fftfreq, scipy.fft.rfftfreq)
     return [
@@ -120,7 +120,7 @@ def _wavevectors(shape: tuple[int, ...], sides: NDArray[np.float64]) -> list[NDA
     ]
 
 
-def _derivative(k: list[NDArray[np.float64]], shape: tuple[int, ...], axis: int) -> NDArray[np.float64]:
+def derivative(k: list[NDArray[np.float64]], shape: tuple[int, ...], axis: int) -> NDArray[np.float64]:
     """Wavenumbers along one axis, 0 at its Nyquist frequency, where i k is not defined for a real field."""
     n = shape[axis]
     along = k[axis].copy()
