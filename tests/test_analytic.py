@@ -1,14 +1,19 @@
 """Linear theory on the boxes of a store: exact where it must be, and what an isolated box costs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gaussian import write_fields
 
 from velfield import analytic
+from velfield.boxes import BoxLayout
 from velfield.cosmology import OUTER_RIM
 from velfield.errors import StoreError, VelfieldError
 from velfield.measures import measure_box
+from velfield.redshift_space import sightlines
 from velfield.store import open_fields
+from velfield.wiener import Survey, wiener_velocity
 
 
 def judge(name, ds, box=0, **options):
@@ -103,6 +108,48 @@ def test_one_box_at_a_time_is_read(cut, monkeypatch):
     monkeypatch.setattr(accessor, "overdensity", counted)
     analytic.reconstruct("linear", cut, 0)
     assert [n for n in read if n] == [1]  # of no box: whether the store has the variable
+
+
+@pytest.mark.parametrize("rsd", ["none", "plane_parallel", "center_radial", "random_radial"])
+def test_the_wiener_filter_takes_the_stores_own_sightlines(tmp_path, rsd):
+    layout = BoxLayout(boxsize=320.0, boxes=2, cells=16, margin=1)
+    sight = sightlines(rsd, layout, seed=4)
+    url = write_fields(
+        str(tmp_path / "f"), margin=1, rsd=rsd, line_of_sight=sight.line_of_sight, observer=sight.observer, seed=4
+    )
+    ds = open_fields(url, chunks=None)
+    how = analytic.settings("wiener", ds)
+    density = float(ds["halo_number"].attrs["mean"]) / 10.0**3
+    assert (how.variable, how.bias, how.density, how.rsd) == (
+        "halo_number", analytic.settings("linear_halo", ds).bias, pytest.approx(density), rsd,
+    )  # fmt: skip
+    one = ds.isel(box=5)
+    delta = np.asarray(one.velfield.core(one.velfield.overdensity("halo_number")))
+    survey = Survey(
+        boxsize=160.0,
+        bias=how.bias,
+        density=how.density,
+        line_of_sight=None if sight.line_of_sight is None else (0, 0, 1),
+        observer=None if sight.observer is None else sight.observer[5] - layout.origin(5),
+    )
+    found = analytic.reconstruct("wiener", ds, 5)
+    np.testing.assert_array_equal(found, wiener_velocity(delta, survey, cosmology=OUTER_RIM, redshift=0.0))
+
+
+def test_the_wiener_filter_is_the_best_of_the_linear_rows(cut):
+    """With the bias that the halos were drawn with; theirs is not that of the mass function."""
+    rows = {}
+    for name in ("wiener", "linear_halo", "linear_halo_padded"):
+        how = replace(analytic.settings(name, cut), bias=1.5)
+        rows[name] = [judge(how, cut, box) for box in range(8)]
+    mean = {name: {m: np.mean([box[m] for box in of]) for m in ("rms", "r", "cos_theta")} for name, of in rows.items()}
+    padded = mean["linear_halo_padded"]  # 112 km/s, 0.84 and 0.80 in a run, against 97, 0.875 and 0.83
+    assert mean["wiener"]["rms"] < 0.93 * min(padded["rms"], mean["linear_halo"]["rms"])
+    assert mean["wiener"]["r"] > padded["r"] + 0.02
+    assert mean["wiener"]["cos_theta"] > padded["cos_theta"] + 0.02
+    for wrong in ({"tracer": "mass"}, {"smoothing": 5.0}):
+        with pytest.raises(VelfieldError, match="the Wiener filter weighs modes by itself"):
+            analytic.settings("wiener", cut, **wrong)
 
 
 def test_what_cannot_be_done_is_refused(tmp_path, cut):
