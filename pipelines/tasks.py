@@ -6,7 +6,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -23,6 +23,7 @@ from velfield.pipelines.failures import GO_ON, environmental, in_one_line, worth
 AHEAD = 4  # tasks a thread has waiting: enough to keep it busy, few enough to keep the scheduler small
 LEAST_AHEAD = 32  # so that a cluster that grows with its work sees that there is some
 TRIES = 4  # of a piece of work that fails for a reason that may pass
+TOGETHER = 0.05  # wait for more results to fetch at once: one by one they cost this process as much as their tasks [s]
 PAUSE = 1.0  # before the second try, then twice as long each time [s]
 LOOK = 2.0  # between two looks at the workers [s]
 WAIT = 600.0  # for a worker that works, before the job is given up [s]
@@ -50,9 +51,7 @@ def run_tasks(
     work = _Work(client, task, common, name, deque(Piece(item, number) for number, item in enumerate(items)))
     try:
         while work.left or work.running:
-            done = work.step()
-            if done is not None:
-                yield done
+            yield from work.step()
     except VelfieldError:
         raise
     except Exception as error:
@@ -75,17 +74,32 @@ class _Work:
         self.workers = Workers(client)
         self.record = watch.current()
 
-    def step(self) -> tuple[Any, Any] | None:
-        """Submit what there is room for, and wait a moment for a piece to end: its item and result, if one did."""
+    def step(self) -> list[tuple[Any, Any]]:
+        """Submit what there is room for, and wait a moment for pieces to end: items and results of those that did."""
         self.workers.look()
         for _ in range(min(len(self.left), self.workers.window() - len(self.running))):
             self._submit(self.left.popleft())
+        ended = self._ended()
+        results = _gathered(self.client, ended)
+        return [done for future in ended if (done := self._take(future, results)) is not None]
+
+    def _ended(self) -> list[Future]:
+        """The futures that have ended; waits until there is one, and then a little for company."""
         try:
-            future = self.ended.get(timeout=0.5)
+            ended = [self.ended.get(timeout=0.5)]
         except Empty:
-            return None
+            return []
+        if len(self.running) > 1:
+            time.sleep(TOGETHER)
+        with suppress(Empty):
+            while True:
+                ended.append(self.ended.get_nowait())
+        return ended
+
+    def _take(self, future: Future, results: Mapping[Any, Any]) -> tuple[Any, Any] | None:
+        """Item and result of a future, None if its piece has to be done again."""
         piece = self.running[future.key][1]
-        outcome = _outcome(future, piece, self.name)
+        outcome = results[future.key] if future.key in results else _outcome(future, piece, self.name)
         if outcome is None:  # its worker died before the result was here; Dask runs it again
             future.add_done_callback(self.ended.put)
             return None
@@ -116,6 +130,18 @@ class _Work:
         future = self.client.submit(stages.measured, self.task, piece.item, *self.common, key=key, pure=False)
         self.running[key] = (future, piece)
         future.add_done_callback(self.ended.put)
+
+
+def _gathered(client: Client, ended: Sequence[Future]) -> dict[Any, tuple[Any, stages.Measured]]:
+    """The results of all that went well, by key, fetched together; none where that does not work at once."""
+    finished = [future for future in ended if future.status == "finished"]
+    if len(finished) < 2:
+        return {}
+    try:
+        found = client.sync(client._gather, finished, callback_timeout=10)
+    except Exception:
+        return {}  # `_outcome` looks at each
+    return {future.key: result for future, result in zip(finished, found, strict=True)}
 
 
 def _outcome(future: Future, piece: Piece, name: str) -> tuple[Any, stages.Measured] | Exception | None:
