@@ -488,6 +488,27 @@ def test_unknown_filter(tmp_path):
         genericio.open(written(tmp_path, data))
 
 
+def test_names_of_the_files_own_are_spelled_out(tmp_path):
+    """A new line or an escape sequence in a damaged name would tear the message apart, or the terminal."""
+    data = craft([raw(table(30))], COLUMNS, filters=b"Z\nP\x1b")
+    with pytest.raises(CatalogueError, match=r"column=m, filter=Z\\nP\\x1b; only"):
+        genericio.open(written(tmp_path, data))
+    data = craft([raw(table(30))], [(b"m\n\x1b[2J", *COLUMNS[0][1:]), *COLUMNS[1:]])
+    gio = genericio.open(written(tmp_path, data))
+    assert list(gio.columns) == ["m\\n\\x1b[2J", "p", "n"]
+    np.testing.assert_array_equal(gio.read(["m\\n\\x1b[2J"])["m\\n\\x1b[2J"], table(30)["m"])
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [((b"$partition", 2, 4, 2), "type=int16, components=2"), ((b"$partition", 1, 4, 4), "type=float32")],
+)
+def test_rank_map_without_whole_numbers(tmp_path, column, said):
+    data = craft([[np.arange(3, dtype="i4").tobytes(), bytes(12)]], [(b"$rank", 2, 4, 4), column])
+    with pytest.raises(CatalogueError, match=rf"rank map with other .*column=\$partition, {said}"):
+        genericio.open(written(tmp_path, data))
+
+
 def test_not_genericio(tmp_path):
     for data in (b"", b"short", b"PAR1" * 50):
         with pytest.raises(CatalogueError, match=r"not a GenericIO file: file=.*, first_bytes=b'.*'; a GenericIO file"):

@@ -263,6 +263,12 @@ def open(url: str) -> GenericIO:
     if not {"$rank", "$partition"} <= names:
         _check_ranks(url, alone)
         return plain
+    for name in ("$rank", "$partition"):
+        if plain.columns[name].components != 1 or plain.columns[name].dtype.kind not in "iu":
+            raise CatalogueError(
+                f"rank map with other than one whole number a row: file={url}, column={name}, "
+                f"type={plain.columns[name].dtype}, components={plain.columns[name].components}; make the file again"
+            )
     table = plain.read(["$rank", "$partition"])
     parts = np.unique(table["$partition"])
     headers = read_headers(url, [suffix(url, int(p)) for p in parts])

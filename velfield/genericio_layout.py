@@ -202,8 +202,14 @@ def _table(
     return np.frombuffer(head, record(fields, order, size), count, start)
 
 
+def _printable(data: bytes) -> str:
+    """Text of a file's own, with what would move a terminal's cursor or begin a new line spelled out."""
+    text = data.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def _column(url: str, row: np.void) -> Column:
-    name = bytes(row["name"]).split(b"\0")[0].decode("utf-8", "backslashreplace")
+    name = _printable(bytes(row["name"]).split(b"\0")[0])
     flags, size = int(row["flags"]), int(row["size"])
     element = int(row["element"]) if "element" in (row.dtype.names or ()) else size
     if not 0 < element <= size < 2**31 or size % element:
@@ -240,7 +246,7 @@ def _stored(
     unknown = ~(compressed | (filters[..., 0] == b"")) | (filters[..., 1:] != b"").any(axis=-1)
     if unknown.any():
         r, v = np.argwhere(unknown)[0]
-        names = "+".join(f.decode("ascii", "backslashreplace") for f in filters[r, v] if f)
+        names = "+".join(_printable(f) for f in filters[r, v] if f)
         raise CatalogueError(
             f"unknown filter: file={url}, rank={r} of the file, column={columns[v].name}, filter={names}; "
             "only raw and BLOSC blocks can be read"

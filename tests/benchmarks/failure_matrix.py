@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=FAULTS, nargs="*", default=list(FAULTS))
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         matrix = Matrix(folder, options.seed)
