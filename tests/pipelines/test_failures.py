@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs have it, and their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"
 HALOS, PARTICLES = str(MOCK / "m000-499.fofproperties"), str(MOCK / "m000.mpicosmo.499")
 SMALL = ["--particles", PARTICLES, "--boxes", "3", "--cells", "8"]
