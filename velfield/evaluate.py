@@ -200,7 +200,7 @@ def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | N
         how = {test.url: analytic.settings(model, test.ds, tracer=tracer, smoothing=smoothing) for test in tests}
 
         def linear(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
-            return np.stack([analytic.reconstruct(how[test.url], test.ds, box) for box in boxes])
+            return analytic.velocities(how[test.url], test.ds, boxes)
 
         settings = {url: one.to_dict() for url, one in how.items()}
         return Judged(row=model, predict=linear, parents=(), settings=settings)
