@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space paint scatter patches linear wiener"
-    " reconstruction spectra"
+    " radial reconstruction spectra"
     " measures symmetry normalisation tracers units findings verify_boxes verify_whole",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"

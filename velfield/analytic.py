@@ -24,7 +24,7 @@ from velfield.errors import VelfieldError
 from velfield.linear import linear_velocity
 from velfield.reconstruction import matter_contrast
 from velfield.store import cosmology_of
-from velfield.whole import Cache, check_whole, read_overdensity, whole_cube, windows
+from velfield.whole import Cache, check_whole, inside_parent, read_overdensity, seen_from_parent, whole_cube, windows
 from velfield.wiener import Survey, wiener_velocity
 
 HALOS = ("linear_halo", "linear_halo_padded")
@@ -243,31 +243,24 @@ def _wiener_settings(ds: xr.Dataset, tracer: str, smoothing: float | None) -> Wi
 
 def _linear(how: LinearSettings, ds: xr.Dataset, delta: NDArray[Any]) -> NDArray[np.float32]:
     """Linear theory on one box."""
-    return np.asarray(
-        linear_velocity(
-            delta,
-            delta.shape[0] * float(ds.attrs["cellsize"]),
-            cosmology=cosmology_of(ds),
-            redshift=float(ds.attrs["redshift"]),
-            bias=how.bias,
-            pad=how.pad,
-            smoothing=how.smoothing,
-        ),
-        dtype=np.float32,
-    )
+    side, z = delta.shape[0] * float(ds.attrs["cellsize"]), float(ds.attrs["redshift"])
+    velocity = linear_velocity(delta, side, cosmology_of(ds), z, bias=how.bias, pad=how.pad, smoothing=how.smoothing)
+    return np.asarray(velocity, dtype=np.float32)
 
 
 def _wiener(how: WienerSettings, ds: xr.Dataset, box: int, delta: NDArray[Any]) -> NDArray[np.float32]:
     """The Wiener filter on one box."""
     one, cellsize = ds.isel(box=box), float(ds.attrs["cellsize"])
+    margin = (delta.shape[0] - int(ds.attrs["cells"])) // 2
     radial = how.rsd in ("center_radial", "random_radial")
-    corner = one["origin"].values - 0.5 * (delta.shape[0] - int(ds.attrs["cells"])) * cellsize
     survey = Survey(
         boxsize=delta.shape[0] * cellsize,
         bias=how.bias,
         density=how.density,
+        mask=inside_parent(ds, box, margin),
         line_of_sight=one["line_of_sight"].values if how.rsd == "plane_parallel" else None,
-        observer=one["observer"].values - corner if radial else None,
+        observer=one["observer"].values if radial else None,
+        places=seen_from_parent(ds, box, margin) if radial else None,
     )
     return wiener_velocity(delta, survey, cosmology=cosmology_of(ds), redshift=float(ds.attrs["redshift"]))
 

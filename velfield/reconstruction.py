@@ -173,5 +173,6 @@ def _check(
     place = np.asarray([0, 0, 0] if observer is None else observer, dtype=np.float64)
     if view.shape != (3,) or not 0 < view @ view < np.inf or place.shape != (3,) or not np.isfinite(place).all():
         raise VelfieldError(
-            f"no point or direction in space: line_of_sight={view.tolist()}, observer={place.tolist()}; give three numbers"
+            f"no point or direction in space: line_of_sight={view.tolist()}, observer={place.tolist()}; "
+            "give three numbers"
         )

@@ -91,7 +91,10 @@ def whole_cube(ds: xr.Dataset, variable: str) -> NDArray[np.float32]:
 
 
 def read_overdensity(ds: xr.Dataset, variable: str, box: int, margin: int) -> NDArray[np.float32]:
-    """Over-density (x, y, z) of one box, its core and ``margin`` cells around it; refuses one that lost its data."""
+    """Over-density (x, y, z) of one box, its core and ``margin`` cells around it; refuses one that lost its data.
+
+    Beyond the edge of a parent that is not periodic, where nothing is known, it is 0.
+    """
     one = ds.isel(box=box)
     outer = int(ds.attrs["margin"]) - margin
     cut = slice(outer, outer + int(ds.attrs["cells"]) + 2 * margin)
@@ -101,12 +104,41 @@ def read_overdensity(ds: xr.Dataset, variable: str, box: int, margin: int) -> ND
             f"a box of the store has lost its data: store={ds.encoding.get('source')}, box={box}, "
             f"variable={variable}; check it with velfield verify, and paint it again"
         )
-    return delta
+    known = inside_parent(ds, box, margin)
+    return delta if known is None else np.where(known, delta, np.float32(0))
 
 
 def windows(whole: NDArray[Any], ds: xr.Dataset, box: int, margin: int) -> NDArray[Any]:
-    """What a box and ``margin`` cells around it have of a whole (…, x, y, z), around its periodic edges where needed."""
+    """What a box and ``margin`` cells around it have of a whole (…, x, y, z), which goes on around its edges."""
+    n = layout_of(ds).ngrid
+    x, y, z = (np.mod(along, n) for along in _indices(ds, box, margin))
+    return np.asarray(whole[..., x[:, None, None], y[:, None], z])
+
+
+def inside_parent(ds: xr.Dataset, box: int, margin: int) -> NDArray[np.bool_] | None:
+    """Which cells (x, y, z) of a box and ``margin`` cells around it the parent has; None if it is periodic."""
+    if ds.attrs["periodic"]:
+        return None
+    n = layout_of(ds).ngrid
+    x, y, z = ((along >= 0) & (along < n) for along in _indices(ds, box, margin))
+    return np.asarray(x[:, None, None] & y[:, None] & z)
+
+
+def seen_from_parent(ds: xr.Dataset, box: int, margin: int) -> list[NDArray[np.float64]]:
+    """Where along each axis [h⁻¹Mpc] the cells of a box and its surroundings are for the observer in `observer`.
+
+    A tracer is shifted where it lies in the parent, and a periodic parent is then wrapped around its edges; but
+    ``center_radial`` shifts the images that are nearest to the box.
+    """
+    layout = layout_of(ds)
+    places = [(along + 0.5) * layout.cellsize for along in _indices(ds, box, margin)]
+    if ds.attrs["periodic"] and ds.attrs["rsd"] != "center_radial":
+        return [np.mod(along, layout.boxsize) for along in places]
+    return places
+
+
+def _indices(ds: xr.Dataset, box: int, margin: int) -> list[NDArray[np.int64]]:
+    """Cells of a box and its surroundings along each axis, on the parent's grid and beyond it."""
     layout = layout_of(ds)
     first = np.rint(np.asarray(ds["origin"].isel(box=box)) / layout.cellsize).astype(int) - margin
-    x, y, z = ((np.arange(layout.cells + 2 * margin) + start) % layout.ngrid for start in first)
-    return np.asarray(whole[..., x[:, None, None], y[:, None], z])
+    return [np.arange(layout.cells + 2 * margin) + start for start in first]
