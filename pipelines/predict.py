@@ -45,7 +45,8 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
     Parameters
     ----------
     model : str
-        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``.
+        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``,
+        ``linear_whole``, for which each worker process computes the whole parent once.
     fields : str
         A field store's URL.
     out : str

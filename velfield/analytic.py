@@ -2,17 +2,19 @@
 
 ``linear`` is the paper's FFT: the dark matter's over-density in real space, one box without its surroundings, taken as
 periodic although it is not. ``linear_padded`` surrounds the box with as much empty space as it has itself, which
-removes the images of the box but leaves its surroundings unknown. ``linear_halo`` and ``linear_halo_padded`` do the
-same with what a survey has: halos in redshift space, smoothed and divided by their bias. ``wiener`` makes the best of
-them that a linear method can: it weighs every mode by what the shot noise and the box's edges leave of it, and undoes
-redshift space to first order (`velfield.wiener`).
+removes the images of the box; beyond the margin that a store may have, its surroundings stay unknown. ``linear_halo``
+and ``linear_halo_padded`` do the same with what a survey has: halos in redshift space, smoothed and divided by their
+bias. ``wiener`` makes the best of them that a linear method can: it weighs every mode by what the shot noise and the
+box's edges leave of it, and undoes redshift space to first order (`velfield.wiener`). ``linear_whole`` sees all that
+there is: the halos of the whole periodic parent, put together from its boxes, redshift space undone to linear order
+(`velfield.reconstruction`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -37,8 +39,14 @@ WHOLE_SMOOTHING = 3.5  # where more is known less smoothing is best
 MASS_RANGE = (1e8, 1e15)  # h⁻¹M⊙: where the threshold of a store that states none is sought
 
 
+class _Plain:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for evaluation.json."""
+        return asdict(cast(Any, self))
+
+
 @dataclass(frozen=True, kw_only=True)
-class LinearSettings:
+class LinearSettings(_Plain):
     """What a linear row was computed with.
 
     Parameters
@@ -66,13 +74,9 @@ class LinearSettings:
         """Whether the store's margin is used: a padded box leaves its surroundings open, a periodic one denies them."""
         return self.pad > 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for evaluation.json."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class WienerSettings:
+class WienerSettings(_Plain):
     """What a Wiener row was computed with.
 
     Parameters
@@ -96,13 +100,9 @@ class WienerSettings:
     rsd: str
     surroundings = True  # the store's margin is used
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for evaluation.json."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class WholeSettings:
+class WholeSettings(_Plain):
     """What a row of linear theory on the whole parent was computed with.
 
     Parameters
@@ -125,10 +125,6 @@ class WholeSettings:
     min_mass: float
     rsd: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for evaluation.json."""
-        return asdict(self)
-
 
 Settings = LinearSettings | WienerSettings | WholeSettings
 KEPT = Cache()  # of this process
@@ -144,7 +140,7 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
     ds : xarray.Dataset
         A field store.
     tracer : str
-        ``number`` or ``mass``: how halos are weighted in the ``linear_halo`` rows.
+        ``number`` or ``mass``: how halos are weighted in the ``linear_halo`` rows and ``linear_whole``.
     smoothing : float, optional
         Gaussian radius [h⁻¹Mpc]; by default none for matter and 5 for halos. ``wiener`` needs none: it is refused.
     """

@@ -131,10 +131,10 @@ def seen_from_parent(ds: xr.Dataset, box: int, margin: int) -> list[NDArray[np.f
     ``center_radial`` shifts the images that are nearest to the box.
     """
     layout = layout_of(ds)
-    places = [(along + 0.5) * layout.cellsize for along in _indices(ds, box, margin)]
+    cells = _indices(ds, box, margin)
     if ds.attrs["periodic"] and ds.attrs["rsd"] != "center_radial":
-        return [np.mod(along, layout.boxsize) for along in places]
-    return places
+        cells = [np.mod(along, layout.ngrid) for along in cells]
+    return [np.asarray((along + 0.5) * layout.cellsize, dtype=np.float64) for along in cells]
 
 
 def _indices(ds: xr.Dataset, box: int, margin: int) -> list[NDArray[np.int64]]:

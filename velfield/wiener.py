@@ -160,7 +160,7 @@ class _Problem:
         boost = survey.bias**2 + (2 / 3 * survey.bias * self.f + self.f**2 / 5 if seen else 0)
         self.smooth_power = boost * _power(wavevectors(tuple(shape), sides), cell, cosmology, redshift)
         self.radial: RadialView | None = None
-        self.kaiser: NDArray[np.float32] = np.float32([[[self.bias]]])
+        self.kaiser: NDArray[np.float32] = np.full((1, 1, 1), self.bias, dtype=np.float32)
         if survey.line_of_sight is not None:
             n = np.asarray(survey.line_of_sight, dtype=np.float64)
             n = n / np.sqrt(n @ n)
