@@ -19,10 +19,9 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import optimize
 
-from velfield.cosmology import Cosmology
 from velfield.errors import VelfieldError
+from velfield.halo_bias import halo_density, least_mass
 from velfield.linear import linear_velocity
 from velfield.reconstruction import matter_contrast
 from velfield.store import cosmology_of
@@ -36,7 +35,6 @@ NAMES = ("linear", "linear_padded", *HALOS, WIENER, WHOLE)
 TRACERS = {"number": "halo_number", "mass": "halo_mass"}
 HALO_SMOOTHING = 5.0  # h⁻¹Mpc, Gaussian: docs/measures.md has the scan
 WHOLE_SMOOTHING = 3.5  # where more is known less smoothing is best
-MASS_RANGE = (1e8, 1e15)  # h⁻¹M⊙: where the threshold of a store that states none is sought
 
 
 class _Plain:
@@ -61,6 +59,8 @@ class LinearSettings(_Plain):
         The over-density is divided by it.
     min_mass : float or None
         Least halo mass [h⁻¹M⊙] that the bias is for; None for matter.
+    margin : int
+        Cells of the box's surroundings that are seen: those that the store has, none for a box taken as periodic.
     """
 
     variable: str
@@ -68,11 +68,7 @@ class LinearSettings(_Plain):
     smoothing: float
     bias: float
     min_mass: float | None
-
-    @property
-    def surroundings(self) -> bool:
-        """Whether the store's margin is used: a padded box leaves its surroundings open, a periodic one denies them."""
-        return self.pad > 1
+    margin: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +87,8 @@ class WienerSettings(_Plain):
         Halos per (h⁻¹Mpc)³, for the shot noise.
     rsd : str
         The store's redshift-space pattern, which is undone to first order.
+    margin : int
+        Cells of the box's surroundings that are seen: those that the store has.
     """
 
     variable: str
@@ -98,7 +96,7 @@ class WienerSettings(_Plain):
     min_mass: float
     density: float
     rsd: str
-    surroundings = True  # the store's margin is used
+    margin: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +140,8 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
     tracer : str
         ``number`` or ``mass``: how halos are weighted in the ``linear_halo`` rows and ``linear_whole``.
     smoothing : float, optional
-        Gaussian radius [h⁻¹Mpc]; by default none for matter and 5 for halos. ``wiener`` needs none: it is refused.
+        Gaussian radius [h⁻¹Mpc]; by default none for matter, 5 for halos, 3.5 for ``linear_whole``. ``wiener`` needs
+        none: it is refused.
     """
     if name not in NAMES:
         raise VelfieldError(f"unknown analytic model: model={name!r}; choose from {', '.join(NAMES)}")
@@ -153,11 +152,14 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
     if name == WIENER:
         return _wiener_settings(ds, tracer, smoothing)
     pad = 2 if name.endswith("_padded") else 1
+    margin = int(ds.attrs["margin"]) if pad > 1 else 0
     variable = TRACERS[tracer] if name in (*HALOS, WHOLE) else "matter_number"
     ds.isel(box=slice(0, 0)).velfield.overdensity(variable)  # refuses a store without it; no data are read
     if variable == "matter_number":
-        return LinearSettings(variable=variable, pad=pad, smoothing=smoothing or 0.0, bias=1.0, min_mass=None)
-    min_mass = _least_mass(ds, cosmology_of(ds))
+        return LinearSettings(
+            variable=variable, pad=pad, smoothing=smoothing or 0.0, bias=1.0, min_mass=None, margin=margin
+        )
+    min_mass = least_mass(ds, cosmology_of(ds))
     bias = cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer)
     usual = WHOLE_SMOOTHING if name == WHOLE else HALO_SMOOTHING
     radius = usual if smoothing is None else smoothing
@@ -166,7 +168,7 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
         return WholeSettings(
             variable=variable, smoothing=radius, bias=bias, min_mass=min_mass, rsd=str(ds.attrs["rsd"])
         )
-    return LinearSettings(variable=variable, pad=pad, smoothing=radius, bias=bias, min_mass=min_mass)
+    return LinearSettings(variable=variable, pad=pad, smoothing=radius, bias=bias, min_mass=min_mass, margin=margin)
 
 
 def reconstruct(
@@ -205,11 +207,11 @@ def velocities(
         key = (ds.encoding.get("source"), ds.attrs["fingerprint"], how)
         whole = _whole(how, ds) if key[0] is None else cache.get(key, lambda: _whole(how, ds))
         return np.stack([windows(whole, ds, box, margin) for box in boxes])
-    known = int(ds.attrs["margin"])
-    seen = known if how.surroundings else 0
+    seen = how.margin
     if not 0 <= margin <= seen:
         raise VelfieldError(
-            f"the model does not see so far around a box: margin={margin}, seen={seen}, store's margin={known}; "
+            f"the model does not see so far around a box: margin={margin}, seen={seen}, "
+            f"store's margin={ds.attrs['margin']}; "
             "ask for less, or name linear_whole"
         )
     out = np.empty((len(boxes), 3, *(int(ds.attrs["cells"]) + 2 * margin,) * 3), dtype=np.float32)
@@ -227,13 +229,14 @@ def _wiener_settings(ds: xr.Dataset, tracer: str, smoothing: float | None) -> Wi
             f"the Wiener filter weighs modes by itself, and its noise is that of numbers: tracer={tracer}, "
             f"smoothing={smoothing}; leave both out"
         )
-    density, min_mass = _halo_density(ds), _least_mass(ds, cosmology_of(ds))
+    density, min_mass = halo_density(ds), least_mass(ds, cosmology_of(ds))
     return WienerSettings(
         variable=TRACERS[tracer],
         bias=cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer),
         min_mass=min_mass,
         density=density,
         rsd=str(ds.attrs["rsd"]),
+        margin=int(ds.attrs["margin"]),
     )
 
 
@@ -274,27 +277,3 @@ def _whole(how: WholeSettings, ds: xr.Dataset) -> NDArray[np.float32]:
         observer=one["observer"].values if how.rsd == "random_radial" else None,
     )
     return np.asarray(linear_velocity(matter, side, cosmology, z, smoothing=how.smoothing), dtype=np.float32)
-
-
-def _least_mass(ds: xr.Dataset, cosmology: Cosmology) -> float:
-    """The store's mass threshold; without one, the threshold above which the mass function has as many halos."""
-    if float(ds.attrs["min_mass"]) > 0:
-        return float(ds.attrs["min_mass"])
-    density = _halo_density(ds)
-    z = float(ds.attrs["redshift"])
-    low, high = MASS_RANGE
-    if not cosmology.halo_density(high, z) < density < cosmology.halo_density(low, z):
-        raise VelfieldError(
-            f"no mass threshold gives this number of halos: halos per (Mpc/h)^3={density:.3g}, redshift={z}; "
-            "paint the store with --min-mass"
-        )
-    lnm = optimize.brentq(
-        lambda x: np.log(cosmology.halo_density(float(np.exp(x)), z) / density), np.log(low), np.log(high), xtol=1e-4
-    )
-    return float(np.exp(lnm))
-
-
-def _halo_density(ds: xr.Dataset) -> float:
-    """The parent's mean number of halos per (h⁻¹Mpc)³."""
-    ds.isel(box=slice(0, 0)).velfield.overdensity("halo_number")  # refuses a store without halos; reads nothing
-    return float(ds["halo_number"].attrs["mean"]) / float(ds.attrs["cellsize"]) ** 3
