@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from distributed import Client
 
 from velfield import analytic, shards, store
@@ -46,7 +45,8 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
     Parameters
     ----------
     model : str
-        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``.
+        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``,
+        ``linear_whole``, for which each worker process computes the whole parent once.
     fields : str
         A field store's URL.
     out : str
@@ -117,7 +117,7 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
     with stage("predict"):
         if job.model in analytic.NAMES:
             how = analytic.settings(job.model, ds)
-            velocity = np.stack([analytic.reconstruct(how, ds, box) for box in boxes])
+            velocity = analytic.velocities(how, ds, boxes)
         else:
             velocity = model.predict(some, batch=job.batch).velocity.values
     with stage("write", nbytes=velocity.nbytes):

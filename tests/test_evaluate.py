@@ -70,6 +70,7 @@ def test_files(tmp_path, fields):
         "smoothing": 0.0,
         "bias": 1.0,
         "min_mass": None,
+        "margin": 1,
     }
     assert about["figure_box"] == {"url": fields, "box": 3}
     assert about["fields"][0]["boxes"] == list(range(8))

@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 MODULES = {
-    "core": "__init__ version errors kernel cosmology boxes redshift_space paint scatter patches linear wiener spectra"
+    "core": "__init__ version errors kernel cosmology boxes redshift_space paint scatter patches linear wiener"
+    " radial reconstruction spectra"
     " measures symmetry normalisation tracers units findings verify_boxes verify_whole",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
     " table_catalogue catalogue store sources universe verify_shard verify_store verify",
-    "analysis": "analytic evaluate figures tables report",
+    "analysis": "halo_bias whole analytic evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"

@@ -57,6 +57,29 @@ def test_the_two_ways_are_each_others_adjoint():
     assert np.sum(seen * cells) == pytest.approx(np.sum(matter * back), rel=1e-4)
 
 
+def test_an_observer_sees_the_divergence_of_the_displacements_along_the_sight():
+    """B δ − ∇·(r̂ r̂·ψ) of two plane waves, by differences of what is known between the cells, up to the faces."""
+    observer, bias, f = np.array([-20.0, 170.0, 300.0]), 1.3, OUTER_RIM.growth_rate(0.0)
+    survey = Survey(boxsize=SIDE, bias=bias, density=1.0, observer=observer)
+    of = _Problem((N,) * 3, np.full(3, SIDE), survey, OUTER_RIM, 0.0, 1.5, 1)
+    waves = 2 * np.pi / 240 * np.array([[1, 0, -2], [2, 1, 1]])  # of the padded volume
+
+    def flow(x):  # r̂ r̂·ψ at (3, …), ψ = −f k/k² sin(k·x) for δ = cos(k·x)
+        r = x - observer[:, None, None, None]
+        r = r / np.sqrt((r**2).sum(0))
+        psi = sum(-f * k[:, None, None, None] / (k @ k) * np.sin(np.tensordot(k, x, 1)) for k in waves)
+        return r * (r * psi).sum(0)
+
+    def cells(n):
+        return np.stack(np.meshgrid(*[(np.arange(n) + 0.5) * 10] * 3, indexing="ij"))
+
+    step = 0.01 * np.eye(3)[:, :, None, None, None]
+    divergence = sum((flow(cells(N) + e)[a] - flow(cells(N) - e)[a]) / 0.02 for a, e in enumerate(step))
+    wave = sum(np.cos(np.tensordot(k, cells(24), 1)) for k in waves)
+    expected = bias * wave[:N, :N, :N] - divergence
+    np.testing.assert_allclose(of.observed(scipy.fft.rfftn(wave.astype("f4"))), expected, atol=1e-4)
+
+
 def test_an_observer_far_away_sees_along_one_direction():
     modes, noise = gaussian(N, SIDE, 3, 1e-3)
     data = scipy.fft.irfftn(modes, s=(N,) * 3) + noise

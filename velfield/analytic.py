@@ -2,38 +2,49 @@
 
 ``linear`` is the paper's FFT: the dark matter's over-density in real space, one box without its surroundings, taken as
 periodic although it is not. ``linear_padded`` surrounds the box with as much empty space as it has itself, which
-removes the images of the box but leaves its surroundings unknown. ``linear_halo`` and ``linear_halo_padded`` do the
-same with what a survey has: halos in redshift space, smoothed and divided by their bias. ``wiener`` makes the best of
-them that a linear method can: it weighs every mode by what the shot noise and the box's edges leave of it, and undoes
-redshift space to first order (`velfield.wiener`).
+removes the images of the box; beyond the margin that a store may have, its surroundings stay unknown. ``linear_halo``
+and ``linear_halo_padded`` do the same with what a survey has: halos in redshift space, smoothed and divided by their
+bias. ``wiener`` makes the best of them that a linear method can: it weighs every mode by what the shot noise and the
+box's edges leave of it, and undoes redshift space to first order (`velfield.wiener`). ``linear_whole`` sees all that
+there is: the halos of the whole periodic parent, put together from its boxes, redshift space undone to linear order
+(`velfield.reconstruction`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import optimize
 
-from velfield.cosmology import Cosmology
-from velfield.errors import StoreError, VelfieldError
+from velfield.errors import VelfieldError
+from velfield.halo_bias import halo_density, least_mass
 from velfield.linear import linear_velocity
+from velfield.reconstruction import matter_contrast
 from velfield.store import cosmology_of
+from velfield.whole import Cache, check_whole, inside_parent, read_overdensity, seen_from_parent, whole_cube, windows
 from velfield.wiener import Survey, wiener_velocity
 
 HALOS = ("linear_halo", "linear_halo_padded")
 WIENER = "wiener"
-NAMES = ("linear", "linear_padded", *HALOS, WIENER)
+WHOLE = "linear_whole"
+NAMES = ("linear", "linear_padded", *HALOS, WIENER, WHOLE)
 TRACERS = {"number": "halo_number", "mass": "halo_mass"}
 HALO_SMOOTHING = 5.0  # h⁻¹Mpc, Gaussian: docs/measures.md has the scan
-MASS_RANGE = (1e8, 1e15)  # h⁻¹M⊙: where the threshold of a store that states none is sought
+WHOLE_SMOOTHING = 3.5  # where more is known less smoothing is best
+
+
+class _Plain:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for evaluation.json."""
+        return asdict(cast(Any, self))
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearSettings:
+class LinearSettings(_Plain):
     """What a linear row was computed with.
 
     Parameters
@@ -48,6 +59,8 @@ class LinearSettings:
         The over-density is divided by it.
     min_mass : float or None
         Least halo mass [h⁻¹M⊙] that the bias is for; None for matter.
+    margin : int
+        Cells of the box's surroundings that are seen: those that the store has, none for a box taken as periodic.
     """
 
     variable: str
@@ -55,14 +68,11 @@ class LinearSettings:
     smoothing: float
     bias: float
     min_mass: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for evaluation.json."""
-        return asdict(self)
+    margin: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class WienerSettings:
+class WienerSettings(_Plain):
     """What a Wiener row was computed with.
 
     Parameters
@@ -77,6 +87,8 @@ class WienerSettings:
         Halos per (h⁻¹Mpc)³, for the shot noise.
     rsd : str
         The store's redshift-space pattern, which is undone to first order.
+    margin : int
+        Cells of the box's surroundings that are seen: those that the store has.
     """
 
     variable: str
@@ -84,13 +96,36 @@ class WienerSettings:
     min_mass: float
     density: float
     rsd: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for evaluation.json."""
-        return asdict(self)
+    margin: int
 
 
-Settings = LinearSettings | WienerSettings
+@dataclass(frozen=True, kw_only=True)
+class WholeSettings(_Plain):
+    """What a row of linear theory on the whole parent was computed with.
+
+    Parameters
+    ----------
+    variable : str
+        The store's field whose over-density is used.
+    smoothing : float
+        Gaussian radius [h⁻¹Mpc]; 0 for none.
+    bias : float
+        Linear bias of the halos, weighted as the field is.
+    min_mass : float
+        Least halo mass [h⁻¹M⊙] that the bias is for.
+    rsd : str
+        The store's redshift-space pattern, which is undone to linear order.
+    """
+
+    variable: str
+    smoothing: float
+    bias: float
+    min_mass: float
+    rsd: str
+
+
+Settings = LinearSettings | WienerSettings | WholeSettings
+KEPT = Cache()  # of this process
 
 
 def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: float | None = None) -> Settings:
@@ -103,9 +138,10 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
     ds : xarray.Dataset
         A field store.
     tracer : str
-        ``number`` or ``mass``: how halos are weighted in the ``linear_halo`` rows.
+        ``number`` or ``mass``: how halos are weighted in the ``linear_halo`` rows and ``linear_whole``.
     smoothing : float, optional
-        Gaussian radius [h⁻¹Mpc]; by default none for matter and 5 for halos. ``wiener`` needs none: it is refused.
+        Gaussian radius [h⁻¹Mpc]; by default none for matter, 5 for halos, 3.5 for ``linear_whole``. ``wiener`` needs
+        none: it is refused.
     """
     if name not in NAMES:
         raise VelfieldError(f"unknown analytic model: model={name!r}; choose from {', '.join(NAMES)}")
@@ -116,47 +152,75 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
     if name == WIENER:
         return _wiener_settings(ds, tracer, smoothing)
     pad = 2 if name.endswith("_padded") else 1
-    variable = TRACERS[tracer] if name in HALOS else "matter_number"
+    margin = int(ds.attrs["margin"]) if pad > 1 else 0
+    variable = TRACERS[tracer] if name in (*HALOS, WHOLE) else "matter_number"
     ds.isel(box=slice(0, 0)).velfield.overdensity(variable)  # refuses a store without it; no data are read
-    if name not in HALOS:
-        return LinearSettings(variable=variable, pad=pad, smoothing=smoothing or 0.0, bias=1.0, min_mass=None)
-    min_mass = _least_mass(ds, cosmology_of(ds))
-    return LinearSettings(
-        variable=variable,
-        pad=pad,
-        smoothing=HALO_SMOOTHING if smoothing is None else smoothing,
-        bias=cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer),
-        min_mass=min_mass,
-    )
+    if variable == "matter_number":
+        return LinearSettings(
+            variable=variable, pad=pad, smoothing=smoothing or 0.0, bias=1.0, min_mass=None, margin=margin
+        )
+    min_mass = least_mass(ds, cosmology_of(ds))
+    bias = cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer)
+    usual = WHOLE_SMOOTHING if name == WHOLE else HALO_SMOOTHING
+    radius = usual if smoothing is None else smoothing
+    if name == WHOLE:
+        check_whole(ds)
+        return WholeSettings(
+            variable=variable, smoothing=radius, bias=bias, min_mass=min_mass, rsd=str(ds.attrs["rsd"])
+        )
+    return LinearSettings(variable=variable, pad=pad, smoothing=radius, bias=bias, min_mass=min_mass, margin=margin)
 
 
 def reconstruct(
     name: str | Settings, ds: xr.Dataset, box: int, *, tracer: str = "number", smoothing: float | None = None
 ) -> NDArray[np.float32]:
-    """Linear velocity (3, x, y, z) [km/s] of the core of one box, from that core alone.
+    """Velocity (3, x, y, z) [km/s] of the core of one box, as `velocities` gives it.
 
     ``name`` is one of `NAMES`, or what `settings` made of it, which saves the bias integral for each further box.
     """
     how = settings(name, ds, tracer=tracer, smoothing=smoothing) if isinstance(name, str) else name
-    one = ds.isel(box=box)
-    delta = np.asarray(one.velfield.core(one.velfield.overdensity(how.variable)))
-    if not np.isfinite(delta).all():  # a chunk that is not there reads as NaN
-        raise StoreError(
-            f"a box of the store has lost its data: store={ds.encoding.get('source')}, box={box}, "
-            f"variable={how.variable}; check it with velfield verify, and paint it again"
+    return velocities(how, ds, [box])[0]
+
+
+def velocities(
+    how: Settings, ds: xr.Dataset, boxes: Sequence[int], margin: int = 0, cache: Cache = KEPT
+) -> NDArray[np.float32]:
+    """Velocity (box, 3, x, y, z) [km/s] of boxes and their surroundings.
+
+    Parameters
+    ----------
+    how : Settings
+        What `settings` made of a model's name on this store.
+    ds : xarray.Dataset
+        A field store, as `velfield.store.open_fields` gives it; for ``linear_whole`` all its boxes.
+    boxes : sequence of int
+        Numbers of the boxes wanted.
+    margin : int
+        Cells around each box's core that are wanted, too: at most those that the store has, none for ``linear`` and
+        ``linear_halo``, which see the core alone; as many as you like for ``linear_whole``.
+    cache : Cache
+        Where ``linear_whole`` keeps the velocity of the whole parent for further boxes of the same store (by its URL
+        and fingerprint) and settings: 12 bytes for each of its cells, 70 MB for 180³; while it is made some 50 bytes a
+        cell. A store that was not opened from a URL is not kept: ask for all its boxes at once.
+    """
+    if isinstance(how, WholeSettings):
+        key = (ds.encoding.get("source"), ds.attrs["fingerprint"], how)
+        whole = _whole(how, ds) if key[0] is None else cache.get(key, lambda: _whole(how, ds))
+        return np.stack([windows(whole, ds, box, margin) for box in boxes])
+    seen = how.margin
+    if not 0 <= margin <= seen:
+        raise VelfieldError(
+            f"the model does not see so far around a box: margin={margin}, seen={seen}, "
+            f"store's margin={ds.attrs['margin']}; "
+            "ask for less, or name linear_whole"
         )
-    if isinstance(how, WienerSettings):
-        return _wiener(how, one, delta)
-    velocity = linear_velocity(
-        delta,
-        delta.shape[0] * float(ds.attrs["cellsize"]),
-        cosmology=cosmology_of(ds),
-        redshift=float(ds.attrs["redshift"]),
-        bias=how.bias,
-        pad=how.pad,
-        smoothing=how.smoothing,
-    )
-    return np.asarray(velocity, dtype=np.float32)
+    out = np.empty((len(boxes), 3, *(int(ds.attrs["cells"]) + 2 * margin,) * 3), dtype=np.float32)
+    inner = slice(seen - margin, seen - margin + out.shape[-1])
+    for place, box in enumerate(boxes):
+        delta = read_overdensity(ds, how.variable, box, seen)
+        velocity = _wiener(how, ds, box, delta) if isinstance(how, WienerSettings) else _linear(how, ds, delta)
+        out[place] = velocity[:, inner, inner, inner]
+    return out
 
 
 def _wiener_settings(ds: xr.Dataset, tracer: str, smoothing: float | None) -> WienerSettings:
@@ -165,48 +229,51 @@ def _wiener_settings(ds: xr.Dataset, tracer: str, smoothing: float | None) -> Wi
             f"the Wiener filter weighs modes by itself, and its noise is that of numbers: tracer={tracer}, "
             f"smoothing={smoothing}; leave both out"
         )
-    density, min_mass = _halo_density(ds), _least_mass(ds, cosmology_of(ds))
+    density, min_mass = halo_density(ds), least_mass(ds, cosmology_of(ds))
     return WienerSettings(
         variable=TRACERS[tracer],
         bias=cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer),
         min_mass=min_mass,
         density=density,
         rsd=str(ds.attrs["rsd"]),
+        margin=int(ds.attrs["margin"]),
     )
 
 
-def _wiener(how: WienerSettings, one: xr.Dataset, delta: NDArray[Any]) -> NDArray[np.float32]:
+def _linear(how: LinearSettings, ds: xr.Dataset, delta: NDArray[Any]) -> NDArray[np.float32]:
+    """Linear theory on one box."""
+    side, z = delta.shape[0] * float(ds.attrs["cellsize"]), float(ds.attrs["redshift"])
+    velocity = linear_velocity(delta, side, cosmology_of(ds), z, bias=how.bias, pad=how.pad, smoothing=how.smoothing)
+    return np.asarray(velocity, dtype=np.float32)
+
+
+def _wiener(how: WienerSettings, ds: xr.Dataset, box: int, delta: NDArray[Any]) -> NDArray[np.float32]:
     """The Wiener filter on one box."""
+    one, cellsize = ds.isel(box=box), float(ds.attrs["cellsize"])
+    margin = (delta.shape[0] - int(ds.attrs["cells"])) // 2
     radial = how.rsd in ("center_radial", "random_radial")
     survey = Survey(
-        boxsize=delta.shape[0] * float(one.attrs["cellsize"]),
+        boxsize=delta.shape[0] * cellsize,
         bias=how.bias,
         density=how.density,
+        mask=inside_parent(ds, box, margin),
         line_of_sight=one["line_of_sight"].values if how.rsd == "plane_parallel" else None,
-        observer=one["observer"].values - one["origin"].values if radial else None,
+        observer=one["observer"].values if radial else None,
+        places=seen_from_parent(ds, box, margin) if radial else None,
     )
-    return wiener_velocity(delta, survey, cosmology=cosmology_of(one), redshift=float(one.attrs["redshift"]))
+    return wiener_velocity(delta, survey, cosmology=cosmology_of(ds), redshift=float(ds.attrs["redshift"]))
 
 
-def _least_mass(ds: xr.Dataset, cosmology: Cosmology) -> float:
-    """The store's mass threshold; without one, the threshold above which the mass function has as many halos."""
-    if float(ds.attrs["min_mass"]) > 0:
-        return float(ds.attrs["min_mass"])
-    density = _halo_density(ds)
-    z = float(ds.attrs["redshift"])
-    low, high = MASS_RANGE
-    if not cosmology.halo_density(high, z) < density < cosmology.halo_density(low, z):
-        raise VelfieldError(
-            f"no mass threshold gives this number of halos: halos per (Mpc/h)^3={density:.3g}, redshift={z}; "
-            "paint the store with --min-mass"
-        )
-    lnm = optimize.brentq(
-        lambda x: np.log(cosmology.halo_density(float(np.exp(x)), z) / density), np.log(low), np.log(high), xtol=1e-4
+def _whole(how: WholeSettings, ds: xr.Dataset) -> NDArray[np.float32]:
+    """Linear theory on the whole parent (3, x, y, z) [km/s], redshift space undone."""
+    cosmology, z, side = cosmology_of(ds), float(ds.attrs["redshift"]), float(ds.attrs["boxsize"])
+    one = ds.isel(box=0)
+    matter = matter_contrast(
+        whole_cube(ds, how.variable),
+        side,
+        bias=how.bias,
+        growth_rate=cosmology.growth_rate(z),
+        line_of_sight=one["line_of_sight"].values if how.rsd == "plane_parallel" else None,
+        observer=one["observer"].values if how.rsd == "random_radial" else None,
     )
-    return float(np.exp(lnm))
-
-
-def _halo_density(ds: xr.Dataset) -> float:
-    """The parent's mean number of halos per (h⁻¹Mpc)³."""
-    ds.isel(box=slice(0, 0)).velfield.overdensity("halo_number")  # refuses a store without halos; reads nothing
-    return float(ds["halo_number"].attrs["mean"]) / float(ds.attrs["cellsize"]) ** 3
+    return np.asarray(linear_velocity(matter, side, cosmology, z, smoothing=how.smoothing), dtype=np.float32)

@@ -346,15 +346,20 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
 @click.option("--compare", multiple=True, default=("linear",), help="Analytic model drawn beside; may be repeated.")
 @click.option("--box", type=int, help="The box that is drawn.  [default: drawn with --seed]")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Draws that box.")
-@click.option("--tracer", type=click.Choice(["number", "mass"]), default="number", help="For linear_halo.")
-@click.option("--smoothing", type=float, help="Gaussian radius for linear models [h⁻¹Mpc].  [default: halos 5]")
+@click.option(
+    "--tracer", type=click.Choice(["number", "mass"]), default="number", help="For linear_halo and linear_whole."
+)
+@click.option(
+    "--smoothing", type=float, help="Gaussian radius for linear models [h⁻¹Mpc].  [default: halos 5, linear_whole 3.5]"
+)
 @click.option("--count-filled/--no-count-filled", default=True, help="Count cells without a particle.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
 @config_option
 def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
     """Measure MODEL on field stores FIELDS… against their truth; metrics, table and figures go to OUT.
 
-    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, or the URL of a bundle.
+    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, or the URL of
+    a bundle.
     """
     from velfield.evaluate import evaluate as run
     from velfield.tables import table
@@ -374,7 +379,8 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **opt
 def predict(model: str, fields: str, out: str, batch: int, cluster: Cluster) -> None:
     """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
 
-    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, or the URL of a bundle.
+    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, or the URL of
+    a bundle.
     """
     from velfield.pipelines.predict import predict as run
     from velfield.pipelines.predict import prepare

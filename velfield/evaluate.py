@@ -80,7 +80,8 @@ def evaluate(
     Parameters
     ----------
     model : str
-        ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``, or a bundle's URL.
+        ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``, ``linear_whole``, or
+        a bundle's URL.
     fields : str or sequence of str
         Field stores with velocities, of the same cells.
     out : str, optional
@@ -192,15 +193,15 @@ def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
 
 def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None) -> Judged:
     """An analytic model by its name, or a bundle by its URL; settled for each store."""
-    if tracer != "number" and "halo" not in model:
+    if tracer != "number" and model not in (*analytic.HALOS, analytic.WHOLE):
         raise VelfieldError(
-            f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo"
+            f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo, linear_whole"
         )
     if model in analytic.NAMES:
         how = {test.url: analytic.settings(model, test.ds, tracer=tracer, smoothing=smoothing) for test in tests}
 
         def linear(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
-            return np.stack([analytic.reconstruct(how[test.url], test.ds, box) for box in boxes])
+            return analytic.velocities(how[test.url], test.ds, boxes)
 
         settings = {url: one.to_dict() for url, one in how.items()}
         return Judged(row=model, predict=linear, parents=(), settings=settings)

@@ -33,6 +33,7 @@ LABELS = {
     "linear_halo": "linear, halos",
     "linear_halo_padded": "linear, halos, zero-padded",
     "wiener": "Wiener filter",
+    "linear_whole": "linear, whole volume",
 }
 COLOURS = {
     "true": "#222222",
@@ -42,8 +43,16 @@ COLOURS = {
     "linear_halo": "#CC79A7",
     "linear_halo_padded": "#56B4E9",
     "wiener": "#009E73",
+    "linear_whole": "#8C6D1F",
 }
-DASHES = {"unet": "-", "linear": "--", "linear_padded": "-.", "linear_halo": (0, (4, 1, 1, 1, 1, 1)), "wiener": ":"}
+DASHES = {
+    "unet": "-",
+    "linear": "--",
+    "linear_padded": "-.",
+    "linear_halo": (0, (4, 1, 1, 1, 1, 1)),
+    "wiener": ":",
+    "linear_whole": (0, (6, 2)),
+}
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10.5,

@@ -42,7 +42,7 @@ CAPTIONS = {  # in the order of the page
     ),
 }
 WIDE = ("slices", "contours", "contours_centre", "misalignment")
-TILES = ("unet", "linear", "linear_padded", "linear_halo_padded", "wiener")
+TILES = ("unet", "linear", "linear_padded", "linear_halo_padded", "wiener", "linear_whole")
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fbfaf7;--ink:#1d1d1f;--soft:#5d6068;--line:#dedbd3;--card:#fff;--mark:#0060a0}
@@ -95,6 +95,8 @@ MEANING = (
     (drawing.label("linear_padded"), "The same with as much empty space around the box as it has itself."),
     (drawing.label("linear_halo_padded"), "Linear theory on what the network is given: the halos' number in redshift "
      "space, smoothed and divided by its bias, with as much empty space around."),
+    (drawing.label("linear_whole"), "Linear theory on the halos of the whole periodic volume, not of one box, with "
+     "redshift space undone."),
 )  # fmt: skip
 
 

@@ -64,6 +64,7 @@ OPPONENTS = {  # of the network in the headline, as sentences call them
     "linear": "the paper's FFT",
     "linear_padded": "the zero-padded FFT, which is given the dark matter itself in real space",
     "linear_halo_padded": "linear theory that sees the same halos",
+    "linear_whole": "linear theory that sees the halos of the whole volume",
 }
 SURE = 2.0  # standard errors: a smaller difference is none
 MINUS = "\u2212"

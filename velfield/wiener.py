@@ -24,6 +24,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from velfield.cosmology import Cosmology
 from velfield.errors import VelfieldError
 from velfield.linear import derivative, wavevectors
+from velfield.radial import RadialView
 
 ITERATIONS = 300
 
@@ -46,6 +47,9 @@ class Survey:
         Direction along which redshift space moved them.
     observer : (3,), optional
         Place from which it did, from the cube's corner [h⁻¹Mpc]; with neither they lie where they are.
+    places : three ndarrays (n,), optional
+        With an observer: the cells' centres along each axis [h⁻¹Mpc], from wherever the observer's place is counted,
+        for a cube that reaches around a periodic parent, whose cells are seen where they lie in it.
     """
 
     boxsize: ArrayLike
@@ -54,6 +58,7 @@ class Survey:
     mask: NDArray[np.bool_] | None = None
     line_of_sight: ArrayLike | None = None
     observer: ArrayLike | None = None
+    places: Sequence[ArrayLike] | None = None
 
 
 def wiener_velocity(
@@ -154,39 +159,30 @@ class _Problem:
         seen = survey.line_of_sight is not None or survey.observer is not None
         boost = survey.bias**2 + (2 / 3 * survey.bias * self.f + self.f**2 / 5 if seen else 0)
         self.smooth_power = boost * _power(wavevectors(tuple(shape), sides), cell, cosmology, redshift)
-        self.along: NDArray[np.float32] | None = None
-        self.kaiser: NDArray[np.float32] | None = None
+        self.radial: RadialView | None = None
+        self.kaiser: NDArray[np.float32] = np.full((1, 1, 1), self.bias, dtype=np.float32)
         if survey.line_of_sight is not None:
             n = np.asarray(survey.line_of_sight, dtype=np.float64)
             n = n / np.sqrt(n @ n)
             mu2 = (sum(n[a] * derivative(k, self.shape, a) for a in range(3))) ** 2 * self.inverse_k2
             self.kaiser = (self.bias + self.f * mu2).astype(np.float32)
         elif survey.observer is not None:
-            self.along = _directions(self.shape, cell, np.asarray(survey.observer, dtype=np.float64))
+            away = _away(shape, cell, survey)
+            self.radial = RadialView(self.shape, cell, away, bias=self.bias, growth_rate=self.f, workers=workers)
 
     def spread(self, cells: NDArray[Any]) -> NDArray[Any]:
         """Rᵀ: modes of the matter from numbers in the survey's cells."""
+        if self.radial is not None:
+            return self.radial.spread(cells)
         grid = np.zeros(self.shape, dtype=np.float32)
         grid[self.inside] = cells
-        modes = scipy.fft.rfftn(grid, workers=self.workers)
-        if self.kaiser is not None:
-            return np.asarray(self.kaiser * modes)
-        if self.along is None:
-            return np.asarray(np.float32(self.bias) * modes)
-        slope = sum(self.along[a] * self._cells(self.ik[a] * modes) for a in range(3))
-        back = sum(self.ik[a] * scipy.fft.rfftn(self.along[a] * slope, workers=self.workers) for a in range(3))
-        return np.asarray(np.float32(self.bias) * modes - np.float32(self.f) * self.inverse_k2 * back)
+        return np.asarray(self.kaiser * scipy.fft.rfftn(grid, workers=self.workers))
 
     def observed(self, modes: NDArray[Any]) -> NDArray[Any]:
         """R: what the survey's cells see of the matter's modes."""
-        if self.kaiser is not None:
-            return np.asarray(self._cells(self.kaiser * modes)[self.inside])
-        if self.along is None:
-            return np.asarray(self._cells(np.float32(self.bias) * modes)[self.inside])
-        shift = sum(self.along[a] * self._cells(self.ik[a] * self.inverse_k2 * modes) for a in range(3))
-        spread = sum(self.ik[a] * scipy.fft.rfftn(self.along[a] * shift, workers=self.workers) for a in range(3))
-        seen = np.float32(self.bias) * modes - np.float32(self.f) * spread
-        return np.asarray(self._cells(seen)[self.inside])
+        if self.radial is not None:
+            return self.radial.observed(modes)
+        return np.asarray(self._cells(self.kaiser * modes)[self.inside])
 
     def velocity(self, modes: NDArray[Any]) -> NDArray[np.float32]:
         """Linear velocity in the survey's cells [km/s]."""
@@ -209,21 +205,11 @@ def _power(
     return np.asarray(power / np.prod(cell), dtype=np.float32)
 
 
-def _directions(
-    shape: tuple[int, ...], cell: NDArray[np.float64], observer: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Unit vectors (3, x, y, z) from the observer to each cell; zero in the cell where the observer is.
-
-    Beyond the cube, where nobody looks, too: the volume is periodic there, and which way is which does not matter.
-    """
-    away = [
-        (((np.arange(n) + 0.5) * side) - place).reshape([-1 if i == axis else 1 for i in range(3)])
-        for axis, (n, side, place) in enumerate(zip(shape, cell, observer, strict=True))
-    ]
-    distance = np.sqrt(away[0] ** 2 + away[1] ** 2 + away[2] ** 2)
-    near = distance < 0.5 * cell.min()
-    scale = np.where(near, 0, 1 / np.where(near, 1, distance))
-    return np.stack([(along * scale).astype(np.float32) for along in away])
+def _away(shape: Sequence[int], cell: NDArray[np.float64], survey: Survey) -> list[NDArray[np.float64]]:
+    """From the observer to the cells' centres along each axis [h⁻¹Mpc]."""
+    usual = [(np.arange(n) + 0.5) * side for n, side in zip(shape, cell, strict=True)]
+    places = usual if survey.places is None else [np.asarray(p, dtype=np.float64) for p in survey.places]
+    return [p - place for p, place in zip(places, np.asarray(survey.observer, dtype=np.float64), strict=True)]
 
 
 def _check(delta: NDArray[Any], mask: NDArray[np.bool_], survey: Survey, pad: float, tolerance: float) -> None:
@@ -241,6 +227,11 @@ def _check(delta: NDArray[Any], mask: NDArray[np.bool_], survey: Survey, pad: fl
         )
     if survey.line_of_sight is not None and survey.observer is not None:
         raise VelfieldError("two kinds of redshift space at once: line_of_sight and observer; give one of them")
+    if survey.places is not None and tuple(np.shape(p) for p in survey.places) != tuple((n,) for n in delta.shape):
+        raise VelfieldError(
+            f"places that are not those of the cells: places={[np.shape(p) for p in survey.places]}, "
+            f"delta={delta.shape}; give one for each cell along each axis"
+        )
     if not mask.any() or not np.isfinite(delta[mask]).all():
         raise VelfieldError(
             f"density contrast with holes: cells with data={int(mask.sum())}, not finite among them="

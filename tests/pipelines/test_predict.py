@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import xarray as xr
+from gaussian import write_fields
 from small_store import arrays_of, spec_of
 
 from velfield import analytic, store
@@ -12,6 +13,7 @@ from velfield.boxes import BoxLayout
 from velfield.cli import main
 from velfield.errors import StoreError
 from velfield.pipelines.predict import predict, predict_shard, prepare
+from velfield.whole import Cache
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,15 @@ def test_analytic_models_too(client, fields, tmp_path):
     np.testing.assert_array_equal(
         store.open_velocity(out).velocity.values[7], analytic.reconstruct("linear_padded", ds, 7)
     )
+
+
+def test_the_whole_parent_is_one_field_in_all_boxes(client, tmp_path):
+    url, out = str(tmp_path / "fields"), str(tmp_path / "v")
+    write_fields(url, boxes=2, cells=8, margin=1)
+    assert predict(client, prepare("linear_whole", url, out))
+    ds = store.open_fields(url, chunks=None)
+    found = analytic.velocities(analytic.settings("linear_whole", ds), ds, range(8), cache=Cache())
+    np.testing.assert_array_equal(store.open_velocity(out).velocity.values, found)
 
 
 def test_an_interrupted_job_goes_on_to_the_same_bytes(client, fields, tmp_path):
