@@ -30,8 +30,7 @@ from velfield.sources import FieldSource
 from velfield.store import open_fields
 from velfield.version import __version__
 
-WHOLE = "linear_whole"
-GUIDES = ("linear_halo", "linear_halo_padded", "wiener", WHOLE)
+GUIDES = (*analytic.HALOS, analytic.WIENER, analytic.WHOLE)
 COMPONENTS = 3  # channels that a guide adds to the network's inputs
 ABOUT = "guide.json"  # beside the files of a store: what they are, for people
 
@@ -57,8 +56,8 @@ class Guide:
 
     @property
     def sees_margin(self) -> bool:
-        """Whether it is another one with another margin: all but that of the whole parent."""
-        return self.name != WHOLE
+        """Whether it uses the store's margin, and so is another one with another margin."""
+        return self.name in ("linear_halo_padded", analytic.WIENER)
 
     def settings(self, ds: xr.Dataset) -> analytic.Settings:
         """How it is computed on a field store; refuses a store without halos."""
@@ -77,6 +76,14 @@ class Guide:
         They see all of the store's margin, or the whole parent, whatever ``context`` is. ``how`` saves the settings.
         """
         return analytic.velocities(how or self.settings(ds), ds, boxes, margin=context)
+
+    def check_context(self, context: int) -> None:
+        """Refuse a guide that says nothing of a network's context."""
+        if context and not self.sees_margin and self.name != analytic.WHOLE:
+            raise VelfieldError(
+                f"the guide is of the box alone: guide={self.name}, context={context}; take a context of 0, or "
+                "linear_halo_padded, wiener or linear_whole"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for metadata."""

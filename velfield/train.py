@@ -283,7 +283,10 @@ def _context(source: FieldSource, config: TrainConfig) -> int:
             f"the stores' margin is narrower than the context: margin={margin}, context={config.context}; "
             "paint them with a wider --margin, or ask for less context"
         )
-    return margin if config.context is None else config.context
+    context = margin if config.context is None else config.context
+    if (asked := config.guided()) is not None:
+        asked.check_context(context)
+    return context
 
 
 def _measure(
