@@ -270,7 +270,7 @@ def test_the_bundle_says_its_guide(fields, tmp_path):
         load_model(out)
 
 
-def test_damaged_files_are_refused(data, tmp_path):
+def test_damaged_files_are_refused(data):
     url = storage.join(data.guide.folders[0], "000003.npy")
     good = storage.read_bytes(url)
     for bad in (good[:-4], good[:20], b""):
@@ -288,7 +288,7 @@ def test_damaged_files_are_refused(data, tmp_path):
 def test_refuses(tmp_path, fields):
     with pytest.raises(VelfieldError, match="no such guide: guide='linear'; choose linear_halo, "):
         config(guide="linear")
-    with pytest.raises(VelfieldError, match="a guide's options without a guide: guide_smoothing=2.0"):
+    with pytest.raises(VelfieldError, match=r"a guide's options without a guide: guide_smoothing=2.0"):
         config(guide=None, guide_smoothing=2.0)
     with pytest.raises(VelfieldError, match="no such context: context=-1"):
         config(context=-1)

@@ -130,7 +130,9 @@ print(abs(v[0] + 100 * vf.OUTER_RIM.growth_rate(0) * 100 / (2 * np.pi) * np.sin(
 
 def test_the_core_and_the_files_need_no_torch_dask_or_matplotlib():
     there = {name_of(path) for path in source_files()}
-    modules = [m for layer in ("core", "files", "theory") for m in MODULES[layer].split() if m in there and m != "__init__"]
+    modules = [
+        m for layer in ("core", "files", "theory") for m in MODULES[layer].split() if m in there and m != "__init__"
+    ]
     done = subprocess.run([sys.executable, "-c", SMALL, *modules], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "True\n"

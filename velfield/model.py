@@ -297,8 +297,9 @@ def card(metadata: dict[str, Any]) -> str:
         "## Made for",
         "",
         f"Cells of {trained['cellsize']:g} h⁻¹Mpc, boxes of {trained['cells']} cells a side with a margin of "
-        f"{metadata.get('context', trained['margin'])}, redshift {trained['redshift']:g}, halos above {trained['min_mass']:g} h⁻¹M⊙, "
-        f"redshift-space pattern {trained['rsd']}, mass assignment {trained['assignment']}.",
+        f"{metadata.get('context', trained['margin'])}, redshift {trained['redshift']:g}, "
+        f"halos above {trained['min_mass']:g} h⁻¹M⊙, redshift-space pattern {trained['rsd']}, mass assignment "
+        f"{trained['assignment']}.",
         *([f"It adds to the velocity of linear theory, {guide['name']}, which predict computes."] if guide else []),
         "Another cell size or unit is refused; other differences are reported, and its accuracy there is not known.",
         "",
