@@ -111,15 +111,18 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
         ds = store.open_fields(job.fields, chunks=None)
         if job.model not in analytic.NAMES:
             model = _model(job.model, json.loads(job.layout.attrs["model"])["weights"])
-            needed = sorted({store.INPUTS[kind][0] for kind in model.inputs})
-            some = ds[needed].isel(box=slice(boxes[0], boxes[-1] + 1)).load()
-            read.nbytes += some.nbytes
+            if model.guide is None:  # a guide may need other boxes: it reads what it needs
+                needed = sorted({store.INPUTS[kind][0] for kind in model.inputs})
+                ds, within = ds[needed].isel(box=slice(boxes[0], boxes[-1] + 1)).load(), range(len(boxes))
+                read.nbytes += ds.nbytes
+            else:
+                within = boxes
     with stage("predict"):
         if job.model in analytic.NAMES:
             how = analytic.settings(job.model, ds)
             velocity = analytic.velocities(how, ds, boxes)
         else:
-            velocity = model.predict(some, batch=job.batch).velocity.values
+            velocity = model.predict(ds, batch=job.batch, boxes=within).velocity.values
     with stage("write", nbytes=velocity.nbytes):
         written = shards.write_boxes(job.out, job.layout, boxes, {"velocity": velocity})
     receipt = {"boxes": [boxes[0], boxes[-1]], "objects": written}

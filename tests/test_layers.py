@@ -16,7 +16,8 @@ MODULES = {
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
     " table_catalogue catalogue store sources universe verify_shard verify_store verify",
-    "analysis": "halo_bias whole analytic evaluate figures tables report",
+    "theory": "halo_bias whole analytic guide",
+    "analysis": "evaluate figures tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
@@ -33,8 +34,9 @@ FILES = CORE | FORMATS | {"fsspec", "s3fs", "botocore", "xarray", "zarr", "numco
 MAY_IMPORT = {
     "core": ({"core"}, CORE),
     "files": ({"core", "files"}, FILES),
-    "analysis": ({"core", "files", "analysis"}, FILES | {"matplotlib"}),
-    "torch": ({"core", "files", "torch"}, FILES | {"torch", "safetensors"}),
+    "theory": ({"core", "files", "theory"}, FILES),
+    "analysis": ({"core", "files", "theory", "analysis"}, FILES | {"matplotlib"}),
+    "torch": ({"core", "files", "theory", "torch"}, FILES | {"torch", "safetensors"}),
     "jobs": (set(MODULES) - {"edge"}, FILES | {"torch", "safetensors", "dask", "distributed", "psutil"}),
     "edge": (set(MODULES), FILES | {"torch", "dask", "distributed", "click"}),
 }
@@ -128,7 +130,9 @@ print(abs(v[0] + 100 * vf.OUTER_RIM.growth_rate(0) * 100 / (2 * np.pi) * np.sin(
 
 def test_the_core_and_the_files_need_no_torch_dask_or_matplotlib():
     there = {name_of(path) for path in source_files()}
-    modules = [m for layer in ("core", "files") for m in MODULES[layer].split() if m in there and m != "__init__"]
+    modules = [
+        m for layer in ("core", "files", "theory") for m in MODULES[layer].split() if m in there and m != "__init__"
+    ]
     done = subprocess.run([sys.executable, "-c", SMALL, *modules], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "True\n"

@@ -173,7 +173,6 @@ def test_other_differences_are_told(model, fields, tmp_path):
     )
     ds = open_fields(other)
     assert model.differences(ds) == {
-        "margin": (1, 2),
         "redshift": (0.0, 0.212),
         "rsd": ("none", "center_radial"),
         "min_mass": (0.0, 1e12),

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from velfield import shards, storage, symmetry
 from velfield.errors import StoreError, VelfieldError
+from velfield.guide import COMPONENTS, Kept
 from velfield.normalisation import Normalisation
 from velfield.progress import Progress
 from velfield.sources import FieldSource
@@ -42,7 +43,7 @@ Sample = tuple[int, int]  # which of the boxes, which of the symmetries
 class Batch(NamedTuple):
     """A step's boxes."""
 
-    inputs: Tensor  # (box, channel, x, y, z), normalised, margins included
+    inputs: Tensor  # (box, channel, x, y, z), normalised, the guide last [σ_v]; context included
     velocity: Tensor  # (box, 3, x, y, z) [σ_v], cores
     flag: Tensor  # (box, x, y, z) uint8: velocity_flag, cores
 
@@ -50,7 +51,7 @@ class Batch(NamedTuple):
 class RawBox(NamedTuple):
     """One box as it is stored."""
 
-    inputs: NDArray[np.float32]  # (channel, x, y, z), in the units of the inputs' kinds, margins included
+    inputs: NDArray[np.float32]  # (channel, x, y, z), in the units of the inputs' kinds, context included
     velocity: NDArray[np.float32]  # (3, x, y, z) [km/s], core
     flag: NDArray[np.uint8]  # (x, y, z), core
 
@@ -70,6 +71,10 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
         What a sample's second number counts.
     normalisation : Normalisation, optional
         Not needed for `raw`.
+    context : int, optional
+        Cells around the core that the inputs have; by default all of the stores' margin.
+    guide : Kept, optional
+        The boxes' guides, which become the last three inputs.
     """
 
     def __init__(
@@ -79,9 +84,14 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
         which: Sequence[tuple[int, int]],
         symmetries: Sequence[Any] = (),
         normalisation: Normalisation | None = None,
+        *,
+        context: int | None = None,
+        guide: Kept | None = None,
     ) -> None:
         self.sources, self.inputs, self.which = list(sources), tuple(inputs), list(which)
         self.symmetries, self.normalisation = list(symmetries), normalisation
+        self.context = int(sources[0].described["margin"]) if context is None else context
+        self.guide = guide
         self._arrays: dict[tuple[int, str], Any] = {}
 
     def __len__(self) -> int:
@@ -97,10 +107,9 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
     @property
     def nbytes(self) -> int:
         """Bytes of all boxes as tensors."""
-        described = self.sources[0].described
-        core = int(described["cells"])
-        side = core + 2 * int(described["margin"])
-        return len(self) * (4 * len(self.inputs) * side**3 + (3 * 4 + 1) * core**3)
+        core = int(self.sources[0].described["cells"])
+        channels = len(self.inputs) + (COMPONENTS if self.guide else 0)
+        return len(self) * (4 * channels * (core + 2 * self.context) ** 3 + (3 * 4 + 1) * core**3)
 
     def raw(self, box: int) -> RawBox:
         """One box as it is stored; refuses a box that was lost from the store."""
@@ -108,7 +117,8 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
         source = self.sources[number]
         margin, cells = int(source.described["margin"]), int(source.described["cells"])
         core = (slice(margin, margin + cells),) * 3
-        inputs = np.stack([self._input(number, inside, kind) for kind in self.inputs])
+        seen = (slice(margin - self.context, margin + cells + self.context),) * 3
+        inputs = np.stack([self._input(number, inside, kind)[seen] for kind in self.inputs])
         velocity = np.asarray(self._array(number, "velocity")[inside])[:, *core]
         flag = np.asarray(self._array(number, "velocity_flag")[inside])[core]
         lost = flag.max(initial=0) > 2  # a chunk that is not there reads as 255, or as NaN
@@ -124,9 +134,12 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if self.normalisation is None:
             raise VelfieldError("boxes without a normalisation: normalisation=None; give one, or use raw()")
         inputs, velocity, flag = self.raw(box)
+        channels, sigma_v = self.normalisation.inputs(inputs), np.float32(self.normalisation.sigma_v)
+        if self.guide:
+            channels = np.concatenate([channels, self.guide.read(*self.which[box]) / sigma_v])
         return (
-            torch.from_numpy(self.normalisation.inputs(inputs)),
-            torch.from_numpy(velocity / np.float32(self.normalisation.sigma_v)),
+            torch.from_numpy(channels),
+            torch.from_numpy(velocity / sigma_v),
             torch.from_numpy(flag),
         )
 
@@ -137,7 +150,7 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
         s = self.symmetries[turn]
         inputs, velocity, flag = tensors
         return (
-            symmetry.apply_scalar(inputs, s).contiguous(),
+            turned_inputs(inputs, s, guide=self.guide is not None),
             symmetry.apply_vector(velocity, s, 0).contiguous(),
             symmetry.apply_scalar(flag, s).contiguous(),
         )
@@ -155,6 +168,14 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
             url = storage.join(self.sources[number].url, name)
             self._arrays[number, name] = zarr.open_array(shards.zarr_store(url), mode="r", zarr_format=3)
         return self._arrays[number, name]
+
+
+def turned_inputs(inputs: Tensor, s: symmetry.Symmetry, *, guide: bool) -> Tensor:
+    """A network's inputs (…, channel, x, y, z) in another orientation: densities as scalars, a guide as a vector."""
+    if not guide:
+        return symmetry.apply_scalar(inputs, s).contiguous()
+    densities, vector = inputs[..., :-COMPONENTS, :, :, :], inputs[..., -COMPONENTS:, :, :, :]
+    return torch.cat([symmetry.apply_scalar(densities, s), symmetry.apply_vector(vector, s)], dim=-4)
 
 
 def step_samples(step: int, *, boxes: int, symmetries: int, batch: int, seed: int) -> list[Sample]:

@@ -264,6 +264,18 @@ def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
     default=INPUTS[:2],
     help="A channel of the network's input; may be repeated.",
 )
+@click.option(
+    "--guide",
+    type=click.Choice(["linear_halo", "linear_halo_padded", "wiener", "linear_whole"]),
+    help="Analytic velocity that the network begins with and adds to.  [default: none]",
+)
+@click.option("--guide-smoothing", type=float, help="Its Gaussian radius [h⁻¹Mpc].  [default: the model's own]")
+@click.option("--guide-cache", help="Keep the boxes' guides beneath this URL, for other trainings.")
+@click.option(
+    "--context",
+    type=click.IntRange(0),
+    help="Cells of the stores' margin that the network sees; a guide sees all.  [default: all]",
+)
 @click.option("--steps", type=int, help="Training steps.  [default: those of 100 epochs]")
 @click.option("--epochs", type=int, help="Passes over the training boxes, instead of --steps.")
 @click.option("--batch", type=int, default=4, help="Boxes a step.")

@@ -224,7 +224,7 @@ def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | N
             notes.append(f"the model was trained at {name}={models}, {test.url} has {name}={stores}")
 
     def network(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
-        velocity = bundle.predict(test.ds.isel(box=list(boxes)))["velocity"]
+        velocity = bundle.predict(test.ds, boxes=boxes)["velocity"]
         return np.asarray(velocity.transpose("box", "component", "x", "y", "z"))
 
     parents = tuple(bundle.metadata["parents"])

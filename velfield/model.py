@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from velfield import storage
 from velfield.errors import StoreError, VelfieldError
+from velfield.guide import COMPONENTS, Guide
 from velfield.normalisation import Normalisation
 from velfield.sources import describe, differing
 from velfield.store import VELOCITY_ATTRS
@@ -68,25 +69,47 @@ class Model:
         """Fingerprints of the universes that the training saw."""
         return tuple(self.metadata["parents"])
 
-    def predict_array(self, inputs: NDArray[Any], batch: int = 4) -> NDArray[np.float32]:
+    @property
+    def context(self) -> int:
+        """Cells around a box's core that the network sees."""
+        return int(self.metadata.get("context", self.metadata["trained_on"]["margin"]))
+
+    @property
+    def guide(self) -> Guide | None:
+        """The velocity that the network adds to, if there is one."""
+        values = self.metadata.get("guide")
+        return None if values is None else Guide.from_dict(values)
+
+    def predict_array(
+        self, inputs: NDArray[Any], batch: int = 4, *, guide: NDArray[Any] | None = None
+    ) -> NDArray[np.float32]:
         """Velocities from densities, both as arrays.
 
         Parameters
         ----------
         inputs : ndarray (box, channel, x, y, z)
-            One channel for each of `inputs`, in its own units; with the margin where the model was trained with one.
+            One channel for each of `inputs`, in its own units; with `context` cells around the core.
         batch : int
             Boxes at a time; the result does not depend on it beyond float32 rounding (docs/network.md).
+        guide : ndarray (box, 3, x, y, z), optional
+            The guide's velocity [km/s] in the same cells, as `Guide.velocities` gives it; a model with a guide needs
+            it, and no other takes it.
 
         Returns
         -------
         ndarray (box, 3, x, y, z)
-            float32 [km/s], margins included.
+            float32 [km/s], context included.
         """
         if inputs.ndim != 5 or inputs.shape[1] != len(self.inputs) or batch < 1:
             raise VelfieldError(
                 f"inputs do not fit the model: shape={inputs.shape}, batch={batch}; give (box, channel, x, y, z) with "
                 f"the channels {', '.join(self.inputs)}, and a batch of at least 1"
+            )
+        wanted = None if self.guide is None else (len(inputs), COMPONENTS, *inputs.shape[2:])
+        if (None if guide is None else guide.shape) != wanted:
+            raise VelfieldError(
+                f"the guide does not fit the model: guide={None if guide is None else guide.shape}, the model's="
+                f"{self.guide and self.guide.name}, shape={wanted}; give what Guide.velocities makes, or use predict"
             )
         if not np.isfinite(inputs).all():
             raise VelfieldError(
@@ -96,21 +119,35 @@ class Model:
         out = np.empty((len(inputs), 3, *inputs.shape[2:]), dtype=np.float32)
         with torch.inference_mode():
             for first in range(0, len(inputs), batch):
-                x = torch.from_numpy(self.normalisation.inputs(inputs[first : first + batch])).to(self.device)
+                channels = self.normalisation.inputs(inputs[first : first + batch])
+                if guide is not None:
+                    vector = guide[first : first + batch] / np.float32(self.normalisation.sigma_v)
+                    channels = np.concatenate([channels, vector.astype(np.float32)], axis=1)
+                x = torch.from_numpy(channels).to(self.device)
                 v = self.net(x.contiguous(memory_format=torch.channels_last_3d)) * self.normalisation.sigma_v
                 out[first : first + batch] = v.cpu().numpy()
         return out
 
-    def predict(self, ds: xr.Dataset, batch: int = 4) -> xr.Dataset:
-        """Velocities of all boxes of a field store, on the coordinates of its cores.
+    def predict(self, ds: xr.Dataset, batch: int = 4, *, boxes: Sequence[int] | None = None) -> xr.Dataset:
+        """Velocities of boxes of a field store, on the coordinates of its cores.
 
-        Reads ``batch`` boxes at a time; the velocities of all boxes are held in memory.
+        Reads ``batch`` boxes at a time; the velocities of all that are asked for are held in memory.
+
+        Parameters
+        ----------
+        ds : xarray.Dataset
+            The field store; all of it where the model's guide needs its other boxes (``linear_whole``).
+        batch : int
+            Boxes at a time.
+        boxes : sequence of int, optional
+            Which boxes; all by default.
         """
         self.check(ds)
-        core = ds.velfield.core(ds)
-        if not core.sizes["box"]:
+        numbers = list(range(ds.sizes["box"]) if boxes is None else boxes)
+        if not numbers:
             raise VelfieldError("no box to predict: box=0; select at least one")
-        parts = [ds.velfield.core(part).values for part in self._predicted(ds, batch)]
+        core = ds.velfield.core(ds).isel(box=numbers)
+        parts = list(self._predicted(ds, numbers, batch))
         velocity = xr.DataArray(
             np.concatenate(parts), dims=("box", "component", "x", "y", "z"), attrs=dict(VELOCITY_ATTRS)
         )
@@ -120,7 +157,7 @@ class Model:
         return xr.Dataset({"velocity": velocity}, coords=coords, attrs=attrs)
 
     def check(self, ds: xr.Dataset) -> None:
-        """Refuse a field store that the model cannot take: a missing input, another unit, another cell size."""
+        """Refuse a field store that the model cannot take: a missing input, another unit or cell size, no context."""
         described = describe(ds, self.inputs)
         trained = self.metadata["trained_on"]
         for name in ("cellsize", *(f"units of {kind}" for kind in self.inputs)):
@@ -129,15 +166,24 @@ class Model:
                     f"the store does not fit the model: {name}={described[name]}, the model's {name}={trained[name]}; "
                     "paint the store as the model's, or use another model"
                 )
+        if int(ds.attrs["margin"]) < self.context:
+            raise StoreError(
+                f"the store's margin is narrower than the model's context: margin={ds.attrs['margin']}, "
+                f"context={self.context}; paint the store with --margin {self.context}, or use another model"
+            )
+        if self.guide is not None:
+            self.guide.settings(ds)  # refuses a store without halos; no data are read
 
     def differences(self, ds: xr.Dataset) -> dict[str, tuple[Any, Any]]:
         """In what else a field store differs from the training: name to (the model's, the store's).
 
-        Redshift, cosmology, redshift-space pattern, mass threshold, assignment, size of boxes and margin. A model may
-        be used there, and the paper tests it so; its accuracy was not measured there by its training.
+        Redshift, cosmology, redshift-space pattern, mass threshold, assignment, size of boxes; the margin only where a
+        guide sees all of it. A model may be used there, and the paper tests it so; its accuracy was not measured there
+        by its training.
         """
         trained = self.metadata["trained_on"]
-        return differing(trained, describe(ds, self.inputs))
+        unseen = () if self.guide is not None and self.guide.sees_margin else ("margin",)
+        return differing({n: v for n, v in trained.items() if n not in unseen}, describe(ds, self.inputs))
 
     def save(self, url: str) -> None:
         """Write the bundle; `metadata.json` last."""
@@ -157,11 +203,19 @@ class Model:
         storage.write_bytes(storage.join(url, CARD), card(self.metadata).encode())
         storage.write_json(storage.join(url, METADATA), self.metadata)
 
-    def _predicted(self, ds: xr.Dataset, batch: int) -> Iterator[xr.DataArray]:
-        for first in range(0, ds.sizes["box"], batch):
-            boxes = ds.isel(box=slice(first, first + batch))
-            inputs = np.stack([boxes.velfield.input(kind).values for kind in self.inputs], axis=1)
-            yield xr.DataArray(self.predict_array(inputs, batch), dims=("box", "component", "x", "y", "z"))
+    def _predicted(self, ds: xr.Dataset, numbers: Sequence[int], batch: int) -> Iterator[NDArray[np.float32]]:
+        """Velocities of the cores (box, 3, x, y, z), ``batch`` boxes at a time."""
+        first, cells, context = int(ds.attrs["margin"]) - self.context, int(ds.attrs["cells"]), self.context
+        window = dict.fromkeys("xyz", slice(first, first + cells + 2 * context))
+        core = (slice(context, context + cells),) * 3
+        guide = self.guide
+        how = None if guide is None else guide.settings(ds)
+        for start in range(0, len(numbers), batch):
+            some = list(numbers[start : start + batch])
+            boxes = ds.isel(box=some)
+            inputs = np.stack([boxes.velfield.input(kind).isel(window).values for kind in self.inputs], axis=1)
+            vector = None if guide is None else guide.velocities(ds, some, context, how)
+            yield self.predict_array(inputs, batch, guide=vector)[..., *core]
 
 
 def load_model(url: str, device: str = "auto") -> Model:
@@ -180,6 +234,9 @@ def load_model(url: str, device: str = "auto") -> Model:
         normalisation = Normalisation.from_dict(metadata["normalisation"])
         digest, size = str(metadata["weights"]["sha256"]), int(metadata["weights"]["bytes"])
         float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
+        guided = metadata.get("guide") is not None and bool(Guide.from_dict(metadata["guide"]))
+        if guided != config.guide or int(metadata.get("context", 0)) < 0:
+            raise ValueError(f"guide={metadata.get('guide')}, context={metadata.get('context')}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
@@ -225,7 +282,7 @@ def pick_device(device: str) -> torch.device:
 def card(metadata: dict[str, Any]) -> str:
     """The model card: what the model is for, what it saw, how well it did, and what it should not be used for."""
     trained, training, net = metadata["trained_on"], metadata["training"], metadata["architecture"]
-    reached = metadata.get("metrics", {}).get("validation", {})
+    reached, guide = metadata.get("metrics", {}).get("validation", {}), metadata.get("guide")
     lines = [
         "# Peculiar velocities from tracers",
         "",
@@ -240,8 +297,10 @@ def card(metadata: dict[str, Any]) -> str:
         "## Made for",
         "",
         f"Cells of {trained['cellsize']:g} h⁻¹Mpc, boxes of {trained['cells']} cells a side with a margin of "
-        f"{trained['margin']}, redshift {trained['redshift']:g}, halos above {trained['min_mass']:g} h⁻¹M⊙, "
-        f"redshift-space pattern {trained['rsd']}, mass assignment {trained['assignment']}.",
+        f"{metadata.get('context', trained['margin'])}, redshift {trained['redshift']:g}, "
+        f"halos above {trained['min_mass']:g} h⁻¹M⊙, redshift-space pattern {trained['rsd']}, mass assignment "
+        f"{trained['assignment']}.",
+        *([f"It adds to the velocity of linear theory, {guide['name']}, which predict computes."] if guide else []),
         "Another cell size or unit is refused; other differences are reported, and its accuracy there is not known.",
         "",
         "## Made from",
@@ -272,7 +331,8 @@ def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: b
         net = UNet(config)
     expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in weights.items()}
-    if expected != found or len(normalisation.channels) != config.in_channels or config.out_channels != 3:
+    channels = len(normalisation.channels) + (COMPONENTS if config.guide else 0)
+    if expected != found or channels != config.in_channels or config.out_channels != 3:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise StoreError(
             f"weights do not fit the architecture: model={url}, "

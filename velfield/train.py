@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from velfield import checkpoint, normalisation, shards, storage
+from velfield import checkpoint, guide, normalisation, shards, storage
 from velfield.batches import AS_IT_IS, Batch, Batches, Boxes, StepSamples, fits_in_memory
 from velfield.errors import StoreError, VelfieldError
 from velfield.loss import counted_cells, velocity_loss
 from velfield.model import METADATA, Model, pick_device, read_metadata
 from velfield.progress import Progress, Silent
 from velfield.sources import FieldSource, boxes_of, open_sources, symmetries_of
-from velfield.store import WORK
+from velfield.store import WORK, open_fields
 from velfield.train_config import TrainConfig, TrainResult
 from velfield.unet import UNet
 
@@ -62,7 +62,7 @@ def train(fields: Sequence[str], out: str, config: TrainConfig, progress: Progre
     device = pick_device(config.device)
     with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        training = _Training(sources, config, device, settings, progress)
+        training = _Training(sources, config, device, settings, progress, out)
         if saved is not None:
             training.restore(saved)
         training.run(out, progress, began)
@@ -88,6 +88,7 @@ class _Training:
         device: torch.device,
         settings: dict[str, Any],
         progress: Progress,
+        out: str,
     ) -> None:
         self.sources, self.config, self.device, self.settings = sources, config, device, settings
         self.which = {split: boxes_of(sources, split) for split in ("train", "validation")}
@@ -97,13 +98,22 @@ class _Training:
                 "paint with a smaller share for validation"
             )
         self.steps = config.steps_for(len(self.which["train"]))
-        cells = int(sources[0].described["cells"]) + 2 * int(sources[0].described["margin"])
+        self.context = _context(sources[0], config)
+        cells = int(sources[0].described["cells"]) + 2 * self.context
         if config.norm == "batch" and config.batch == 1 and cells <= 2**config.depth:
             raise VelfieldError(
                 f"one value cannot be normalised: norm=batch, batch=1, depth={config.depth}, cells={cells} with "
-                "margins, which are pooled to one; take a larger batch, less depth, or norm=group"
+                "context, which are pooled to one; take a larger batch, less depth, or norm=group"
             )
-        self.normalisation = _measure(sources, config, self.which["train"], progress)
+        self.normalisation = _measure(sources, config, self.which["train"], self.context, progress)
+        self.guide = config.guided()
+        self.guides: guide.Kept | None = None
+        if self.guide:
+            folder = config.guide_cache or storage.join(out, checkpoint.FOLDER, "guide")
+            boxes = [box for split in self.which.values() for box in split]
+            self.guides = guide.prepare(
+                self.guide, sources, boxes, context=self.context, folder=folder, progress=progress
+            )
         self.net = UNet(config.network()).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -151,8 +161,11 @@ class _Training:
     def bundle(self, seconds: float) -> Model:
         """The model as it is now, with all that its metadata say."""
         described = self.sources[0].described
+        settled = self.guide and self.guide.settled(open_fields(self.sources[0].url, chunks=None))
         metadata = {
             "trained_on": described,
+            "context": self.context,
+            "guide": settled and settled.to_dict(),
             "parents": sorted({parent for source in self.sources for parent in source.parents}),
             "training": {
                 "settings": self.settings,
@@ -174,8 +187,9 @@ class _Training:
     def _batches(self, progress: Progress) -> tuple[Batches, Batches | None]:
         config, inputs = self.config, self.config.inputs
         turns = symmetries_of(self.sources) if config.augment else ()
-        train = Boxes(self.sources, inputs, self.which["train"], turns, self.normalisation)
-        validation = Boxes(self.sources, inputs, self.which["validation"], (), self.normalisation)
+        seen: dict[str, Any] = {"context": self.context, "guide": self.guides}
+        train = Boxes(self.sources, inputs, self.which["train"], turns, self.normalisation, **seen)
+        validation = Boxes(self.sources, inputs, self.which["validation"], (), self.normalisation, **seen)
         resident = config.loader == "resident" or (
             config.loader == "auto" and fits_in_memory(train.nbytes + validation.nbytes, self.device)
         )
@@ -261,11 +275,29 @@ class _Training:
         )
 
 
+def _context(source: FieldSource, config: TrainConfig) -> int:
+    """Cells around the core that the network sees."""
+    margin = int(source.described["margin"])
+    if config.context is not None and config.context > margin:
+        raise VelfieldError(
+            f"the stores' margin is narrower than the context: margin={margin}, context={config.context}; "
+            "paint them with a wider --margin, or ask for less context"
+        )
+    context = margin if config.context is None else config.context
+    if (asked := config.guided()) is not None:
+        asked.check_context(context)
+    return context
+
+
 def _measure(
-    sources: Sequence[FieldSource], config: TrainConfig, which: list[tuple[int, int]], progress: Progress
+    sources: Sequence[FieldSource],
+    config: TrainConfig,
+    which: list[tuple[int, int]],
+    context: int,
+    progress: Progress,
 ) -> normalisation.Normalisation:
     some = sorted({int(i) for i in np.linspace(0, len(which) - 1, min(len(which), STATISTICS_BOXES)).round()})
-    data = Boxes(sources, config.inputs, [which[i] for i in some])
+    data = Boxes(sources, config.inputs, [which[i] for i in some], context=context)
     progress.start("measure the normalisation", len(some), "boxes")
 
     def boxes() -> Any:

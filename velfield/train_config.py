@@ -9,13 +9,14 @@ from typing import Any
 from velfield import normalisation
 from velfield.batches import LOADERS
 from velfield.errors import VelfieldError
+from velfield.guide import COMPONENTS, Guide
 from velfield.loss import LossConfig
 from velfield.unet import Padding, UNetConfig
 
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what changes neither weights nor what is learned: a training may go on with other values
-RUNNING = ("device", "loader", "workers", "validate_every", "checkpoint_every")
+RUNNING = ("device", "loader", "workers", "validate_every", "checkpoint_every", "guide_cache")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,12 @@ class TrainConfig:
     ----------
     inputs : tuple of str
         Kinds of density, one a channel: keys of `velfield.store.INPUTS`.
+    guide, guide_smoothing : str, float, optional
+        Velocity that the network begins with and adds to (`velfield.guide.GUIDES`), and its Gaussian radius [h⁻¹Mpc].
+    guide_cache : str, optional
+        URL beneath which the boxes' guides are kept for other trainings; else they go with the checkpoint.
+    context : int, optional
+        Cells around a box's core that the network sees; by default all of the stores' margin. A guide sees all of it.
     steps, epochs : int, optional
         How long: a number of steps, or of passes over the training boxes. One of the two.
     batch : int
@@ -56,6 +63,10 @@ class TrainConfig:
     """
 
     inputs: tuple[str, ...] = ("mass_overdensity", "number_overdensity")
+    guide: str | None = None
+    guide_smoothing: float | None = None
+    guide_cache: str | None = None
+    context: int | None = None
     steps: int | None = None
     epochs: int | None = None
     batch: int = 4
@@ -106,12 +117,24 @@ class TrainConfig:
                 f"out of range: workers={self.workers}, weight_decay={self.weight_decay}, warmup={self.warmup}; "
                 "the first two must not be negative, the last a share from 0 to 1"
             )
+        if self.context is not None and self.context < 0:
+            raise VelfieldError(f"no such context: context={self.context}; give a number of cells from 0 on")
+        if self.guide is None and (self.guide_smoothing is not None or self.guide_cache is not None):
+            raise VelfieldError(
+                f"a guide's options without a guide: guide_smoothing={self.guide_smoothing}, "
+                f"guide_cache={self.guide_cache}; name the guide, too"
+            )
+        self.guided()
         self.network()
+
+    def guided(self) -> Guide | None:
+        """The guide, if one is asked for."""
+        return None if self.guide is None else Guide(name=self.guide, smoothing=self.guide_smoothing)
 
     def network(self) -> UNetConfig:
         """The network's shape."""
         return UNetConfig(
-            in_channels=len(self.inputs) or 1,
+            in_channels=(len(self.inputs) or 1) + (COMPONENTS if self.guide else 0),
             width=self.width,
             depth=self.depth,
             norm=self.norm,
@@ -120,6 +143,7 @@ class TrainConfig:
             upsample=self.upsample,
             padding=self.padding,
             dropout=self.dropout,
+            guide=self.guide is not None,
         )
 
     def steps_for(self, boxes: int) -> int:

@@ -37,7 +37,7 @@ class UNetConfig:
     Parameters
     ----------
     in_channels, out_channels : int
-        Kinds of density in, components of the velocity out.
+        Kinds of density in, and with a guide its three components last; components of the velocity out.
     width : int
         Channels of the first block; doubles at each level down.
     depth : int
@@ -54,6 +54,9 @@ class UNetConfig:
         What lies beyond the box, for convolutions and for the padding to a multiple of 2ᵈ.
     dropout : float
         Share of a block's inner activations that are dropped while training; 0.2 in the paper's survey models.
+    guide : bool
+        Whether the last three inputs are a velocity [σ_v] that the network adds to, times one learned factor. The last
+        convolution begins at zero and the factor at one, so that an untrained network gives the guide.
     """
 
     in_channels: int
@@ -66,6 +69,7 @@ class UNetConfig:
     upsample: str = "nearest"
     padding: Padding = "zeros"
     dropout: float = 0.0
+    guide: bool = False
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -84,6 +88,10 @@ class UNetConfig:
             raise VelfieldError(
                 f"groups do not divide the width: width={self.width}, groups={self.groups}; "
                 "choose a width that is a multiple of groups"
+            )
+        if self.guide and self.in_channels <= 3:
+            raise VelfieldError(
+                f"a guide and nothing else: in_channels={self.in_channels}; give the density it is of, too"
             )
         if not 0 <= self.dropout < 1:
             raise VelfieldError(f"no such dropout: dropout={self.dropout}; give a share from 0 up to, not including, 1")
@@ -140,9 +148,15 @@ class UNet(nn.Module):
             Block(widths[level + 1] + widths[level], widths[level], config) for level in reversed(range(config.depth))
         )
         self.out = nn.Conv3d(config.width, config.out_channels, 1)
+        self.gain: nn.Parameter | None = None
+        if config.guide:
+            self.gain = nn.Parameter(torch.ones(1))
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Densities, normalised, to velocities in units of σ_v."""
+        """Densities, normalised, and a guide [σ_v] if there is one, to velocities in units of σ_v."""
+        guide = x[:, -3:]
         x, crop = _pad(x, 2**self.config.depth, self.config.padding)
         skips = []
         for block in self.down[:-1]:
@@ -152,7 +166,8 @@ class UNet(nn.Module):
         x = self.down[-1](x)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([_double(x, self.config.upsample), skip], dim=1))
-        return self.out(x)[crop]
+        out = self.out(x)[crop]
+        return out if self.gain is None else out + self.gain * guide
 
     @property
     def parameters_count(self) -> int:

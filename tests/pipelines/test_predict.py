@@ -67,6 +67,26 @@ def test_the_whole_parent_is_one_field_in_all_boxes(client, tmp_path):
     np.testing.assert_array_equal(store.open_velocity(out).velocity.values, found)
 
 
+def test_a_guide_of_the_whole_store(client, fields, tmp_path):
+    """A shard's task has few boxes to write, and its guide needs all."""
+    from velfield.evaluate import evaluate
+    from velfield.measures import metrics
+    from velfield.model import load_model
+    from velfield.train import TrainConfig, train
+
+    url, out = str(tmp_path / "model"), str(tmp_path / "v")
+    asked = TrainConfig(steps=1, width=4, depth=1, groups=2, device="cpu", guide="linear_whole", context=1)
+    train([fields], url, asked)
+    assert predict(client, prepare(url, fields, out, batch=2))
+    ds, made = store.open_fields(fields, chunks=None), store.open_velocity(out).velocity.values
+    whole = load_model(url).predict(ds).velocity.values
+    np.testing.assert_allclose(made, whole, rtol=0, atol=1e-2)  # float32 sums in batches of another size
+    row = evaluate(url, fields, split="validation", allow_seen=True, figures=False)["unet"]
+    true = ds.velfield.core(ds["velocity"]).values[-1]
+    expected = metrics(whole[-1], true, flag=ds.velfield.core(ds["velocity_flag"]).values[-1])
+    assert row["rms"]["mean"] == pytest.approx(expected["rms"]["mean"], rel=1e-4)
+
+
 def test_an_interrupted_job_goes_on_to_the_same_bytes(client, fields, tmp_path):
     whole, torn = (str(tmp_path / name) for name in ("whole", "torn"))
     predict(client, prepare("linear", fields, whole))
