@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,24 @@ import safetensors.torch
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor
 
 from velfield import storage
 from velfield.errors import StoreError, VelfieldError
+from velfield.model_card import card
 from velfield.normalisation import Normalisation
-from velfield.sources import describe, differing
-from velfield.store import VELOCITY_ATTRS
+from velfield.sources import describe, differing, symmetries_of_boxes
+from velfield.store import PREDICTED
+from velfield.symmetry import CUBE, Symmetry, apply_scalar, apply_vector, inverse
 from velfield.unet import UNet, UNetConfig
+from velfield.validation import Calibration
 from velfield.version import __version__
 
 SCHEMA = 1
 WEIGHTS, METADATA, CARD = "model.safetensors", "metadata.json", "README.md"
 LARGEST_WEIGHTS = 2**30  # bytes: 250 million parameters, far above any sensible width; stops a hostile file
 LARGEST_METADATA = 2**24  # bytes
+LEAST_VARIANCE = 0.1  # of an average's variance, in units of the mean variance
 KEPT = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")  # by predict
 
 
@@ -45,7 +50,7 @@ class Model:
     normalisation : Normalisation
         Of its inputs and of the velocity.
     metadata : dict
-        What `metadata.json` says; `trained_on` in it describes the training stores.
+        What `metadata.json` says; `trained_on` in it describes the training stores, `calibration` the error bars.
     device : torch.device
         Where predictions are made.
     """
@@ -57,6 +62,12 @@ class Model:
         self.net = net.to(self.device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
         self.normalisation = normalisation
         self.metadata = metadata
+        self.calibration = Calibration.from_dict(metadata.get("calibration", {}))
+
+    @property
+    def has_std(self) -> bool:
+        """Whether it gives error bars."""
+        return self.net.config.std
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -69,7 +80,13 @@ class Model:
         return tuple(self.metadata["parents"])
 
     def predict_array(self, inputs: NDArray[Any], batch: int = 4) -> NDArray[np.float32]:
-        """Velocities from densities, both as arrays.
+        """Velocities from densities, both as arrays; parameters and velocities as of `predict_arrays`."""
+        return self.predict_arrays(inputs, batch)[0]
+
+    def predict_arrays(
+        self, inputs: NDArray[Any], batch: int = 4, symmetries: Sequence[Symmetry] = CUBE[:1]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Velocities from densities, and their error bars if the model gives them, all as arrays.
 
         Parameters
         ----------
@@ -77,10 +94,12 @@ class Model:
             One channel for each of `inputs`, in its own units; with the margin where the model was trained with one.
         batch : int
             Boxes at a time; the result does not depend on it beyond float32 rounding (docs/network.md).
+        symmetries : sequence of Symmetry
+            Orientations of the boxes whose predictions, turned back, are averaged.
 
         Returns
         -------
-        ndarray (box, 3, x, y, z)
+        velocity, std : ndarray (box, 3, x, y, z)
             float32 [km/s], margins included.
         """
         if inputs.ndim != 5 or inputs.shape[1] != len(self.inputs) or batch < 1:
@@ -93,31 +112,47 @@ class Model:
                 f"inputs are not finite: cells={int((~np.isfinite(inputs)).sum())}; "
                 "check the store with velfield verify, and paint it again"
             )
-        out = np.empty((len(inputs), 3, *inputs.shape[2:]), dtype=np.float32)
+        velocity = np.empty((len(inputs), 3, *inputs.shape[2:]), dtype=np.float32)
+        std = np.empty_like(velocity) if self.has_std else None
         with torch.inference_mode():
             for first in range(0, len(inputs), batch):
                 x = torch.from_numpy(self.normalisation.inputs(inputs[first : first + batch])).to(self.device)
-                v = self.net(x.contiguous(memory_format=torch.channels_last_3d)) * self.normalisation.sigma_v
-                out[first : first + batch] = v.cpu().numpy()
-        return out
+                v, s = self._averaged(x, symmetries)
+                velocity[first : first + batch] = (v * self.normalisation.sigma_v).cpu().numpy()
+                if std is not None and s is not None:
+                    std[first : first + batch] = (s * self.normalisation.sigma_v).cpu().numpy()
+        return velocity, std
 
-    def predict(self, ds: xr.Dataset, batch: int = 4) -> xr.Dataset:
+    def predict(self, ds: xr.Dataset, batch: int = 4, average: int = 1) -> xr.Dataset:
         """Velocities of all boxes of a field store, on the coordinates of its cores.
 
-        Reads ``batch`` boxes at a time; the velocities of all boxes are held in memory.
+        Reads ``batch`` boxes at a time; the velocities of all boxes are held in memory. ``average`` orientations of
+        each box are predicted and averaged: 1, 8, 16, or, without a line of sight along an axis, 48. Where the model
+        gives error bars, ``velocity_std`` holds them.
         """
         self.check(ds)
+        symmetries = symmetries_of_boxes(ds, average)
         core = ds.velfield.core(ds)
         if not core.sizes["box"]:
             raise VelfieldError("no box to predict: box=0; select at least one")
-        parts = [ds.velfield.core(part).values for part in self._predicted(ds, batch)]
-        velocity = xr.DataArray(
-            np.concatenate(parts), dims=("box", "component", "x", "y", "z"), attrs=dict(VELOCITY_ATTRS)
-        )
+        dims = ("box", "component", "x", "y", "z")
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self.variables}
+        for made in self._predicted(ds, batch, symmetries):
+            for name, values in zip(parts, made, strict=False):
+                parts[name].append(ds.velfield.core(xr.DataArray(values, dims=dims)).values)
+        made_of = {
+            name: xr.DataArray(np.concatenate(some), dims=dims, attrs=dict(PREDICTED[name]))
+            for name, some in parts.items()
+        }
         coords = core.coords.to_dataset().load().coords
         attrs = {name: ds.attrs[name] for name in KEPT if name in ds.attrs}
         attrs |= {"velfield_kind": "velocity", "margin": 0}
-        return xr.Dataset({"velocity": velocity}, coords=coords, attrs=attrs)
+        return xr.Dataset(made_of, coords=coords, attrs=attrs)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """What `predict` gives."""
+        return ("velocity", "velocity_std") if self.has_std else ("velocity",)
 
     def check(self, ds: xr.Dataset) -> None:
         """Refuse a field store that the model cannot take: a missing input, another unit, another cell size."""
@@ -157,11 +192,37 @@ class Model:
         storage.write_bytes(storage.join(url, CARD), card(self.metadata).encode())
         storage.write_json(storage.join(url, METADATA), self.metadata)
 
-    def _predicted(self, ds: xr.Dataset, batch: int) -> Iterator[xr.DataArray]:
+    def _averaged(self, x: Tensor, symmetries: Sequence[Symmetry]) -> tuple[Tensor, Tensor | None]:
+        """Velocity and error bar [σ_v], averaged over orientations of the normalised inputs.
+
+        In each cell the squared error of a mean is the mean squared error less the scatter about the mean, whatever
+        the errors share; so is the variance. It is kept above `LEAST_VARIANCE` of the mean variance.
+        """
+        if len(symmetries) == 1 and symmetries[0] == CUBE[0]:
+            made = self.net(x.contiguous(memory_format=torch.channels_last_3d)).float()
+            return made[:, :3], self.calibration.error_bars(made[:, 3:]) if self.has_std else None
+        mean, square, variance = (torch.zeros((), device=x.device) for _ in range(3))
+        for s in symmetries:
+            turned = apply_scalar(x, s).contiguous(memory_format=torch.channels_last_3d)
+            made = self.net(turned).float()
+            v = apply_vector(made[:, :3], inverse(s))
+            mean = mean + v / len(symmetries)
+            square = square + v.square() / len(symmetries)
+            if self.has_std:
+                bars = apply_vector(self.calibration.error_bars(made[:, 3:]), inverse(s))  # flips change a sign only
+                variance = variance + bars.square() / len(symmetries)
+        if not self.has_std:
+            return mean, None
+        variance = torch.maximum(variance - (square - mean.square()), LEAST_VARIANCE * variance)
+        return mean, variance.sqrt()
+
+    def _predicted(
+        self, ds: xr.Dataset, batch: int, symmetries: Sequence[Symmetry]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
         for first in range(0, ds.sizes["box"], batch):
             boxes = ds.isel(box=slice(first, first + batch))
             inputs = np.stack([boxes.velfield.input(kind).values for kind in self.inputs], axis=1)
-            yield xr.DataArray(self.predict_array(inputs, batch), dims=("box", "component", "x", "y", "z"))
+            yield self.predict_arrays(inputs, batch, symmetries)
 
 
 def load_model(url: str, device: str = "auto") -> Model:
@@ -180,6 +241,7 @@ def load_model(url: str, device: str = "auto") -> Model:
         normalisation = Normalisation.from_dict(metadata["normalisation"])
         digest, size = str(metadata["weights"]["sha256"]), int(metadata["weights"]["bytes"])
         float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
+        Calibration.from_dict(metadata.get("calibration", {}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
@@ -220,46 +282,6 @@ def pick_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise VelfieldError(f"torch sees no GPU: device={device}; use --device cpu")
     return torch.device(device)
-
-
-def card(metadata: dict[str, Any]) -> str:
-    """The model card: what the model is for, what it saw, how well it did, and what it should not be used for."""
-    trained, training, net = metadata["trained_on"], metadata["training"], metadata["architecture"]
-    reached = metadata.get("metrics", {}).get("validation", {})
-    lines = [
-        "# Peculiar velocities from tracers",
-        "",
-        f"A 3D U-Net of velfield {metadata['velfield_version']}: {', '.join(metadata['inputs'])} in, the velocity of "
-        "matter out [km/s].",
-        "",
-        "```python",
-        "import velfield",
-        'velocity = velfield.load_model("this folder").predict(velfield.open_fields("a field store"))',
-        "```",
-        "",
-        "## Made for",
-        "",
-        f"Cells of {trained['cellsize']:g} h⁻¹Mpc, boxes of {trained['cells']} cells a side with a margin of "
-        f"{trained['margin']}, redshift {trained['redshift']:g}, halos above {trained['min_mass']:g} h⁻¹M⊙, "
-        f"redshift-space pattern {trained['rsd']}, mass assignment {trained['assignment']}.",
-        "Another cell size or unit is refused; other differences are reported, and its accuracy there is not known.",
-        "",
-        "## Made from",
-        "",
-        f"{training['boxes']} boxes of {len(metadata['parents'])} simulated volumes, {training['steps']} steps of "
-        f"{training['settings']['batch']} boxes; {training['parameters']} parameters, width {net['width']}, "
-        f"depth {net['depth']}. Volumes: {', '.join(metadata['parents'])}.",
-        "Test it on volumes that are not in this list: boxes of one volume share their long waves.",
-        "",
-        "## Reached on its validation boxes",
-        "",
-        *(f"- {name}: {value:.4g}" for name, value in reached.items()),
-        *([] if reached else ["No validation boxes were set apart."]),
-        "",
-        "These boxes may come from the volumes that it was trained on. `velfield evaluate` measures it on others.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: bytes) -> UNet:

@@ -9,6 +9,9 @@ A velocity depends on tracers far away, so the reach of the network matters: 2·
 d, that is 20 at depth 2 and 44 at depth 3 (and up to 2ᵈ − 1 more, by the cell's place in a pooled one), before the
 normalisation, which sees the whole box.
 
+With ``std`` a second, small head reads the last block's features: 1³ convolution, PReLU, 1³ convolution give the
+logarithm of each component's variance, in further channels behind the components.
+
 Any size of box works: it is padded to a multiple of 2ᵈ, evenly on both sides, and the result cropped back.
 """
 
@@ -27,6 +30,7 @@ NORMS = ("group", "batch")
 UPSAMPLINGS = ("nearest", "trilinear")
 PADDINGS = ("zeros", "replicate", "circular")
 DEEPEST = 7  # 128 cells beneath one; a deeper network is a mistake
+SPREAD_WIDTH = 2  # inner channels of the head of ln σ², in units of the width
 Padding = Literal["zeros", "replicate", "circular"]
 
 
@@ -54,6 +58,8 @@ class UNetConfig:
         What lies beyond the box, for convolutions and for the padding to a multiple of 2ᵈ.
     dropout : float
         Share of a block's inner activations that are dropped while training; 0.2 in the paper's survey models.
+    std : bool
+        Also give ln σ² of each component, σ in units of σ_v: ``out_channels`` more channels.
     """
 
     in_channels: int
@@ -66,6 +72,7 @@ class UNetConfig:
     upsample: str = "nearest"
     padding: Padding = "zeros"
     dropout: float = 0.0
+    std: bool = False
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -140,9 +147,19 @@ class UNet(nn.Module):
             Block(widths[level + 1] + widths[level], widths[level], config) for level in reversed(range(config.depth))
         )
         self.out = nn.Conv3d(config.width, config.out_channels, 1)
+        self.spread: nn.Module | None = None
+        if config.std:  # drawn last: all other weights begin as they do without it
+            inner = SPREAD_WIDTH * config.width
+            self.spread = nn.Sequential(
+                nn.Conv3d(config.width, inner, 1), nn.PReLU(inner), nn.Conv3d(inner, config.out_channels, 1)
+            )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Densities, normalised, to velocities in units of σ_v."""
+    def forward(self, x: Tensor, share: float = 0.0) -> Tensor:
+        """Densities, normalised, to velocities in units of σ_v and, with ``std``, ln σ² behind them.
+
+        ``share`` is the part of the gradient of ln σ² that reaches the features: with 0 what the head learns changes
+        nothing else.
+        """
         x, crop = _pad(x, 2**self.config.depth, self.config.padding)
         skips = []
         for block in self.down[:-1]:
@@ -152,7 +169,17 @@ class UNet(nn.Module):
         x = self.down[-1](x)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([_double(x, self.config.upsample), skip], dim=1))
-        return self.out(x)[crop]
+        if self.spread is None:
+            return self.out(x)[crop]
+        seen = x.detach() if share == 0 else x.detach() + share * (x - x.detach())
+        return torch.cat([self.out(x), self.spread(seen)], dim=1)[crop]
+
+    def trained_together(self) -> list[list[nn.Parameter]]:
+        """Parameters by what drives them: the velocity's, and those of the head of ln σ², if there is one."""
+        head = [] if self.spread is None else list(self.spread.parameters())
+        apart = {id(p) for p in head}
+        rest = [p for p in self.parameters() if id(p) not in apart]
+        return [rest, head] if head else [rest]
 
     @property
     def parameters_count(self) -> int:
