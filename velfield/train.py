@@ -248,11 +248,10 @@ class _Training:
             of=self.ranks.size * config.accumulate,
         )
         each = [(box, AS_IT_IS) for box in range(len(validation))] if self.ranks.first else []
-        share = -(-config.batch // steps.of)  # boxes that the memory is known to hold
-        some = [each[first : first + share] for first in range(0, len(each), share)]
+        batched = [each[first : first + config.batch] for first in range(0, len(each), config.batch)]
         both = [
             Batches(data, wanted, device=self.device, resident=resident, workers=config.workers)
-            for data, wanted in ((train, steps), (validation, some))
+            for data, wanted in ((train, steps), (validation, batched))
         ]
         for name, batches in zip(("training", "validation"), both, strict=True):
             if len(batches.data) and (batches is both[0] or each):

@@ -148,11 +148,12 @@ class UNet(nn.Module):
         )
         self.out = nn.Conv3d(config.width, config.out_channels, 1)
         self.spread: nn.Module | None = None
-        if config.std:  # drawn last: all other weights begin as they do without it
+        if config.std:
             inner = SPREAD_WIDTH * config.width
-            self.spread = nn.Sequential(
-                nn.Conv3d(config.width, inner, 1), nn.PReLU(inner), nn.Conv3d(inner, config.out_channels, 1)
-            )
+            with torch.random.fork_rng(devices=[]):  # all else, dropout too, draws what it would draw without it
+                self.spread = nn.Sequential(
+                    nn.Conv3d(config.width, inner, 1), nn.PReLU(inner), nn.Conv3d(inner, config.out_channels, 1)
+                )
 
     def forward(self, x: Tensor, share: float = 0.0) -> Tensor:
         """Densities, normalised, to velocities in units of σ_v and, with ``std``, ln σ² behind them.
