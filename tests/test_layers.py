@@ -16,8 +16,8 @@ MODULES = {
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
     " table_catalogue catalogue store sources universe verify_shard verify_store verify",
     "analysis": "analytic evaluate figures tables report",
-    "torch": "gravity halos simulate unet loss batches validation model_card model train_config checkpoint compiled ema"
-    " ranks step train_record train",
+    "torch": "gravity halos simulate unet loss batches validation orientations model_card model train_config checkpoint"
+    " compiled ema ranks step train_record train",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
     " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict pipelines.demo"

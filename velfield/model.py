@@ -25,9 +25,10 @@ from velfield import storage
 from velfield.errors import StoreError, VelfieldError
 from velfield.model_card import card
 from velfield.normalisation import Normalisation
+from velfield.orientations import over_orientations
 from velfield.sources import describe, differing, symmetries_of_boxes
 from velfield.store import PREDICTED
-from velfield.symmetry import CUBE, Symmetry, apply_scalar, apply_vector, inverse
+from velfield.symmetry import CUBE, Symmetry
 from velfield.unet import UNet, UNetConfig
 from velfield.validation import Calibration
 from velfield.version import __version__
@@ -36,7 +37,6 @@ SCHEMA = 1
 WEIGHTS, METADATA, CARD = "model.safetensors", "metadata.json", "README.md"
 LARGEST_WEIGHTS = 2**30  # bytes: 250 million parameters, far above any sensible width; stops a hostile file
 LARGEST_METADATA = 2**24  # bytes
-LEAST_VARIANCE = 0.1  # of an average's variance, in units of the mean variance
 KEPT = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")  # by predict
 
 
@@ -117,7 +117,7 @@ class Model:
         with torch.inference_mode():
             for first in range(0, len(inputs), batch):
                 x = torch.from_numpy(self.normalisation.inputs(inputs[first : first + batch])).to(self.device)
-                v, s = self._averaged(x, symmetries)
+                v, s = over_orientations(self._once, x, symmetries)
                 velocity[first : first + batch] = (v * self.normalisation.sigma_v).cpu().numpy()
                 if std is not None and s is not None:
                     std[first : first + batch] = (s * self.normalisation.sigma_v).cpu().numpy()
@@ -192,29 +192,10 @@ class Model:
         storage.write_bytes(storage.join(url, CARD), card(self.metadata).encode())
         storage.write_json(storage.join(url, METADATA), self.metadata)
 
-    def _averaged(self, x: Tensor, symmetries: Sequence[Symmetry]) -> tuple[Tensor, Tensor | None]:
-        """Velocity and error bar [σ_v], averaged over orientations of the normalised inputs.
-
-        In each cell the squared error of a mean is the mean squared error less the scatter about the mean, whatever
-        the errors share; so is the variance. It is kept above `LEAST_VARIANCE` of the mean variance.
-        """
-        if len(symmetries) == 1 and symmetries[0] == CUBE[0]:
-            made = self.net(x.contiguous(memory_format=torch.channels_last_3d)).float()
-            return made[:, :3], self.calibration.error_bars(made[:, 3:]) if self.has_std else None
-        mean, square, variance = (torch.zeros((), device=x.device) for _ in range(3))
-        for s in symmetries:
-            turned = apply_scalar(x, s).contiguous(memory_format=torch.channels_last_3d)
-            made = self.net(turned).float()
-            v = apply_vector(made[:, :3], inverse(s))
-            mean = mean + v / len(symmetries)
-            square = square + v.square() / len(symmetries)
-            if self.has_std:
-                bars = apply_vector(self.calibration.error_bars(made[:, 3:]), inverse(s))  # flips change a sign only
-                variance = variance + bars.square() / len(symmetries)
-        if not self.has_std:
-            return mean, None
-        variance = torch.maximum(variance - (square - mean.square()), LEAST_VARIANCE * variance)
-        return mean, variance.sqrt()
+    def _once(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Velocity and error bar [σ_v] from normalised inputs."""
+        made = self.net(x.contiguous(memory_format=torch.channels_last_3d)).float()
+        return made[:, :3], self.calibration.error_bars(made[:, 3:]) if self.has_std else None
 
     def _predicted(
         self, ds: xr.Dataset, batch: int, symmetries: Sequence[Symmetry]

@@ -195,29 +195,23 @@ class _Training:
 
     def bundle(self, seconds: float) -> Model:
         """The model as it is now, with all that its metadata say."""
-        described = self.sources[0].described
-        metadata = {
-            "trained_on": described,
-            "parents": sorted({parent for source in self.sources for parent in source.parents}),
-            "training": {
-                "settings": self.settings,
-                "stores": [{"url": s.url, "fingerprint": s.fingerprint} for s in self.sources],
-                "boxes": len(self.which["train"]),
-                "validation_boxes": len(self.which["validation"]),
-                "steps": self.steps,
-                "seconds": round(seconds, 1),
-                "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
-                "threads": torch.get_num_threads(),
-                "precision": "bfloat16" if self.bfloat16 else "float32",
-                "parameters": self.net.parameters_count,
-                "weights": "exponential average over the steps" if self.average else "of the last step",
-                "processes": self.ranks.size,
-            },
-            "losses": {
-                "train": train_record.stretches(self.losses),
-                "validation": [list(pair) for pair in self.validations],
-            },
-            "metrics": {"validation": self.reached},
+        metadata = train_record.about(
+            self.sources,
+            settings=self.settings,
+            boxes={split: len(which) for split, which in self.which.items()},
+            losses=self.losses,
+            validations=self.validations,
+            reached=self.reached,
+        )
+        metadata["training"] |= {
+            "steps": self.steps,
+            "seconds": round(seconds, 1),
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "precision": "bfloat16" if self.bfloat16 else "float32",
+            "parameters": self.net.parameters_count,
+            "weights": "exponential average over the steps" if self.average else "of the last step",
+            "processes": self.ranks.size,
         }
         if self.config.std:
             metadata["calibration"] = self.calibration.to_dict()

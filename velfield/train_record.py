@@ -55,6 +55,30 @@ def finished(out: str, settings: dict[str, Any]) -> TrainResult | None:
     )
 
 
+def about(
+    sources: Sequence[FieldSource],
+    *,
+    settings: dict[str, Any],
+    boxes: dict[str, int],
+    losses: list[float],
+    validations: list[tuple[int, float]],
+    reached: dict[str, float],
+) -> dict[str, Any]:
+    """What a bundle's metadata say of its training, apart from how it ran."""
+    return {
+        "trained_on": sources[0].described,
+        "parents": sorted({parent for source in sources for parent in source.parents}),
+        "training": {
+            "settings": settings,
+            "stores": [{"url": s.url, "fingerprint": s.fingerprint} for s in sources],
+            "boxes": boxes["train"],
+            "validation_boxes": boxes["validation"],
+        },
+        "losses": {"train": stretches(losses), "validation": [list(pair) for pair in validations]},
+        "metrics": {"validation": reached},
+    }
+
+
 def stretches(losses: list[float]) -> list[list[float]]:
     """At most `STRETCHES` pairs of a step and the mean loss up to it since the pair before."""
     length = -(-len(losses) // STRETCHES) or 1

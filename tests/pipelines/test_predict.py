@@ -120,6 +120,6 @@ def test_error_bars_and_averages_go_into_the_store(client, fields, tmp_path, cap
     array = zarr.open_array(f"{out}/velocity_std", mode="r+")
     array[3, 1] = -array[3, 1]
     found = [finding.line() for finding in verify(client, out).findings]
-    assert any("error bars that are not positive: variable=velocity_std, box=3, found 512 values" in f for f in found)
+    assert any("error bars that are not positive: variable=velocity_std, box=3, found=512 values" in f for f in found)
     assert main(["predict", "linear", fields, str(tmp_path / "w"), "--average", "8"]) == 2
     assert "only a network is averaged: model=linear, average=8" in capsys.readouterr().err
