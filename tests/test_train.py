@@ -519,25 +519,55 @@ def test_a_compiled_network_has_the_same_names(fields, tmp_path, monkeypatch):
 
 
 TOGETHER = """
+import signal
 import sys
 import torch
+from velfield.progress import Silent
 from velfield.train import TrainConfig, train
-from velfield.loss import LossConfig
+
+out, dropout, stop_at, *fields = sys.argv[1:]
 torch.set_num_threads(1)
+
+
+class Stop(Silent):
+    steps = 0
+
+    def advance(self, amount=1, note="", *, nbytes=0):
+        if note.startswith("loss"):
+            self.steps += 1
+            if self.steps == int(stop_at):
+                signal.raise_signal(signal.SIGTERM)
+
+
 asked = dict(steps=4, width=4, groups=2, depth=1, batch=5, device="cpu", std=True, ema=0.5, loader="resident")
-train(sys.argv[2:], sys.argv[1], TrainConfig(**asked))
+try:
+    train(fields, out, TrainConfig(dropout=float(dropout), **asked), Stop())
+except KeyboardInterrupt as stopped:
+    print(stopped)
 """
 
 
-def test_two_processes_train_as_one(fields, tmp_path):
-    script, one, two = (str(tmp_path / name) for name in ("train.py", "one", "two"))
+@pytest.fixture
+def run_together(fields, tmp_path):
+    """Train in some processes at a place; returns what they print. Only the first is sent a signal, if any is."""
+    script = str(tmp_path / "train.py")
     storage.write_bytes(script, TOGETHER.encode())
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for launcher, out in (([], one), (torchrun, two)):
-        command = [sys.executable, *launcher, script, out, *fields]
+
+    def run(processes: int, out: str, dropout: float = 0.0, stop: int = 0) -> str:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", f"{processes}"]
+        command = [sys.executable, *(launcher if processes > 1 else []), script, out, str(dropout), str(stop), *fields]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_two_processes_train_as_one(run_together, tmp_path):
+    one, two = (str(tmp_path / name) for name in ("one", "two"))
+    run_together(1, one)
+    run_together(2, two)
     a, b = weights(one), weights(two)
     difference = torch.cat([(a[name] - b[name]).flatten() for name in a]).abs()
     assert difference.quantile(0.99) < 1e-4  # float32 sums in another order; a step changes a weight by up to 4e-3
@@ -546,3 +576,13 @@ def test_two_processes_train_as_one(fields, tmp_path):
     np.testing.assert_allclose(first["losses"]["train"], second["losses"]["train"], rtol=1e-4)
     np.testing.assert_allclose(first["losses"]["validation"], second["losses"]["validation"], rtol=1e-4)
     assert not storage.exists(storage.join(two, ".checkpoint"))
+
+
+def test_two_processes_stop_at_the_same_step_and_go_on(run_together, tmp_path):
+    whole_, torn = (str(tmp_path / name) for name in ("whole", "torn"))
+    run_together(2, whole_, dropout=0.2)
+    said = run_together(2, torn, dropout=0.2, stop=2)
+    assert said.count("stopped after step 2 of 4") == 2
+    assert not storage.exists(storage.join(torn, "metadata.json"))
+    run_together(2, torn, dropout=0.2)
+    assert_same_weights(whole_, torn)
