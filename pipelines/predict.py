@@ -19,6 +19,7 @@ from velfield.pipelines.receipts import Receipts, bytes_of
 from velfield.pipelines.stages import stage
 from velfield.pipelines.tasks import run_tasks
 from velfield.progress import Progress, Silent
+from velfield.sources import symmetries_of_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Job:
     fields: str
     out: str
     batch: int
+    average: int
     layout: shards.Layout
     fingerprint: str
     differences: Sequence[str]
@@ -39,7 +41,7 @@ class Job:
         return Receipts(out=self.out, fingerprint=self.fingerprint)
 
 
-def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
+def prepare(model: str, fields: str, out: str, *, batch: int = 4, average: int = 1) -> Job:
     """Open the input and the model, and see that they fit.
 
     Parameters
@@ -53,10 +55,14 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
         Where the velocity store will be.
     batch : int
         Boxes that go through a network together.
+    average : int
+        Orientations of each box whose predictions are averaged, as in `velfield.model.Model.predict`.
     """
     ds = store.open_fields(fields, chunks=None)
     differences: list[str] = []
     if model in analytic.NAMES:
+        if average != 1:
+            raise VelfieldError(f"only a network is averaged: model={model}, average={average}; leave it out")
         about: dict[str, Any] = {"name": model, **analytic.settings(model, ds).to_dict()}
     else:
         from velfield.model import load_model
@@ -64,10 +70,16 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
         loaded = load_model(model)
         loaded.check(ds)
         about = {"url": model, "weights": loaded.metadata["weights"]["sha256"]}
+        if loaded.has_std:
+            about |= {"error_bars": True, "calibration": loaded.calibration.to_dict()}
+        if average != 1:
+            symmetries_of_boxes(ds, average)
+            about["average"] = average
         for name, (models, stores) in loaded.differences(ds).items():
             differences.append(f"the model was trained at {name}={models}, the store has {name}={stores}")
     identity = about.get("weights", about)  # of a bundle, wherever it lies
-    settings = {"schema": store.SCHEMA, "model": identity, "input": store.document_hash(fields)}
+    settings: dict[str, Any] = {"schema": store.SCHEMA, "model": identity, "input": store.document_hash(fields)}
+    settings |= {name: about[name] for name in ("calibration", "average") if name in about}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     layout = store.velocity_layout(ds, model=about, source=fields, fingerprint=fingerprint)
     return Job(
@@ -75,6 +87,7 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4) -> Job:
         fields=fields,
         out=out,
         batch=batch,
+        average=average,
         layout=layout,
         fingerprint=fingerprint,
         differences=differences,
@@ -120,11 +133,12 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
     with stage("predict"):
         if job.model in analytic.NAMES:
             how = analytic.settings(job.model, ds)
-            velocity = analytic.velocities(how, ds, boxes)
+            arrays = {"velocity": analytic.velocities(how, ds, boxes)}
         else:
-            velocity = model.predict(ds, batch=job.batch, boxes=within).velocity.values
-    with stage("write", nbytes=velocity.nbytes):
-        written = shards.write_boxes(job.out, job.layout, boxes, {"velocity": velocity})
+            made = model.predict(ds, batch=job.batch, boxes=within, average=job.average)
+            arrays = {name: made[name].values for name in job.layout.variables}
+    with stage("write", nbytes=sum(values.nbytes for values in arrays.values())):
+        written = shards.write_boxes(job.out, job.layout, boxes, arrays)
     receipt = {"boxes": [boxes[0], boxes[-1]], "objects": written}
     return job.receipts.leave(receipt, "shards", f"{shard:05d}")
 

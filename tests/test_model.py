@@ -14,8 +14,9 @@ from velfield import shards, storage, store
 from velfield.errors import StoreError, VelfieldError
 from velfield.model import Model, load_model, pick_device
 from velfield.normalisation import Channel, Normalisation
-from velfield.sources import describe
+from velfield.sources import describe, symmetries_of_boxes
 from velfield.store import open_fields
+from velfield.symmetry import apply_scalar, apply_vector, inverse
 from velfield.unet import UNet, UNetConfig
 
 KINDS = ("mass_overdensity", "number_density")
@@ -292,3 +293,83 @@ def test_devices():
         assert pick_device("auto") == torch.device("cpu")
         with pytest.raises(VelfieldError, match=r"torch sees no GPU: device=cuda; use --device cpu"):
             pick_device("cuda")
+
+
+@pytest.fixture(scope="module")
+def with_bars(model):
+    torch.manual_seed(4)
+    net = UNet(UNetConfig(in_channels=2, width=4, groups=2, depth=2, std=True))
+    calibration = {"factor": 1.5, "power": 0.8, "residuals": 10, "coverage_68": 0.68, "coverage_95": 0.95}
+    return Model(net, model.normalisation, model.metadata | {"calibration": calibration})
+
+
+def test_error_bars_are_those_of_the_network_calibrated(with_bars, fields, tmp_path):
+    ds = open_fields(fields)
+    predicted = with_bars.predict(ds)
+    assert predicted.velocity_std.attrs["units"] == "km/s"
+    assert predicted.velocity_std.dims == predicted.velocity.dims
+    inputs = np.stack([ds.velfield.input(kind).values for kind in KINDS], axis=1)
+    with torch.inference_mode():
+        log_variance = with_bars.net(torch.from_numpy(with_bars.normalisation.inputs(inputs)))[:, 3:].numpy()
+    expected = 300 * 1.5 * np.exp(0.5 * log_variance) ** 0.8
+    np.testing.assert_allclose(predicted.velocity_std, expected[..., 1:-1, 1:-1, 1:-1], rtol=1e-4)
+    with_bars.save(str(tmp_path / "m"))
+    xr.testing.assert_identical(load_model(str(tmp_path / "m"), device="cpu").predict(ds), predicted)
+
+
+def test_models_without_error_bars_give_none(model, fields):
+    assert set(model.predict(open_fields(fields)).data_vars) == {"velocity"}
+    assert model.predict_arrays(np.ones((1, 2, 8, 8, 8), "f4"))[1] is None
+
+
+@pytest.mark.parametrize("average", [8, 16, 48])
+def test_averages_turn_with_the_box(with_bars, fields, average):
+    """A set of orientations that is a group makes the network equivariant under it."""
+    ds = open_fields(fields).isel(box=slice(0, 2))
+    inputs = np.stack([ds.velfield.input(kind).values for kind in KINDS], axis=1)
+    group = symmetries_of_boxes(ds, average)
+    assert len(group) == average
+    velocity, std = with_bars.predict_arrays(inputs, symmetries=group)
+    s = group[-1]
+    turned, turned_std = with_bars.predict_arrays(np.ascontiguousarray(apply_scalar(inputs, s)), symmetries=group)
+    np.testing.assert_allclose(turned, apply_vector(velocity, s), atol=1e-2)  # float32 sums in another order
+    np.testing.assert_allclose(turned_std, np.abs(apply_vector(std, s)), rtol=1e-3)
+    alone = with_bars.predict_arrays(inputs)[0]
+    assert np.abs(alone - velocity).max() > 1
+
+
+def test_an_average_by_hand(with_bars, fields):
+    ds = open_fields(fields).isel(box=slice(0, 1))
+    inputs = np.stack([ds.velfield.input(kind).values for kind in KINDS], axis=1)
+    velocities, variances = [], []
+    for s in symmetries_of_boxes(ds, 8):
+        v, std = with_bars.predict_arrays(np.ascontiguousarray(apply_scalar(inputs, s)))
+        velocities.append(apply_vector(v, inverse(s)))
+        variances.append(apply_vector(std, inverse(s)) ** 2)
+    predicted = with_bars.predict(ds, average=8)
+    core = (..., slice(1, -1), slice(1, -1), slice(1, -1))
+    np.testing.assert_allclose(predicted.velocity, np.mean(velocities, 0)[core], atol=1e-2)
+    mean = np.mean(variances, 0)
+    expected = np.maximum(mean - np.var(velocities, 0), 0.1 * mean)
+    np.testing.assert_allclose(predicted.velocity_std, np.sqrt(expected)[core], rtol=1e-3)
+
+
+def test_orientations_that_are_refused(model, fields, tmp_path):
+    ds = open_fields(fields)
+    with pytest.raises(VelfieldError, match="average=3, rsd=none; choose 1, 8, 16, 48"):
+        model.predict(ds, average=3)
+    los = np.tile([0.0, 1.0, 0.0], (8, 1))
+    url = write_universe(str(tmp_path / "p"), seed=1, cells=6, margin=1, rsd="plane_parallel", line_of_sight=los)
+    along_y = open_fields(url)
+    with pytest.raises(VelfieldError, match="average=48, rsd=plane_parallel; choose 1, 8, 16"):
+        model.predict(along_y, average=48)
+    assert all(s.permutation[1] == 1 for s in symmetries_of_boxes(along_y, 16))
+    assert model.predict(along_y, average=16).velocity.shape == (8, 3, 6, 6, 6)
+
+
+@pytest.mark.parametrize("calibration", [{"factor": 0.0}, {"power": -1.0}, {"slope": 1.0}, {"factor": "x"}])
+def test_senseless_calibrations(with_bars, tmp_path, calibration):
+    with_bars.save(str(tmp_path / "m"))
+    edit(str(tmp_path / "m"), calibration=calibration)
+    with pytest.raises(StoreError, match="metadata do not make sense"):
+        load_model(str(tmp_path / "m"))

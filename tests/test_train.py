@@ -2,7 +2,10 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -382,3 +385,204 @@ def test_settings_survive_json():
     assert json.loads(json.dumps(settings)) == settings
     assert "device" not in settings
     assert settings["loss"]["alpha"] == 2
+
+
+def test_error_bars_leave_the_velocities_as_they_are(fields, whole, tmp_path):
+    out = str(tmp_path / "model")
+    train(fields, out, config(dropout=0.2, std=True))
+    with_bars, without = weights(out), weights(whole.model)
+    assert {name for name in with_bars if name not in without} == {
+        f"spread.{name}" for name in ("0.weight", "0.bias", "1.weight", "2.weight", "2.bias")
+    }
+    for name, tensor in without.items():
+        assert torch.equal(with_bars[name], tensor), name
+    shared = str(tmp_path / "shared")
+    train(fields, shared, config(dropout=0.2, std=True, std_share=1.0))
+    assert not torch.equal(weights(shared)["out.weight"], without["out.weight"])
+
+
+def test_error_bars_are_calibrated_on_the_validation_boxes(fields, tmp_path):
+    result = train(fields, str(tmp_path / "model"), config(steps=30, std=True, batch=4))
+    model = load_model(result.model, device="cpu")
+    calibration = model.metadata["calibration"]
+    assert calibration["residuals"] == 4 * 3 * 6**3
+    assert calibration["coverage_68"] == pytest.approx(0.68, abs=1e-3)  # a quantile: off by one of 2592 values
+    assert abs(calibration["coverage_95"] - 0.95) <= abs(calibration["before_95"] - 0.95)
+    sizes, bars = [], []
+    for url in fields:
+        ds = open_fields(url)
+        ds = ds.isel(box=np.flatnonzero(ds.split.values == "validation"))
+        predicted = model.predict(ds)
+        sizes.append(np.abs(predicted.velocity - ds.velfield.core(ds.velocity)).values)
+        bars.append(predicted.velocity_std.values)
+    ratio = np.concatenate(sizes) / np.concatenate(bars)
+    assert (ratio < 0.994458).mean() == pytest.approx(0.68, abs=2e-3)
+    assert "nll" in model.metadata["metrics"]["validation"]
+    assert "95 % intervals" in storage.read_bytes(storage.join(result.model, "README.md")).decode()
+
+
+def test_without_validation_boxes_error_bars_are_not_calibrated(tmp_path):
+    url = write_universe(str(tmp_path / "a"), seed=1, cells=6, validation=0)
+    result = train([url], str(tmp_path / "model"), config(std=True))
+    model = load_model(result.model, device="cpu")
+    assert model.calibration.coverage_68 is None
+    assert (model.predict(open_fields(url)).velocity_std.values > 0).all()
+    assert "were not calibrated" in storage.read_bytes(storage.join(result.model, "README.md")).decode()
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_averaged_weights_go_on_with_the_same_bits(fields, tmp_path, norm):
+    asked = config(ema=0.9, norm=norm, std=True)
+    one, other, plain = (str(tmp_path / name) for name in ("one", "other", "plain"))
+    train(fields, one, asked)
+    with pytest.raises(KeyboardInterrupt):
+        train(fields, other, asked, stop_at(3))
+    train(fields, other, asked)
+    assert_same_weights(one, other)
+    train(fields, plain, config(norm=norm, std=True))
+    assert not torch.equal(weights(one)["out.weight"], weights(plain)["out.weight"])
+    assert load_model(one).metadata["training"]["weights"] == "exponential average over the steps"
+    assert load_model(plain).metadata["training"]["weights"] == "of the last step"
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [LossConfig(), LossConfig(dice=0), *(LossConfig(dice_over=over) for over in ("sample", "channel"))],
+    ids=["batch", "none", "sample", "channel"],
+)
+def test_a_step_in_parts_is_the_same_step(fields, tmp_path, loss):
+    whole_, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    asked = config(steps=3, loss=loss, std=True, batch=5, schedule="constant")
+    one = train(fields, whole_, asked)
+    other = train(fields, parts, dataclasses.replace(asked, accumulate=3))  # parts of 2, 2 and 1 boxes
+    # float32 sums in another order, 1e-6, which Adam's first steps scale up where a gradient is nearly zero
+    np.testing.assert_allclose(one.losses["train"], other.losses["train"], rtol=1e-4)
+    a, b = weights(whole_), weights(parts)
+    difference = torch.cat([(a[name] - b[name]).flatten() for name in a]).abs()
+    assert difference.quantile(0.99) < 1e-4  # a step changes a weight by the rate, 4e-3
+    assert load_model(parts).metadata["training"]["settings"]["accumulate"] == 3
+
+
+def test_parts_with_dropout_are_resumed_to_the_same_bits(fields, tmp_path):
+    asked = config(accumulate=2, dropout=0.2, norm="batch")
+    one, other = str(tmp_path / "one"), str(tmp_path / "other")
+    train(fields, one, asked)
+    with pytest.raises(KeyboardInterrupt):
+        train(fields, other, asked, stop_at(3))
+    train(fields, other, asked)
+    assert_same_weights(one, other)
+
+
+def test_what_came_later_is_not_among_the_settings_unless_it_is_used():
+    assert not {"std", "std_share", "ema", "accumulate", "compile"} & config(compile=True).settings().keys()
+    assert config(std=True, ema=0.5, accumulate=2).settings().items() >= {"std": True, "ema": 0.5}.items()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"ema": 1.0}, "out of range: ema=1.0"),
+        ({"std_share": 0.5}, "std=False, std_share=0.5"),
+        ({"std": True, "std_share": -1.0}, "std_share=-1.0"),
+        ({"accumulate": 0}, "not positive: accumulate=0"),
+        ({"accumulate": 4}, "more parts than boxes: accumulate=4, batch=3"),
+    ],
+)
+def test_refuses_new_settings(wrong, text):
+    with pytest.raises(VelfieldError, match=text):
+        config(**wrong)
+
+
+def test_a_network_that_cannot_be_compiled_trains_as_it_is(fields, whole, tmp_path, monkeypatch):
+    def broken(_net: Any) -> Any:
+        def run(*_: Any) -> Any:
+            raise RuntimeError("no compiler here\nat all")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    notes: list[str] = []
+    out = str(tmp_path / "model")
+    train(fields, out, config(dropout=0.2, compile=True), note=notes.append)
+    assert notes == ["the network is not compiled: because=no compiler here; it trains as it is, only slower"]
+    assert_same_weights(whole.model, out)
+
+
+def test_a_compiled_network_has_the_same_names(fields, tmp_path, monkeypatch):
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compiled(net, backend="eager"))  # inductor takes a minute
+    notes: list[str] = []
+    out = str(tmp_path / "model")
+    train(fields, out, config(compile=True, steps=2), note=notes.append)
+    assert not notes
+    assert "out.weight" in weights(out)
+
+
+TOGETHER = """
+import signal
+import sys
+import torch
+from velfield.progress import Silent
+from velfield.train import TrainConfig, train
+
+out, dropout, stop_at, *fields = sys.argv[1:]
+torch.set_num_threads(1)
+
+
+class Stop(Silent):
+    steps = 0
+
+    def advance(self, amount=1, note="", *, nbytes=0):
+        if note.startswith("loss"):
+            self.steps += 1
+            if self.steps == int(stop_at):
+                signal.raise_signal(signal.SIGTERM)
+
+
+asked = dict(steps=4, width=4, groups=2, depth=1, batch=5, device="cpu", std=True, ema=0.5, loader="resident")
+try:
+    train(fields, out, TrainConfig(dropout=float(dropout), **asked), Stop())
+except KeyboardInterrupt as stopped:
+    print(stopped)
+"""
+
+
+@pytest.fixture
+def run_together(fields, tmp_path):
+    """Train in some processes at a place; returns what they print. Only the first is sent a signal, if any is."""
+    script = str(tmp_path / "train.py")
+    storage.write_bytes(script, TOGETHER.encode())
+
+    def run(processes: int, out: str, dropout: float = 0.0, stop: int = 0) -> str:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", f"{processes}"]
+        command = [sys.executable, *(launcher if processes > 1 else []), script, out, str(dropout), str(stop), *fields]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_two_processes_train_as_one(run_together, tmp_path):
+    one, two = (str(tmp_path / name) for name in ("one", "two"))
+    run_together(1, one)
+    run_together(2, two)
+    a, b = weights(one), weights(two)
+    difference = torch.cat([(a[name] - b[name]).flatten() for name in a]).abs()
+    assert difference.quantile(0.99) < 1e-4  # float32 sums in another order; a step changes a weight by up to 4e-3
+    first, second = load_model(one).metadata, load_model(two).metadata
+    assert (first["training"]["processes"], second["training"]["processes"]) == (1, 2)
+    np.testing.assert_allclose(first["losses"]["train"], second["losses"]["train"], rtol=1e-4)
+    np.testing.assert_allclose(first["losses"]["validation"], second["losses"]["validation"], rtol=1e-4)
+    assert not storage.exists(storage.join(two, ".checkpoint"))
+
+
+def test_two_processes_stop_at_the_same_step_and_go_on(run_together, tmp_path):
+    whole_, torn = (str(tmp_path / name) for name in ("whole", "torn"))
+    run_together(2, whole_, dropout=0.2)
+    said = run_together(2, torn, dropout=0.2, stop=2)
+    assert said.count("stopped after step 2 of 4") == 2
+    assert not storage.exists(storage.join(torn, "metadata.json"))
+    run_together(2, torn, dropout=0.2)
+    assert_same_weights(whole_, torn)

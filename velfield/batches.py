@@ -190,20 +190,26 @@ def step_samples(step: int, *, boxes: int, symmetries: int, batch: int, seed: in
 
 @dataclass(frozen=True, kw_only=True)
 class StepSamples:
-    """The samples of each of ``steps``, made when their turn comes; the rest as in `step_samples`."""
+    """The samples of each of ``steps``, made when their turn comes; the rest as in `step_samples`.
+
+    A step's samples may be cut into ``of`` parts, whose lengths differ by one at most; of these ``parts`` come.
+    """
 
     steps: range
     boxes: int
     symmetries: int
     batch: int
     seed: int
+    parts: range = range(1)
+    of: int = 1
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.steps) * len(self.parts)
 
     def __iter__(self) -> Iterator[list[Sample]]:
         for step in self.steps:
-            yield step_samples(step, boxes=self.boxes, symmetries=self.symmetries, batch=self.batch, seed=self.seed)
+            all_ = step_samples(step, boxes=self.boxes, symmetries=self.symmetries, batch=self.batch, seed=self.seed)
+            yield from (all_[part :: self.of] for part in self.parts)
 
 
 @functools.lru_cache(maxsize=4)

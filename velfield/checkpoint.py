@@ -1,8 +1,8 @@
 """The state of a training between two steps, in one file, written whole (safetensors, no pickle); stopping there.
 
-Tensors are named ``model/<name>``, ``optimizer/<parameter>/<name>``, ``rng/<device>`` and ``record/<name>``; step and
-settings are JSON in the file's header. What a checkpoint restores is the same to the last bit, so that on a CPU a
-training that was interrupted ends with the weights of one that was not.
+Tensors are named ``model/<name>``, ``average/<name>`` (where weights are averaged), ``optimizer/<parameter>/<name>``,
+``rng/<device>`` and ``record/<name>``; step and settings are JSON in the file's header. What a checkpoint restores is
+the same to the last bit, so that on a CPU a training that was interrupted ends with the weights of one that was not.
 """
 
 from __future__ import annotations
@@ -63,9 +63,12 @@ def write(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     record: dict[str, Tensor],
+    average: nn.Module | None = None,
 ) -> None:
     """Write the state after ``step`` steps beneath ``out``; a reader never sees a part of it."""
     tensors = {f"model/{name}": t for name, t in net.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average/{name}": t for name, t in average.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": t for name, t in state.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
@@ -93,9 +96,13 @@ def read(out: str) -> Checkpoint | None:
         ) from error
 
 
-def restore(checkpoint: Checkpoint, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put network, optimiser and random numbers into the state of the checkpoint."""
+def restore(
+    checkpoint: Checkpoint, net: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> None:
+    """Put network, its average, optimiser and random numbers into the state of the checkpoint."""
     net.load_state_dict(checkpoint.part("model"))
+    if average is not None:
+        average.load_state_dict(checkpoint.part("average"))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in checkpoint.part("optimizer").items():

@@ -31,6 +31,7 @@ LOSS = ("mse", "dice", "weighted", "alpha", "floor", "dice_over", "count_filled"
 ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
 OUTSIDE = click.Choice(["refuse", "wrap", "drop"])
 VELOCITY = click.Choice(["comoving", "proper"])
+AVERAGE_HELP = "Orientations of each box whose predictions by a network are averaged: 1, 8, 16 or 48."
 COLUMN_HELP = "The file's name of x, y, z, vx, vy, vz or mass; may be repeated. With its unit: 'mass=M200c [Msun]'."
 
 
@@ -308,6 +309,11 @@ def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
 )
 @click.option("--count-filled/--no-count-filled", default=True, help="Train on cells without a particle, too.")
 @click.option("--augment/--no-augment", default=True, help="Turn and mirror boxes by the cube's symmetries.")
+@click.option("--std/--no-std", default=False, help="Learn error bars of the velocity, too.")
+@click.option("--std-share", type=float, default=0.0, help="Share of their gradient that the velocity's features get.")
+@click.option("--ema", type=float, default=0.0, help="Decay of an average of the weights that is kept; 0: none.")
+@click.option("--accumulate", type=int, default=1, help="Parts that a step's boxes are taken in, to save memory.")
+@click.option("--compile/--no-compile", default=False, help="Compile the network with torch.compile.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train.")
 @click.option(
     "--precision",
@@ -327,7 +333,10 @@ def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
 @click.option("--seed", type=int, default=1, help="Of weights, order and orientations.")
 @config_option
 def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | None, **options: Any) -> None:
-    """Train a network on field stores FIELDS… (one a parent simulation) and write the bundle MODEL."""
+    """Train a network on field stores FIELDS… (one a parent simulation) and write the bundle MODEL.
+
+    With several GPUs: torchrun --nproc-per-node N -m velfield train FIELDS… MODEL.
+    """
     from velfield.loss import LossConfig
     from velfield.train import TrainConfig
     from velfield.train import train as run
@@ -341,7 +350,9 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
         epochs = 100
     loss = LossConfig(**{name: options.pop(name) for name in LOSS})
     with Terminal() as progress:
-        result = run(fields, model, TrainConfig(steps=steps, epochs=epochs, loss=loss, **options), progress)
+        result = run(fields, model, TrainConfig(steps=steps, epochs=epochs, loss=loss, **options), progress, _note)
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of several processes speaks
     if result.already_done:
         click.echo(f"already trained, nothing done: {model}")
     else:
@@ -365,6 +376,7 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
     "--smoothing", type=float, help="Gaussian radius for linear models [h⁻¹Mpc].  [default: halos 5, linear_whole 3.5]"
 )
 @click.option("--count-filled/--no-count-filled", default=True, help="Count cells without a particle.")
+@click.option("--average", type=int, default=1, help=AVERAGE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
 @config_option
 def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
@@ -386,9 +398,10 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **opt
 @click.argument("fields")
 @click.argument("out")
 @click.option("--batch", type=click.IntRange(1), default=4, help="Boxes that go through the network together.")
+@click.option("--average", type=int, default=1, help=AVERAGE_HELP)
 @cluster_options
 @config_option
-def predict(model: str, fields: str, out: str, batch: int, cluster: Cluster) -> None:
+def predict(model: str, fields: str, out: str, batch: int, average: int, cluster: Cluster) -> None:
     """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
 
     MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, or the URL of
@@ -397,13 +410,13 @@ def predict(model: str, fields: str, out: str, batch: int, cluster: Cluster) -> 
     from velfield.pipelines.predict import predict as run
     from velfield.pipelines.predict import prepare
 
-    job = prepare(model, fields, out, batch=batch)
+    job = prepare(model, fields, out, batch=batch, average=average)
     for difference in job.differences:
         _note(difference)
     if job.receipts.finished():
         click.echo(f"already predicted, nothing done: {out}")
         return
-    settings = {"model": model, "fields": fields, "out": out, "batch": batch}
+    settings = {"model": model, "fields": fields, "out": out, "batch": batch, "average": average}
     with cluster.running("predict", settings) as (client, progress):
         run(client, job, progress)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")

@@ -15,6 +15,7 @@ from velfield.errors import StoreError, VelfieldError
 from velfield.measures import OUTSIDE, combine, measure_box
 from velfield.progress import Progress, Silent
 from velfield.shards import ROOT
+from velfield.sources import symmetries_of_boxes
 from velfield.store import WORK, open_fields
 from velfield.tables import table
 from velfield.version import __version__
@@ -72,6 +73,7 @@ def evaluate(
     tracer: str = "number",
     smoothing: float | None = None,
     count_filled: bool = True,
+    average: int = 1,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -101,6 +103,8 @@ def evaluate(
         For the analytic rows, drawn ones too, see `velfield.analytic.settings`; a bundle takes neither.
     count_filled : bool
         Whether cells without a particle, filled from their neighbours, count.
+    average : int
+        Orientations of each box whose predictions by a bundle are averaged, see `velfield.model.Model.predict`.
     progress : Progress, optional
         Is told of every box.
     note : callable, optional
@@ -112,7 +116,7 @@ def evaluate(
         ``{row: {measure: {"mean", "std"}, …, "r_of_k": …}}``, what metrics.json holds.
     """
     tests = _tests([fields] if isinstance(fields, str) else list(fields), split)
-    judged = _judged(model, tests, tracer, smoothing)
+    judged = _judged(model, tests, tracer, smoothing, average)
     if not allow_seen:
         _refuse_seen(judged, tests)
     drawn = _drawn(tests, box, seed, figures)
@@ -132,6 +136,7 @@ def evaluate(
             "split": split,
             "allow_seen": allow_seen,
             "count_filled": count_filled,
+            "average": average,
             "fields": [_provenance(test) | {"settings": dict(judged.settings[test.url])} for test in tests],
             "boxes": {name: value["boxes"] for name, value in row.items() if "boxes" in value},
             "figures": _draw(out, judged.row, drawn, kept, beside, rows) if figures else [],
@@ -191,12 +196,14 @@ def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
     return tests
 
 
-def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None) -> Judged:
+def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None, average: int = 1) -> Judged:
     """An analytic model by its name, or a bundle by its URL; settled for each store."""
     if tracer != "number" and model not in (*analytic.HALOS, analytic.WHOLE):
         raise VelfieldError(
             f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo, linear_whole"
         )
+    if average != 1 and model in analytic.NAMES:
+        raise VelfieldError(f"only a network is averaged: model={model}, average={average}; leave it out")
     if model in analytic.NAMES:
         how = {test.url: analytic.settings(model, test.ds, tracer=tracer, smoothing=smoothing) for test in tests}
 
@@ -218,13 +225,14 @@ def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | N
     settings, notes = {}, []
     for test in tests:
         bundle.check(test.ds)
+        symmetries_of_boxes(test.ds, average)
         unlike = bundle.differences(test.ds)
         settings[test.url] = {"bundle": model, "unlike_training": unlike}
         for name, (models, stores) in unlike.items():
             notes.append(f"the model was trained at {name}={models}, {test.url} has {name}={stores}")
 
     def network(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
-        velocity = bundle.predict(test.ds, boxes=boxes)["velocity"]
+        velocity = bundle.predict(test.ds, boxes=boxes, average=average)["velocity"]
         return np.asarray(velocity.transpose("box", "component", "x", "y", "z"))
 
     parents = tuple(bundle.metadata["parents"])

@@ -7,6 +7,13 @@ their weights mean the same for every simulation. With N cells and v_t, v_p the 
     dice     = 1 − 2 Σ v_p·v_t / (Σ |v_p|² + Σ |v_t|²)
     weighted = Σ |v_t|^α |v_p − v_t|² / 3N
 
+With a predicted ln σ² = s for each component there is a fourth, of weight 1, whose gradient reaches s alone:
+
+    nll      = Σ ½ [(v_p − v_t)² e⁻ˢ + s] / 3N
+
+All terms follow from sums over cells (`loss_sums`), so that a batch can be taken in parts, here or by several
+processes, and still have one loss, which is not the mean of the parts' losses: dice is a quotient of two sums.
+
 What a term is for: where v_p and v_t have correlation ρ, the mse alone is least at the posterior mean, whose slope on
 the truth is ρ²; dice is least where Σ|v_p|² = Σ|v_t|², slope ρ; weighting by speed (α > 0) lies between. A slope nearer
 to 1 is thus bought, not better: report the slope both ways and ρ beside it.
@@ -23,6 +30,7 @@ from torch import Tensor
 
 from velfield.errors import VelfieldError
 
+LARGEST_LOG = 12.0  # of ln σ²: σ from 1/400 to 400 σ_v; keeps e⁻ˢ finite
 DICE_OVER = ("batch", "sample", "channel")
 
 
@@ -85,7 +93,9 @@ def counted_cells(flag: Tensor, config: LossConfig) -> Tensor:
     return flag != 2 if config.count_filled else flag == 0
 
 
-def velocity_loss(predicted: Tensor, true: Tensor, counted: Tensor, config: LossConfig) -> dict[str, Tensor]:
+def velocity_loss(
+    predicted: Tensor, true: Tensor, counted: Tensor, config: LossConfig, log_variance: Tensor | None = None
+) -> dict[str, Tensor]:
     """Every term of the loss and their weighted sum.
 
     Parameters
@@ -96,30 +106,66 @@ def velocity_loss(predicted: Tensor, true: Tensor, counted: Tensor, config: Loss
         bool (box, x, y, z): the cells that count.
     config : LossConfig
         Weights and choices.
+    log_variance : Tensor, optional
+        ln σ² (box, 3, x, y, z) of each component.
 
     Returns
     -------
     dict
         ``mse``, ``dice``, ``weighted`` unweighted, and ``loss``, their weighted sum; scalars that carry gradients.
+        With a ``log_variance`` also ``nll``, which ``loss`` includes.
+    """
+    terms = loss_of(loss_sums(predicted, true, counted, config, log_variance), config)
+    if log_variance is None:
+        del terms["nll"]
+    return terms
+
+
+def loss_sums(
+    predicted: Tensor, true: Tensor, counted: Tensor, config: LossConfig, log_variance: Tensor | None = None
+) -> Tensor:
+    """The sums that the loss is made of, arguments as of `velocity_loss`; those of parts of a batch add up.
+
+    Cells, squared and weighted squared residuals, twice the negative log-likelihood; then products and powers of the
+    dice loss (one or three of each), or, over samples, the sum of their dice and their number.
     """
     where = counted.unsqueeze(1)
     predicted = torch.where(where, predicted.float(), 0.0)
     true = torch.where(where, true.float(), 0.0)
-    cells = counted.sum().clamp(min=1)
     squared = (predicted - true).square().sum(dim=1)
     speed = true.square().sum(dim=1).sqrt()
     if config.alpha < 0:
         speed = speed.clamp(min=config.floor)
-    mse = squared.sum() / (3 * cells)
-    weighted = (speed.pow(config.alpha) * squared).sum() / (3 * cells)
-    dice = _dice(predicted, true, config.dice_over)
-    loss = config.mse * mse + config.dice * dice + config.weighted * weighted
-    return {"loss": loss, "mse": mse, "dice": dice, "weighted": weighted}
+    sums = [counted.sum().float(), squared.sum(), (speed.pow(config.alpha) * squared).sum()]
+    if log_variance is None:
+        sums.append(torch.zeros_like(sums[0]))
+    else:
+        s = log_variance.float().clamp(-LARGEST_LOG, LARGEST_LOG)
+        residual = (predicted - true).detach().square()
+        sums.append(torch.where(where, residual * torch.exp(-s) + s, 0.0).sum())
+    axes = {"batch": (0, 1, 2, 3, 4), "sample": (1, 2, 3, 4), "channel": (0, 2, 3, 4)}[config.dice_over]
+    product = (predicted * true).sum(dim=axes).reshape(-1)
+    power = (predicted.square() + true.square()).sum(dim=axes).reshape(-1)
+    if config.dice_over == "sample":
+        product, power = _dice(product, power).sum()[None], torch.full_like(power[:1], len(predicted))
+    return torch.cat([torch.stack(sums), product, power])
 
 
-def _dice(predicted: Tensor, true: Tensor, over: str) -> Tensor:
-    axes = {"batch": (0, 1, 2, 3, 4), "sample": (1, 2, 3, 4), "channel": (0, 2, 3, 4)}[over]
-    product = (predicted * true).sum(dim=axes)
-    power = (predicted.square() + true.square()).sum(dim=axes)
+def loss_of(sums: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """Every term of the loss, ``nll`` too, and their weighted sum, from what `loss_sums` gave."""
+    cells = 3 * sums[0].clamp(min=1)
+    mse, weighted, nll = sums[1] / cells, sums[2] / cells, 0.5 * sums[3] / cells
+    one, other = sums[4:].chunk(2)
+    dice = (one / other if config.dice_over == "sample" else _dice(one, other)).mean()
+    loss = config.mse * mse + config.dice * dice + config.weighted * weighted + nll
+    return {"loss": loss, "mse": mse, "dice": dice, "weighted": weighted, "nll": nll}
+
+
+def is_linear(config: LossConfig) -> bool:
+    """Whether, with the cells and samples given, the loss is linear in the other sums."""
+    return config.dice == 0 or config.dice_over == "sample"
+
+
+def _dice(product: Tensor, power: Tensor) -> Tensor:
     tiny = torch.finfo(torch.float32).tiny  # all cells left out: dice 1, no NaN
-    return (1 - 2 * product / power.clamp(min=tiny)).mean()
+    return 1 - 2 * product / power.clamp(min=tiny)

@@ -19,14 +19,19 @@ import safetensors.torch
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor
 
 from velfield import storage
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
+from velfield.model_card import card
 from velfield.normalisation import Normalisation
-from velfield.sources import describe, differing
-from velfield.store import VELOCITY_ATTRS
+from velfield.orientations import over_orientations
+from velfield.sources import describe, differing, symmetries_of_boxes
+from velfield.store import PREDICTED
+from velfield.symmetry import CUBE, Symmetry
 from velfield.unet import UNet, UNetConfig
+from velfield.validation import Calibration
 from velfield.version import __version__
 
 SCHEMA = 1
@@ -46,7 +51,7 @@ class Model:
     normalisation : Normalisation
         Of its inputs and of the velocity.
     metadata : dict
-        What `metadata.json` says; `trained_on` in it describes the training stores.
+        What `metadata.json` says; `trained_on` in it describes the training stores, `calibration` the error bars.
     device : torch.device
         Where predictions are made.
     """
@@ -58,6 +63,12 @@ class Model:
         self.net = net.to(self.device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
         self.normalisation = normalisation
         self.metadata = metadata
+        self.calibration = Calibration.from_dict(metadata.get("calibration", {}))
+
+    @property
+    def has_std(self) -> bool:
+        """Whether it gives error bars."""
+        return self.net.config.std
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -83,7 +94,18 @@ class Model:
     def predict_array(
         self, inputs: NDArray[Any], batch: int = 4, *, guide: NDArray[Any] | None = None
     ) -> NDArray[np.float32]:
-        """Velocities from densities, both as arrays.
+        """Velocities from densities, both as arrays; parameters and velocities as of `predict_arrays`."""
+        return self.predict_arrays(inputs, batch, guide=guide)[0]
+
+    def predict_arrays(
+        self,
+        inputs: NDArray[Any],
+        batch: int = 4,
+        symmetries: Sequence[Symmetry] = CUBE[:1],
+        *,
+        guide: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Velocities from densities, and their error bars if the model gives them, all as arrays.
 
         Parameters
         ----------
@@ -91,13 +113,15 @@ class Model:
             One channel for each of `inputs`, in its own units; with `context` cells around the core.
         batch : int
             Boxes at a time; the result does not depend on it beyond float32 rounding (docs/network.md).
+        symmetries : sequence of Symmetry
+            Orientations of the boxes whose predictions, turned back, are averaged.
         guide : ndarray (box, 3, x, y, z), optional
             The guide's velocity [km/s] in the same cells, as `Guide.velocities` gives it; a model with a guide needs
             it, and no other takes it.
 
         Returns
         -------
-        ndarray (box, 3, x, y, z)
+        velocity, std : ndarray (box, 3, x, y, z)
             float32 [km/s], context included.
         """
         if inputs.ndim != 5 or inputs.shape[1] != len(self.inputs) or batch < 1:
@@ -116,7 +140,8 @@ class Model:
                 f"inputs are not finite: cells={int((~np.isfinite(inputs)).sum())}; "
                 "check the store with velfield verify, and paint it again"
             )
-        out = np.empty((len(inputs), 3, *inputs.shape[2:]), dtype=np.float32)
+        velocity = np.empty((len(inputs), 3, *inputs.shape[2:]), dtype=np.float32)
+        std = np.empty_like(velocity) if self.has_std else None
         with torch.inference_mode():
             for first in range(0, len(inputs), batch):
                 channels = self.normalisation.inputs(inputs[first : first + batch])
@@ -124,14 +149,19 @@ class Model:
                     vector = guide[first : first + batch] / np.float32(self.normalisation.sigma_v)
                     channels = np.concatenate([channels, vector.astype(np.float32)], axis=1)
                 x = torch.from_numpy(channels).to(self.device)
-                v = self.net(x.contiguous(memory_format=torch.channels_last_3d)) * self.normalisation.sigma_v
-                out[first : first + batch] = v.cpu().numpy()
-        return out
+                v, s = over_orientations(self._once, x, symmetries, vector=guide is not None)
+                velocity[first : first + batch] = (v * self.normalisation.sigma_v).cpu().numpy()
+                if std is not None and s is not None:
+                    std[first : first + batch] = (s * self.normalisation.sigma_v).cpu().numpy()
+        return velocity, std
 
-    def predict(self, ds: xr.Dataset, batch: int = 4, *, boxes: Sequence[int] | None = None) -> xr.Dataset:
+    def predict(
+        self, ds: xr.Dataset, batch: int = 4, average: int = 1, *, boxes: Sequence[int] | None = None
+    ) -> xr.Dataset:
         """Velocities of boxes of a field store, on the coordinates of its cores.
 
-        Reads ``batch`` boxes at a time; the velocities of all that are asked for are held in memory.
+        Reads ``batch`` boxes at a time; the velocities of all that are asked for are held in memory. Where the model
+        gives error bars, ``velocity_std`` holds them.
 
         Parameters
         ----------
@@ -139,22 +169,36 @@ class Model:
             The field store; all of it where the model's guide needs its other boxes (``linear_whole``).
         batch : int
             Boxes at a time.
+        average : int
+            Orientations of each box that are predicted and averaged: 1, 8, 16, or, without a line of sight along an
+            axis, 48.
         boxes : sequence of int, optional
             Which boxes; all by default.
         """
         self.check(ds)
+        symmetries = symmetries_of_boxes(ds, average)
         numbers = list(range(ds.sizes["box"]) if boxes is None else boxes)
         if not numbers:
             raise VelfieldError("no box to predict: box=0; select at least one")
         core = ds.velfield.core(ds).isel(box=numbers)
-        parts = list(self._predicted(ds, numbers, batch))
-        velocity = xr.DataArray(
-            np.concatenate(parts), dims=("box", "component", "x", "y", "z"), attrs=dict(VELOCITY_ATTRS)
-        )
+        dims = ("box", "component", "x", "y", "z")
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self.variables}
+        for made in self._predicted(ds, numbers, batch, symmetries):
+            for name, values in zip(parts, made, strict=False):
+                parts[name].append(values)
+        made_of = {
+            name: xr.DataArray(np.concatenate(some), dims=dims, attrs=dict(PREDICTED[name]))
+            for name, some in parts.items()
+        }
         coords = core.coords.to_dataset().load().coords
         attrs = {name: ds.attrs[name] for name in KEPT if name in ds.attrs}
         attrs |= {"velfield_kind": "velocity", "margin": 0}
-        return xr.Dataset({"velocity": velocity}, coords=coords, attrs=attrs)
+        return xr.Dataset(made_of, coords=coords, attrs=attrs)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """What `predict` gives."""
+        return ("velocity", "velocity_std") if self.has_std else ("velocity",)
 
     def check(self, ds: xr.Dataset) -> None:
         """Refuse a field store that the model cannot take: a missing input, another unit or cell size, no context."""
@@ -203,8 +247,15 @@ class Model:
         storage.write_bytes(storage.join(url, CARD), card(self.metadata).encode())
         storage.write_json(storage.join(url, METADATA), self.metadata)
 
-    def _predicted(self, ds: xr.Dataset, numbers: Sequence[int], batch: int) -> Iterator[NDArray[np.float32]]:
-        """Velocities of the cores (box, 3, x, y, z), ``batch`` boxes at a time."""
+    def _once(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Velocity and error bar [σ_v] from normalised inputs."""
+        made = self.net(x.contiguous(memory_format=torch.channels_last_3d)).float()
+        return made[:, :3], self.calibration.error_bars(made[:, 3:]) if self.has_std else None
+
+    def _predicted(
+        self, ds: xr.Dataset, numbers: Sequence[int], batch: int, symmetries: Sequence[Symmetry]
+    ) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        """What `variables` names on the cores (box, 3, x, y, z), ``batch`` boxes at a time."""
         first, cells, context = int(ds.attrs["margin"]) - self.context, int(ds.attrs["cells"]), self.context
         window = dict.fromkeys("xyz", slice(first, first + cells + 2 * context))
         core = (slice(context, context + cells),) * 3
@@ -215,7 +266,8 @@ class Model:
             boxes = ds.isel(box=some)
             inputs = np.stack([boxes.velfield.input(kind).isel(window).values for kind in self.inputs], axis=1)
             vector = None if guide is None else guide.velocities(ds, some, context, how)
-            yield self.predict_array(inputs, batch, guide=vector)[..., *core]
+            made = self.predict_arrays(inputs, batch, symmetries, guide=vector)
+            yield tuple(values[..., *core] for values in made if values is not None)
 
 
 def load_model(url: str, device: str = "auto") -> Model:
@@ -234,6 +286,7 @@ def load_model(url: str, device: str = "auto") -> Model:
         normalisation = Normalisation.from_dict(metadata["normalisation"])
         digest, size = str(metadata["weights"]["sha256"]), int(metadata["weights"]["bytes"])
         float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
+        Calibration.from_dict(metadata.get("calibration", {}))
         guided = metadata.get("guide") is not None and bool(Guide.from_dict(metadata["guide"]))
         if guided != config.guide or int(metadata.get("context", 0)) < 0:
             raise ValueError(f"guide={metadata.get('guide')}, context={metadata.get('context')}")
@@ -277,48 +330,6 @@ def pick_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise VelfieldError(f"torch sees no GPU: device={device}; use --device cpu")
     return torch.device(device)
-
-
-def card(metadata: dict[str, Any]) -> str:
-    """The model card: what the model is for, what it saw, how well it did, and what it should not be used for."""
-    trained, training, net = metadata["trained_on"], metadata["training"], metadata["architecture"]
-    reached, guide = metadata.get("metrics", {}).get("validation", {}), metadata.get("guide")
-    lines = [
-        "# Peculiar velocities from tracers",
-        "",
-        f"A 3D U-Net of velfield {metadata['velfield_version']}: {', '.join(metadata['inputs'])} in, the velocity of "
-        "matter out [km/s].",
-        "",
-        "```python",
-        "import velfield",
-        'velocity = velfield.load_model("this folder").predict(velfield.open_fields("a field store"))',
-        "```",
-        "",
-        "## Made for",
-        "",
-        f"Cells of {trained['cellsize']:g} h⁻¹Mpc, boxes of {trained['cells']} cells a side with a margin of "
-        f"{metadata.get('context', trained['margin'])}, redshift {trained['redshift']:g}, "
-        f"halos above {trained['min_mass']:g} h⁻¹M⊙, redshift-space pattern {trained['rsd']}, mass assignment "
-        f"{trained['assignment']}.",
-        *([f"It adds to the velocity of linear theory, {guide['name']}, which predict computes."] if guide else []),
-        "Another cell size or unit is refused; other differences are reported, and its accuracy there is not known.",
-        "",
-        "## Made from",
-        "",
-        f"{training['boxes']} boxes of {len(metadata['parents'])} simulated volumes, {training['steps']} steps of "
-        f"{training['settings']['batch']} boxes; {training['parameters']} parameters, width {net['width']}, "
-        f"depth {net['depth']}. Volumes: {', '.join(metadata['parents'])}.",
-        "Test it on volumes that are not in this list: boxes of one volume share their long waves.",
-        "",
-        "## Reached on its validation boxes",
-        "",
-        *(f"- {name}: {value:.4g}" for name, value in reached.items()),
-        *([] if reached else ["No validation boxes were set apart."]),
-        "",
-        "These boxes may come from the volumes that it was trained on. `velfield evaluate` measures it on others.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: bytes) -> UNet:

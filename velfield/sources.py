@@ -18,6 +18,9 @@ from velfield.store import INPUTS, open_fields
 SHARED = ("cellsize", "cells", "margin", "redshift", "cosmology", "rsd", "observer_per_box", "min_mass", "assignment")
 
 
+AVERAGES = (1, 8, 16, 48)  # orientations that a prediction may be averaged over
+
+
 @dataclass(frozen=True, kw_only=True)
 class FieldSource:
     """A field store: plain values, so that worker processes can be given it.
@@ -61,7 +64,6 @@ def open_source(url: str, inputs: Sequence[str]) -> FieldSource:
     ds = open_fields(url, chunks=None)
     if "velocity" not in ds:
         raise StoreError(f"the store has no velocity to learn from: store={url}; paint it again with --particles")
-    los = ds["line_of_sight"].values if "line_of_sight" in ds.coords else None
     return FieldSource(
         url=url,
         fingerprint=str(ds.attrs["fingerprint"]),
@@ -69,7 +71,7 @@ def open_source(url: str, inputs: Sequence[str]) -> FieldSource:
         split=tuple(str(s) for s in ds["split"].values),
         means={str(name): float(v.attrs["mean"]) for name, v in ds.data_vars.items() if "mean" in v.attrs},
         described=describe(ds, inputs),
-        line_of_sight=tuple(los[0].tolist()) if los is not None and np.allclose(los, los[0]) else None,
+        line_of_sight=_shared_line_of_sight(ds),
     )
 
 
@@ -105,16 +107,45 @@ def symmetries_of(sources: Sequence[FieldSource]) -> tuple[symmetry.Symmetry, ..
     A line of sight along one axis of all boxes leaves 16. An observer elsewhere leaves all 48, as the network is not
     told where the observer is: a turned box is what another observer sees of a turned universe.
     """
-    if sources[0].described["rsd"] != "plane_parallel":
+    return _symmetries(
+        str(sources[0].described["rsd"]), [s.line_of_sight for s in sources], "train without augmentation"
+    )
+
+
+def symmetries_of_boxes(ds: xr.Dataset, count: int) -> tuple[symmetry.Symmetry, ...]:
+    """The first ``count`` of the symmetries that `symmetries_of` would give for boxes of a field store.
+
+    1 is the identity, 8 are the mirror images, 16 are also turned about one axis (the line of sight's, where there is
+    one), 48 are all; each set is a group. Refuses other numbers, and 48 where there is a line of sight.
+    """
+    if count == 1:
+        return symmetry.CUBE[:1]
+    found = _symmetries(str(ds.attrs["rsd"]), [_shared_line_of_sight(ds)], "predict without averaging")
+    sizes = [n for n in AVERAGES if n <= len(found)]
+    if count not in sizes:
+        raise VelfieldError(
+            f"no such number of orientations: average={count}, rsd={ds.attrs['rsd']}; "
+            f"choose {', '.join(map(str, sizes))}"
+        )
+    return found[:count]
+
+
+def _symmetries(rsd: str, lines_of_sight: Sequence[Any], instead: str) -> tuple[symmetry.Symmetry, ...]:
+    if rsd != "plane_parallel":
         return symmetry.CUBE
-    axes = {_axis(source.line_of_sight) for source in sources}
+    axes = {_axis(line) for line in lines_of_sight}
     axis = axes.pop() if len(axes) == 1 else None
     if axis is None:
         raise VelfieldError(
-            f"no symmetry keeps the line of sight: line_of_sight={[s.line_of_sight for s in sources]}; "
-            "paint the boxes with one along an axis, or train without augmentation"
+            f"no symmetry keeps the line of sight: line_of_sight={list(lines_of_sight)}; "
+            f"paint the boxes with one along an axis, or {instead}"
         )
     return symmetry.keeping_line_of_sight(axis)
+
+
+def _shared_line_of_sight(ds: xr.Dataset) -> tuple[float, ...] | None:
+    los = ds["line_of_sight"].values if "line_of_sight" in ds.coords and ds.sizes["box"] else None
+    return tuple(los[0].tolist()) if los is not None and np.allclose(los, los[0]) else None
 
 
 def _axis(line_of_sight: tuple[float, ...] | None) -> int | None:

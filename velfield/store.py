@@ -40,7 +40,7 @@ PAINTED = {  # what is painted of which catalogue, and which of its sums
     "matter_number": ("particles", "number"),
 }
 PLAIN = ("redshift", "periodic", "rsd", "observer_per_box", "min_mass", "assignment", "seed", "fingerprint")
-VARIABLES = (*PAINTED, "velocity", "velocity_flag")
+VARIABLES = (*PAINTED, "velocity", "velocity_flag", "velocity_std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,6 @@ def velocity_layout(fields: xr.Dataset, *, model: Mapping[str, Any], source: str
     """The Zarr layout of the velocity store that a model makes from ``fields``, on the coordinates of its cores."""
     core = fields.velfield.core(fields)
     n = core.sizes["x"]
-    velocity = Variable(dims=("component", "x", "y", "z"), shape=(3, n, n, n), dtype="float32", attrs=VELOCITY_ATTRS)
     coords = {
         str(name): Coordinate(dims=tuple(map(str, c.dims)), values=c.values, attrs=dict(c.attrs))
         for name, c in core.coords.items()
@@ -184,7 +183,7 @@ def velocity_layout(fields: xr.Dataset, *, model: Mapping[str, Any], source: str
         "fingerprint": fingerprint,
         "Conventions": "CF-1.11",
     }
-    return Layout(nbox=core.sizes["box"], variables={"velocity": velocity}, coords=coords, attrs=attrs)
+    return Layout(nbox=core.sizes["box"], variables=_predicted_variables(n, model), coords=coords, attrs=attrs)
 
 
 def bare_velocity_layout(attrs: Mapping[str, Any]) -> Layout:
@@ -193,13 +192,10 @@ def bare_velocity_layout(attrs: Mapping[str, Any]) -> Layout:
     Attributes that make no sense raise KeyError, TypeError, ValueError or VelfieldError.
     """
     boxes = BoxLayout(boxsize=attrs["boxsize"], boxes=attrs["boxes"], cells=attrs["cells"])
-    velocity = Variable(
-        dims=("component", "x", "y", "z"), shape=(3, *boxes.shape), dtype="float32", attrs=VELOCITY_ATTRS
-    )
     derived = {"velfield_schema": SCHEMA, "velfield_kind": "velocity", "cellsize": boxes.cellsize}
     return Layout(
         nbox=boxes.nbox,
-        variables={"velocity": velocity},
+        variables=_predicted_variables(boxes.shape[0], json.loads(attrs["model"])),
         coords=_box_coords(boxes),
         attrs=dict(attrs) | derived | {"Conventions": "CF-1.11"},
     )
@@ -209,6 +205,19 @@ VELOCITY_ATTRS = {
     "units": "km/s",
     "long_name": "proper peculiar velocity of the dark matter, mean per cell, real space",
 }
+PREDICTED = {  # what a velocity store may hold
+    "velocity": VELOCITY_ATTRS,
+    "velocity_std": {"units": "km/s", "long_name": "error bar of velocity, half of its central 68 % interval"},
+}
+
+
+def _predicted_variables(n: int, model: Mapping[str, Any]) -> dict[str, Variable]:
+    """Variables of a velocity store with ``n`` cells along a side; ``model`` says whether it has error bars."""
+    names = ("velocity", "velocity_std") if model.get("error_bars") else ("velocity",)
+    return {
+        name: Variable(dims=("component", "x", "y", "z"), shape=(3, n, n, n), dtype="float32", attrs=PREDICTED[name])
+        for name in names
+    }
 
 
 def _field_variables(spec: FieldSpec) -> dict[str, Variable]:

@@ -2,38 +2,45 @@
 
 The same command at the same place goes on where it was interrupted; on a CPU with the same number of threads it ends
 with the same weights, to the last bit, as a training that was not. On a GPU sums run in no fixed order and the last
-bits differ.
+bits differ. Several processes that torchrun started train together (`velfield.ranks`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from velfield import checkpoint, guide, normalisation, shards, storage
+from velfield import checkpoint, guide, storage, train_record
 from velfield.batches import AS_IT_IS, Batch, Batches, Boxes, StepSamples, fits_in_memory
+from velfield.compiled import Compiled
+from velfield.ema import Average
 from velfield.errors import StoreError, VelfieldError
-from velfield.loss import counted_cells, velocity_loss
-from velfield.model import METADATA, Model, pick_device, read_metadata
+from velfield.loss import counted_cells, loss_sums
+from velfield.model import Model, pick_device
 from velfield.progress import Progress, Silent
+from velfield.ranks import Ranks, joined
 from velfield.sources import FieldSource, boxes_of, open_sources, symmetries_of
-from velfield.store import WORK, open_fields
+from velfield.step import gradients
+from velfield.store import open_fields
 from velfield.train_config import TrainConfig, TrainResult
 from velfield.unet import UNet
+from velfield.validation import Calibration, calibrate_on, validate
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
-STATISTICS_BOXES = 128  # training boxes, evenly spread, that the normalisation is measured on: 28 million cells of 60³
-STRETCHES = 1000  # at most so many means of the training loss are kept with the model
 
-
-def train(fields: Sequence[str], out: str, config: TrainConfig, progress: Progress | None = None) -> TrainResult:
+def train(
+    fields: Sequence[str],
+    out: str,
+    config: TrainConfig,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> TrainResult:
     """Train a network on field stores and write a model bundle.
 
     Parameters
@@ -47,28 +54,47 @@ def train(fields: Sequence[str], out: str, config: TrainConfig, progress: Progre
         What is asked for.
     progress : Progress, optional
         Is told of every step.
+    note : callable, optional
+        Is told what could not be done as asked.
     """
+    device = pick_device(config.device)
+    with joined(device) as ranks:
+        speaks = progress is not None and ranks.first
+        return _train(fields, out, config, device, ranks, progress if speaks and progress else Silent(), note)
+
+
+def _train(
+    fields: Sequence[str],
+    out: str,
+    config: TrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+    progress: Progress,
+    note: Callable[[str], None] | None,
+) -> TrainResult:
     began = time.monotonic()
-    progress = progress or Silent()
     sources = open_sources(fields, config.inputs)
     settings = config.settings() | {"stores": [source.fingerprint for source in sources]}
-    finished = _finished(out, settings)
+    finished = train_record.finished(out, settings)
+    ranks.wait()  # all have looked, before one writes
     if finished is not None:
         return finished
-    checkpoint.begin(out)
+    if ranks.first:
+        checkpoint.begin(out)
     saved = checkpoint.read(out)
     if saved is not None:
         checkpoint.refuse_other(out, saved.settings, settings)
-    device = pick_device(config.device)
-    with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        training = _Training(sources, config, device, settings, progress, out)
+        training = _Training(sources, config, device, settings, ranks, progress, note, out)
         if saved is not None:
             training.restore(saved)
         training.run(out, progress, began)
         bundle = training.bundle(time.monotonic() - began)
-    bundle.save(out)
-    checkpoint.remove(out)
+    if ranks.first:
+        bundle.save(out)
+        checkpoint.remove(out)
+    ranks.wait()
     return TrainResult(
         model=out,
         steps=training.steps,
@@ -87,10 +113,18 @@ class _Training:
         config: TrainConfig,
         device: torch.device,
         settings: dict[str, Any],
+        ranks: Ranks,
         progress: Progress,
+        note: Callable[[str], None] | None,
         out: str,
     ) -> None:
         self.sources, self.config, self.device, self.settings = sources, config, device, settings
+        self.ranks = ranks
+        if config.accumulate * ranks.size > config.batch:
+            raise VelfieldError(
+                f"more parts than boxes: accumulate={config.accumulate}, processes={ranks.size}, batch={config.batch}; "
+                "each process takes its parts of a step's boxes: take a larger batch, or fewer of them"
+            )
         self.which = {split: boxes_of(sources, split) for split in ("train", "validation")}
         if not self.which["train"]:
             raise StoreError(
@@ -105,15 +139,18 @@ class _Training:
                 f"one value cannot be normalised: norm=batch, batch=1, depth={config.depth}, cells={cells} with "
                 "context, which are pooled to one; take a larger batch, less depth, or norm=group"
             )
-        self.normalisation = _measure(sources, config, self.which["train"], self.context, progress)
+        self.normalisation = train_record.measure(sources, config, self.which["train"], self.context, progress)
         self.guide = config.guided()
         self.guides: guide.Kept | None = None
         if self.guide:
             folder = config.guide_cache or storage.join(out, checkpoint.FOLDER, "guide")
             boxes = [box for split in self.which.values() for box in split]
-            self.guides = guide.prepare(
-                self.guide, sources, boxes, context=self.context, folder=folder, progress=progress
-            )
+            for turn in (True, False):  # the first process computes them, then all find them
+                if ranks.first == turn:
+                    self.guides = guide.prepare(
+                        self.guide, sources, boxes, context=self.context, folder=folder, progress=progress
+                    )
+                ranks.wait()
         self.net = UNet(config.network()).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -121,6 +158,10 @@ class _Training:
         self.bfloat16 = config.precision == "bfloat16" or (
             config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
+        self.average = Average(self.net, config.ema) if config.ema else None
+        self.averaged = self.average.net if self.average else None
+        self.forward_net = Compiled(self.net, note) if config.compile else self.net
+        self.calibration = Calibration()
         self.done, self.seconds = 0, 0.0
         self.losses: list[float] = []
         self.validations: list[tuple[int, float]] = []
@@ -128,7 +169,7 @@ class _Training:
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Go back to the state of a checkpoint."""
-        checkpoint.restore(saved, self.net, self.optimizer)
+        checkpoint.restore(saved, self.net, self.optimizer, self.averaged)
         record = saved.part("record")
         self.done, self.seconds = saved.step, float(record["seconds"])
         self.losses = record["train"].tolist()
@@ -140,49 +181,62 @@ class _Training:
         before = self.seconds
         progress.start("train", self.steps, "steps", before=self.done)
         with checkpoint.StopAsked() as stop:
-            for batch in training:
-                loss = self._step(batch)
+            parts: list[Batch] = []
+            for part in training:
+                parts.append(part)
+                if len(parts) < self.config.accumulate:
+                    continue
+                loss, parts = self._step(parts), []
                 self.losses.append(loss)
                 self.done += 1
                 last = self.done == self.steps
                 if validation is not None and (last or self.done % self.config.validate_every == 0):
-                    self.reached = self._validate(validation)
+                    self.reached = validate(self._predicted, validation, self.config.loss)
                     self.validations.append((self.done, self.reached["loss"]))
                 progress.advance(1, self._note())
-                if stop.asked or last or self.done % self.config.checkpoint_every == 0:
+                asked = self.ranks.any(stop.asked, self.device)
+                if self.ranks.first and (asked or last or self.done % self.config.checkpoint_every == 0):
                     self.seconds = before + time.monotonic() - began
                     self._checkpoint(out)
-                if stop.asked and not last:
+                if asked and not last:
                     raise KeyboardInterrupt(f"stopped after step {self.done} of {self.steps}: {out}")
         if validation is not None and not self.reached:  # interrupted between the last step and the bundle
-            self.reached = self._validate(validation)
+            self.reached = validate(self._predicted, validation, self.config.loss)
         progress.done(self._note())
+        if validation is not None and self.config.std:
+            boxes = len(self.which["validation"])
+            self.calibration = calibrate_on(self._predicted, validation, boxes)
 
     def bundle(self, seconds: float) -> Model:
         """The model as it is now, with all that its metadata say."""
-        described = self.sources[0].described
         settled = self.guide and self.guide.settled(open_fields(self.sources[0].url, chunks=None))
-        metadata = {
-            "trained_on": described,
-            "context": self.context,
-            "guide": settled and settled.to_dict(),
-            "parents": sorted({parent for source in self.sources for parent in source.parents}),
-            "training": {
-                "settings": self.settings,
-                "stores": [{"url": s.url, "fingerprint": s.fingerprint} for s in self.sources],
-                "boxes": len(self.which["train"]),
-                "validation_boxes": len(self.which["validation"]),
-                "steps": self.steps,
-                "seconds": round(seconds, 1),
-                "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
-                "threads": torch.get_num_threads(),
-                "precision": "bfloat16" if self.bfloat16 else "float32",
-                "parameters": self.net.parameters_count,
-            },
-            "losses": {"train": _stretches(self.losses), "validation": [list(pair) for pair in self.validations]},
-            "metrics": {"validation": self.reached},
+        metadata = train_record.about(
+            self.sources,
+            settings=self.settings,
+            boxes={split: len(which) for split, which in self.which.items()},
+            losses=self.losses,
+            validations=self.validations,
+            reached=self.reached,
+        )
+        metadata |= {"context": self.context, "guide": settled and settled.to_dict()}
+        metadata["training"] |= {
+            "steps": self.steps,
+            "seconds": round(seconds, 1),
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "precision": "bfloat16" if self.bfloat16 else "float32",
+            "parameters": self.net.parameters_count,
+            "weights": "exponential average over the steps" if self.average else "of the last step",
+            "processes": self.ranks.size,
         }
-        return Model(self.net, self.normalisation, metadata, self.device)
+        if self.config.std:
+            metadata["calibration"] = self.calibration.to_dict()
+        return Model(self.final, self.normalisation, metadata, self.device)
+
+    @property
+    def final(self) -> UNet:
+        """The network that is validated and kept: the average, where there is one."""
+        return self.averaged or self.net
 
     def _batches(self, progress: Progress) -> tuple[Batches, Batches | None]:
         config, inputs = self.config, self.config.inputs
@@ -190,72 +244,70 @@ class _Training:
         seen: dict[str, Any] = {"context": self.context, "guide": self.guides}
         train = Boxes(self.sources, inputs, self.which["train"], turns, self.normalisation, **seen)
         validation = Boxes(self.sources, inputs, self.which["validation"], (), self.normalisation, **seen)
+        copies = self.ranks.here if self.device.type == "cpu" else 1
         resident = config.loader == "resident" or (
-            config.loader == "auto" and fits_in_memory(train.nbytes + validation.nbytes, self.device)
+            config.loader == "auto" and fits_in_memory((train.nbytes + validation.nbytes) * copies, self.device)
         )
+        mine = self.ranks.rank * config.accumulate
         steps = StepSamples(
             steps=range(self.done, self.steps),
             boxes=len(train),
             symmetries=len(turns),
             batch=config.batch,
             seed=config.seed,
+            parts=range(mine, mine + config.accumulate),
+            of=self.ranks.size * config.accumulate,
         )
-        each = [(box, AS_IT_IS) for box in range(len(validation))]
+        each = [(box, AS_IT_IS) for box in range(len(validation))] if self.ranks.first else []
         batched = [each[first : first + config.batch] for first in range(0, len(each), config.batch)]
         both = [
             Batches(data, wanted, device=self.device, resident=resident, workers=config.workers)
             for data, wanted in ((train, steps), (validation, batched))
         ]
         for name, batches in zip(("training", "validation"), both, strict=True):
-            if len(batches.data):
+            if len(batches.data) and (batches is both[0] or each):
                 batches.load(progress, f"read {name} boxes")
         return both[0], both[1] if each else None
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted velocity on the cores [σ_v], and which cells count."""
+    def _forward(self, net: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Predicted velocity on the cores [σ_v], its ln σ² if the network gives it, and which cells count."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
-            predicted = self.net(batch.inputs.contiguous(memory_format=torch.channels_last_3d))
-        margin = (predicted.shape[-1] - batch.flag.shape[-1]) // 2
-        core = slice(margin, predicted.shape[-1] - margin)
-        return predicted[..., core, core, core].float(), counted_cells(batch.flag, self.config.loss)
+            made = net(batch.inputs.contiguous(memory_format=torch.channels_last_3d), self.config.std_share)
+        margin = (made.shape[-1] - batch.flag.shape[-1]) // 2
+        core = slice(margin, made.shape[-1] - margin)
+        made = made[..., core, core, core].float()
+        log_variance = made[:, 3:] if self.config.std else None
+        return made[:, :3], log_variance, counted_cells(batch.flag, self.config.loss)
 
-    def _step(self, batch: Batch) -> float:
+    def _predicted(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The same by the network that is kept, as it predicts."""
+        return self._forward(self.final.eval(), batch)
+
+    def _sums(self, batch: Batch) -> Tensor:
+        predicted, log_variance, counted = self._forward(self.forward_net, batch)
+        return loss_sums(predicted, batch.velocity, counted, self.config.loss, log_variance)
+
+    def _step(self, parts: Sequence[Batch]) -> float:
         """One step of the optimiser; its loss."""
         rate = self.config.learning_rate_at(self.done, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        predicted, counted = self._forward(batch)
-        loss = velocity_loss(predicted, batch.velocity, counted, self.config.loss)["loss"]
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
-        value, size = float(loss.detach()), float(norm)
-        if not (math.isfinite(value) and math.isfinite(size)):
+        self.ranks.seed_step(self.config.seed, self.done)
+        loss = gradients(self.net, parts, self._sums, self.config.loss, self.ranks)
+        clip = self.config.clip  # of the velocity and of the error bars apart: these leave those as they are
+        norms = [torch.nn.utils.clip_grad_norm_(some, clip) for some in self.net.trained_together()]
+        value, size = float(loss), max(float(norm) for norm in norms)
+        if not (math.isfinite(value) and all(bool(norm.isfinite()) for norm in norms)):
             raise VelfieldError(
                 f"training diverged: step={self.done + 1}, loss={value:g}, gradient={size:g}, learning_rate={rate:g}; "
                 "train at another place with a lower learning rate"
             )
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.net, self.done + 1)
         return value
-
-    def _validate(self, batches: Batches) -> dict[str, float]:
-        """Loss and its terms, slope of predicted on true components and their correlation, on the validation boxes."""
-        self.net.eval()
-        sums, boxes, moments = dict.fromkeys(("loss", "mse", "dice", "weighted"), 0.0), 0, np.zeros(6)
-        with torch.inference_mode():
-            for batch in batches:
-                predicted, counted = self._forward(batch)
-                for name, term in velocity_loss(predicted, batch.velocity, counted, self.config.loss).items():
-                    sums[name] += float(term) * len(predicted)
-                boxes += len(predicted)
-                where = counted.unsqueeze(1).expand_as(predicted)
-                p, t = predicted[where].double(), batch.velocity[where].double()
-                moments += [float(m) for m in (p.sum(), t.sum(), (p * t).sum(), (p * p).sum(), (t * t).sum(), len(p))]
-        mean_p, mean_t, pt, pp, tt = moments[:5] / max(moments[5], 1)
-        cov, var_p, var_t = pt - mean_p * mean_t, pp - mean_p**2, tt - mean_t**2
-        reached = {name: value / boxes for name, value in sums.items()}
-        return reached | {"slope": float(cov / var_t), "r": float(cov / math.sqrt(max(var_p * var_t, 1e-30)))}
 
     def _note(self) -> str:
         recent = self.losses[-20:]
@@ -271,7 +323,13 @@ class _Training:
             "seconds": torch.tensor(self.seconds, dtype=torch.float64),
         }
         checkpoint.write(
-            out, step=self.done, settings=self.settings, net=self.net, optimizer=self.optimizer, record=record
+            out,
+            step=self.done,
+            settings=self.settings,
+            net=self.net,
+            optimizer=self.optimizer,
+            record=record,
+            average=self.averaged,
         )
 
 
@@ -287,50 +345,3 @@ def _context(source: FieldSource, config: TrainConfig) -> int:
     if (asked := config.guided()) is not None:
         asked.check_context(context)
     return context
-
-
-def _measure(
-    sources: Sequence[FieldSource],
-    config: TrainConfig,
-    which: list[tuple[int, int]],
-    context: int,
-    progress: Progress,
-) -> normalisation.Normalisation:
-    some = sorted({int(i) for i in np.linspace(0, len(which) - 1, min(len(which), STATISTICS_BOXES)).round()})
-    data = Boxes(sources, config.inputs, [which[i] for i in some], context=context)
-    progress.start("measure the normalisation", len(some), "boxes")
-
-    def boxes() -> Any:
-        for number in range(len(data)):
-            yield data.raw(number)
-            progress.advance(1)
-
-    measured = normalisation.measure(boxes(), config.inputs, config.transform)
-    progress.done(f"σ_v = {measured.sigma_v:.0f} km/s")
-    return measured
-
-
-def _finished(out: str, settings: dict[str, Any]) -> TrainResult | None:
-    """The result of a training that ended here before; refuses a place that holds something else."""
-    there = storage.names(out)
-    if shards.ROOT in there or WORK in there:
-        raise StoreError(f"a store is at the model's place: out={out}; choose another place for the model")
-    if METADATA not in there:
-        if there and checkpoint.FOLDER not in there:
-            raise StoreError(f"this place is not empty: out={out}; choose another place for the model")
-        return None
-    metadata = read_metadata(out)
-    training = metadata.get("training", {})
-    checkpoint.refuse_other(out, training.get("settings", {}), settings)
-    return TrainResult(
-        model=out, steps=training["steps"], already_done=True, seconds=0.0, losses=metadata.get("losses", {})
-    )
-
-
-def _stretches(losses: list[float]) -> list[list[float]]:
-    """At most `STRETCHES` pairs of a step and the mean loss up to it since the pair before."""
-    length = -(-len(losses) // STRETCHES) or 1
-    return [
-        [min(first + length, len(losses)), float(np.mean(losses[first : first + length]))]
-        for first in range(0, len(losses), length)
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from velfield import normalisation
@@ -16,7 +16,9 @@ from velfield.unet import Padding, UNetConfig
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what changes neither weights nor what is learned: a training may go on with other values
-RUNNING = ("device", "loader", "workers", "validate_every", "checkpoint_every", "guide_cache")
+RUNNING = ("device", "loader", "workers", "validate_every", "checkpoint_every", "compile", "guide_cache")
+# came later: at their defaults they are not among the settings, so that what was trained before them is still itself
+LATER = ("std", "std_share", "ema", "accumulate", "guide", "guide_smoothing", "context")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,17 @@ class TrainConfig:
         Terms and weights.
     augment : bool
         Turn and mirror boxes by the cube's symmetries that keep a fixed line of sight.
+    std : bool
+        Also learn error bars: ln σ² of each cell and component.
+    std_share : float
+        Share of the error bars' gradient that reaches the features that the velocity is made of. With 0 the velocities
+        are those of a training without error bars.
+    ema : float
+        Keep an exponential average of the weights with this decay a step and use it, in validation and in the bundle;
+        0 keeps none.
+    accumulate : int
+        Parts that a step's boxes are taken in, one after the other, for a part of the memory; with group
+        normalisation the result is the same up to rounding.
     device : {"auto", "cpu", "cuda"}
         Where.
     precision : {"auto", "float32", "bfloat16"}
@@ -60,6 +73,8 @@ class TrainConfig:
         Reading processes when streaming.
     validate_every, checkpoint_every : int
         Steps between.
+    compile : bool
+        Compile the network with torch.compile, where there is a compiler.
     """
 
     inputs: tuple[str, ...] = ("mass_overdensity", "number_overdensity")
@@ -87,12 +102,17 @@ class TrainConfig:
     transform: str = "linear"
     loss: LossConfig = field(default_factory=LossConfig)
     augment: bool = True
+    std: bool = False
+    std_share: float = 0.0
+    ema: float = 0.0
+    accumulate: int = 1
     device: str = "auto"
     precision: str = "auto"
     loader: str = "auto"
     workers: int = 2
     validate_every: int = 100
     checkpoint_every: int = 100
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -105,7 +125,7 @@ class TrainConfig:
         ):
             if value not in choices:
                 raise VelfieldError(f"unknown {name}: {name}={value!r}; choose {', '.join(choices)}")
-        counts = ("steps", "epochs", "batch", "validate_every", "checkpoint_every")
+        counts = ("steps", "epochs", "batch", "validate_every", "checkpoint_every", "accumulate")
         for name in (*counts, "learning_rate", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -117,6 +137,11 @@ class TrainConfig:
                 f"out of range: workers={self.workers}, weight_decay={self.weight_decay}, warmup={self.warmup}; "
                 "the first two must not be negative, the last a share from 0 to 1"
             )
+        self._check_guide()
+        self._check_parts()
+        self.network()
+
+    def _check_guide(self) -> None:
         if self.context is not None and self.context < 0:
             raise VelfieldError(f"no such context: context={self.context}; give a number of cells from 0 on")
         if self.guide is None and (self.guide_smoothing is not None or self.guide_cache is not None):
@@ -125,7 +150,18 @@ class TrainConfig:
                 f"guide_cache={self.guide_cache}; name the guide, too"
             )
         self.guided()
-        self.network()
+
+    def _check_parts(self) -> None:
+        if not 0 <= self.ema < 1 or not 0 <= self.std_share < math.inf or (self.std_share and not self.std):
+            raise VelfieldError(
+                f"out of range: ema={self.ema}, std={self.std}, std_share={self.std_share}; give a decay from 0 up to, "
+                "not including, 1, and a share that is not negative, above 0 only with std"
+            )
+        if self.accumulate > self.batch:
+            raise VelfieldError(
+                f"more parts than boxes: accumulate={self.accumulate}, batch={self.batch}; a step's boxes are taken in "
+                "accumulate parts: take fewer, or a larger batch"
+            )
 
     def guided(self) -> Guide | None:
         """The guide, if one is asked for."""
@@ -144,6 +180,7 @@ class TrainConfig:
             padding=self.padding,
             dropout=self.dropout,
             guide=self.guide is not None,
+            std=self.std,
         )
 
     def steps_for(self, boxes: int) -> int:
@@ -161,7 +198,12 @@ class TrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """What fixes the result, as JSON has it: all but where and how it runs."""
-        return {n: list(v) if n == "inputs" else v for n, v in asdict(self).items() if n not in RUNNING}
+        usual = {f.name: f.default for f in fields(self) if f.name in LATER}
+        return {
+            n: list(v) if n == "inputs" else v
+            for n, v in asdict(self).items()
+            if n not in RUNNING and not (n in LATER and v == usual[n])
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,9 @@ A velocity depends on tracers far away, so the reach of the network matters: 2·
 d, that is 20 at depth 2 and 44 at depth 3 (and up to 2ᵈ − 1 more, by the cell's place in a pooled one), before the
 normalisation, which sees the whole box.
 
+With ``std`` a second, small head reads the last block's features: 1³ convolution, PReLU, 1³ convolution give the
+logarithm of each component's variance, in further channels behind the components.
+
 Any size of box works: it is padded to a multiple of 2ᵈ, evenly on both sides, and the result cropped back.
 """
 
@@ -27,6 +30,7 @@ NORMS = ("group", "batch")
 UPSAMPLINGS = ("nearest", "trilinear")
 PADDINGS = ("zeros", "replicate", "circular")
 DEEPEST = 7  # 128 cells beneath one; a deeper network is a mistake
+SPREAD_WIDTH = 2  # inner channels of the head of ln σ², in units of the width
 Padding = Literal["zeros", "replicate", "circular"]
 
 
@@ -57,6 +61,8 @@ class UNetConfig:
     guide : bool
         Whether the last three inputs are a velocity [σ_v] that the network adds to, times one learned factor. The last
         convolution begins at zero and the factor at one, so that an untrained network gives the guide.
+    std : bool
+        Also give ln σ² of each component, σ in units of σ_v: ``out_channels`` more channels.
     """
 
     in_channels: int
@@ -70,6 +76,7 @@ class UNetConfig:
     padding: Padding = "zeros"
     dropout: float = 0.0
     guide: bool = False
+    std: bool = False
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -153,9 +160,20 @@ class UNet(nn.Module):
             self.gain = nn.Parameter(torch.ones(1))
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.spread: nn.Module | None = None
+        if config.std:
+            inner = SPREAD_WIDTH * config.width
+            with torch.random.fork_rng(devices=[]):  # all else, dropout too, draws what it would draw without it
+                self.spread = nn.Sequential(
+                    nn.Conv3d(config.width, inner, 1), nn.PReLU(inner), nn.Conv3d(inner, config.out_channels, 1)
+                )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Densities, normalised, and a guide [σ_v] if there is one, to velocities in units of σ_v."""
+    def forward(self, x: Tensor, share: float = 0.0) -> Tensor:
+        """Densities, normalised, and a guide [σ_v] if there is one, to velocities [σ_v]; with ``std`` ln σ² behind.
+
+        ``share`` is the part of the gradient of ln σ² that reaches the features: with 0 what the head learns changes
+        nothing else.
+        """
         guide = x[:, -3:]
         x, crop = _pad(x, 2**self.config.depth, self.config.padding)
         skips = []
@@ -166,8 +184,20 @@ class UNet(nn.Module):
         x = self.down[-1](x)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([_double(x, self.config.upsample), skip], dim=1))
-        out = self.out(x)[crop]
-        return out if self.gain is None else out + self.gain * guide
+        velocity = self.out(x)[crop]
+        if self.gain is not None:
+            velocity = velocity + self.gain * guide
+        if self.spread is None:
+            return velocity
+        seen = x.detach() if share == 0 else x.detach() + share * (x - x.detach())
+        return torch.cat([velocity, self.spread(seen)[crop]], dim=1)
+
+    def trained_together(self) -> list[list[nn.Parameter]]:
+        """Parameters by what drives them: the velocity's, and those of the head of ln σ², if there is one."""
+        head = [] if self.spread is None else list(self.spread.parameters())
+        apart = {id(p) for p in head}
+        rest = [p for p in self.parameters() if id(p) not in apart]
+        return [rest, head] if head else [rest]
 
     @property
     def parameters_count(self) -> int:

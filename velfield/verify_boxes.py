@@ -89,6 +89,26 @@ def check_velocity(box: int, velocity: NDArray[Any], outside: NDArray[np.bool_] 
     return found
 
 
+def check_predicted(box: int, arrays: Arrays) -> list[Finding]:
+    """What is wrong with a box of a velocity store: its velocities and, where there are any, their error bars."""
+    found = check_velocity(box, arrays["velocity"])
+    return found + check_std(box, arrays["velocity_std"]) if "velocity_std" in arrays else found
+
+
+def check_std(box: int, std: NDArray[Any]) -> list[Finding]:
+    """Error bars of a box (3, x, y, z): finite, above zero and not absurd."""
+    where = f"variable=velocity_std, box={box}"
+    finite = np.isfinite(std)
+    found = []
+    if (bad := int((~finite).sum())) > 0:
+        found.append(fault("values that are not finite", where, f"{bad} values", "finite values"))
+    if (bad := int((finite & (std <= 0)).sum())) > 0:
+        found.append(fault("error bars that are not positive", where, f"{bad} values", "values above 0"))
+    if (largest := float(np.where(finite, std, 0).max(initial=0))) > FASTEST:
+        found.append(fault("an absurd error bar", where, f"{largest:.4g} km/s", f"at most {FASTEST:g} km/s"))
+    return found
+
+
 def _amounts(scene: Scene, name: str, kind: str, box: int, values: NDArray[Any]) -> Iterator[Finding]:
     where = f"variable={name}, box={box}"
     finite = np.isfinite(values)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from velfield import manifest, shards, storage
 from velfield.errors import StorageError
 from velfield.findings import Finding, fault
-from velfield.verify_boxes import Scene, check_box, check_velocity
+from velfield.verify_boxes import Scene, check_box, check_predicted
 from velfield.verify_whole import Summary, summarise
 
 Entry = Mapping[str, Any] | None  # of the manifest
@@ -80,7 +80,7 @@ def check_part(
         if arrays.keys() != variables.keys():
             unread.append(box)
         elif scene is None:
-            found += check_velocity(box, arrays["velocity"])
+            found += check_predicted(box, arrays)
         else:
             found += check_box(scene, box, arrays)
             summaries[box] = summarise(scene, box, arrays)

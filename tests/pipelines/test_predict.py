@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from gaussian import write_fields
 from small_store import arrays_of, spec_of
 
@@ -126,3 +127,30 @@ def test_the_verb_names_what_differs_from_training(bundle, fields, tmp_path, cap
     captured = capfd.readouterr()
     assert "note: the model was trained at redshift=0.212, the store has redshift=0.5" in captured.err
     assert "predicted 27 boxes" in captured.out
+
+
+def test_error_bars_and_averages_go_into_the_store(client, fields, tmp_path, capsys):
+    from velfield.info import describe
+    from velfield.model import load_model
+    from velfield.pipelines.verify import verify
+    from velfield.train import TrainConfig, train
+
+    model, out = str(tmp_path / "model"), str(tmp_path / "v")
+    train([fields], model, TrainConfig(steps=2, width=4, depth=1, groups=2, device="cpu", std=True))
+    job = prepare(model, fields, out, average=8)
+    assert job.fingerprint != prepare(model, fields, out).fingerprint
+    assert predict(client, job)
+    expected = load_model(model).predict(store.open_fields(fields), average=8)
+    made = store.open_velocity(out)
+    np.testing.assert_allclose(made.velocity, expected.velocity, atol=1e-2)
+    np.testing.assert_allclose(made.velocity_std, expected.velocity_std, rtol=1e-3)
+    assert describe(out)["variables"]["velocity_std"]["units"] == "km/s"
+    assert describe(out)["model"]["average"] == 8
+    for inputs in (True, False):
+        assert not verify(client, out, inputs=inputs).damaged
+    array = zarr.open_array(f"{out}/velocity_std", mode="r+")
+    array[3, 1] = -array[3, 1]
+    found = [finding.line() for finding in verify(client, out).findings]
+    assert any("error bars that are not positive: variable=velocity_std, box=3, found=512 values" in f for f in found)
+    assert main(["predict", "linear", fields, str(tmp_path / "w"), "--average", "8"]) == 2
+    assert "only a network is averaged: model=linear, average=8" in capsys.readouterr().err
