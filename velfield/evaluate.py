@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from velfield import analytic, storage
 from velfield.errors import StoreError, VelfieldError
+from velfield.judged import BUNDLE, Judged, Test, judge, refuse_seen
 from velfield.measures import OUTSIDE, combine, measure_box
+from velfield.places import Tracers
 from velfield.progress import Progress, Silent
 from velfield.shards import ROOT
 from velfield.store import WORK, open_fields
@@ -20,20 +21,9 @@ from velfield.tables import table
 from velfield.version import __version__
 
 AT_ONCE = 8  # boxes that a network is given in one go
-BUNDLE = "unet"  # the row's name of every bundle
 FOREIGN = {ROOT: "a store", WORK: "an unfinished store", "metadata.json": "a model", ".checkpoint": "a training"}
+KNOWN = ("matter_number", "halo_number")  # of cells, the better one for their density first
 RECORD, BEGUN, METRICS = "evaluation.json", "evaluation.begun.json", "metrics.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Test:
-    """A field store and the boxes of it that are measured."""
-
-    url: str
-    ds: xr.Dataset
-    boxes: tuple[int, ...]
-
-    __test__ = False  # not for pytest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +34,34 @@ class Drawn:
     box: int
 
 
-Predict = Callable[[Test, Sequence[int]], NDArray[Any]]  # store, boxes -> (box, 3, x, y, z)
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is measured and how, in words that another process can be sent.
+
+    ``tracers`` are the variables that every store has, of `KNOWN`; ``identity`` is the bundle's (`Judged`).
+    """
+
+    model: str
+    tracer: str
+    smoothing: float | None
+    count_filled: bool
+    tracers: tuple[str, ...]
+    identity: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What is measured: its row's name, how it predicts, what it saw in training, and its settings on each store."""
+class Piece:
+    """Some boxes of the store ``number``, which are predicted together; ``drawn`` is the one that figures show."""
 
-    row: str
-    predict: Predict
-    parents: tuple[str, ...]
-    settings: Mapping[str, Mapping[str, Any]]  # by the store's URL
-    notes: tuple[str, ...] = ()
+    number: int
+    url: str
+    fingerprint: str
+    boxes: tuple[int, ...]
+    drawn: int | None
+
+
+Answer = tuple[list[dict[str, Any]], NDArray[Any] | None]  # measures of each box, and the drawn one's prediction
+Spread = Callable[[Sequence[Piece], Asked], Iterable[tuple[Piece, Answer]]]  # answers in any order
 
 
 def evaluate(
@@ -74,6 +80,7 @@ def evaluate(
     count_filled: bool = True,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, Any]:
     """Measure a model on field stores that hold the truth.
 
@@ -104,16 +111,18 @@ def evaluate(
         Is told of every box.
     note : callable, optional
         Is told, before the work begins, what is worth knowing: in what a store differs from the model's training.
+    spread : callable, optional
+        Runs the pieces of the work elsewhere (`velfield.pipelines.evaluate`); by default they run here, one by one.
 
     Returns
     -------
     dict
-        ``{row: {measure: {"mean", "std"}, …, "r_of_k": …}}``, what metrics.json holds.
+        ``{row: {measure: {"mean", "std"}, …, "r_of_k": …}}`` as `velfield.metrics` makes it, what metrics.json holds.
     """
     tests = _tests([fields] if isinstance(fields, str) else list(fields), split)
-    judged = _judged(model, tests, tracer, smoothing)
+    judged = judge(model, tests, tracer, smoothing)
     if not allow_seen:
-        _refuse_seen(judged, tests)
+        refuse_seen(judged, tests)
     drawn = _drawn(tests, box, seed, figures)
     beside = {name: analytic.settings(name, drawn.test.ds, tracer=tracer, smoothing=smoothing) for name in compare}
     if out is not None:
@@ -121,7 +130,21 @@ def evaluate(
     if note is not None:
         for text in judged.notes:
             note(text)
-    measured, kept = _measure(judged, tests, drawn, count_filled, Silent() if progress is None else progress)
+    asked = Asked(
+        model=model,
+        tracer=tracer,
+        smoothing=smoothing,
+        count_filled=count_filled,
+        tracers=tuple(name for name in KNOWN if all(name in test.ds for test in tests)),
+        identity=judged.identity,
+    )
+    pieces = _pieces(judged, tests, drawn if figures and out is not None else None)
+
+    def here(pieces: Sequence[Piece], asked: Asked) -> Iterable[tuple[Piece, Answer]]:
+        return ((piece, measure_piece(piece, asked, judged, tests[piece.number])) for piece in pieces)
+
+    answers = (spread or here)(pieces, asked)
+    measured, kept = _collect(judged.row, pieces, answers, Silent() if progress is None else progress)
     row = combine(measured)
     rows = {judged.row: without_boxes(row)}
     if out is not None:
@@ -190,83 +213,73 @@ def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
     return tests
 
 
-def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None) -> Judged:
-    """An analytic model by its name, or a bundle by its URL; settled for each store."""
-    if tracer != "number" and "halo" not in model:
-        raise VelfieldError(
-            f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo"
-        )
-    if model in analytic.NAMES:
-        how = {test.url: analytic.settings(model, test.ds, tracer=tracer, smoothing=smoothing) for test in tests}
-
-        def linear(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
-            return np.stack([analytic.reconstruct(how[test.url], test.ds, box) for box in boxes])
-
-        settings = {url: one.to_dict() for url, one in how.items()}
-        return Judged(row=model, predict=linear, parents=(), settings=settings)
-    if not storage.exists(model):
-        raise VelfieldError(
-            f"no such model: model={model}; give {', '.join(analytic.NAMES)}, or the URL of a bundle that "
-            "velfield train wrote"
-        )
-    if smoothing is not None:
-        raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
-    from velfield.model import load_model  # torch: only where a network is asked for
-
-    bundle = load_model(model)
-    settings, notes = {}, []
-    for test in tests:
-        bundle.check(test.ds)
-        unlike = bundle.differences(test.ds)
-        settings[test.url] = {"bundle": model, "unlike_training": unlike}
-        for name, (models, stores) in unlike.items():
-            notes.append(f"the model was trained at {name}={models}, {test.url} has {name}={stores}")
-
-    def network(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
-        velocity = bundle.predict(test.ds.isel(box=list(boxes)))["velocity"]
-        return np.asarray(velocity.transpose("box", "component", "x", "y", "z"))
-
-    parents = tuple(bundle.metadata["parents"])
-    return Judged(row=BUNDLE, predict=network, parents=parents, settings=settings, notes=tuple(notes))
-
-
-def _refuse_seen(judged: Judged, tests: Sequence[Test]) -> None:
-    for test in tests:
-        parents = test.ds["parent"].values[list(test.boxes)]
-        seen = sorted(set(parents) & set(judged.parents))
-        if seen:
-            count = int(np.isin(parents, seen).sum())
-            raise VelfieldError(
-                f"the model was trained on this universe: url={test.url}, boxes={count} of {len(test.boxes)}, "
-                f"parent={seen[0]}; evaluate on another seed's, or allow it with --allow-seen"
-            )
-
-
-def _measure(
-    judged: Judged, tests: Sequence[Test], drawn: Drawn, count_filled: bool, progress: Progress
-) -> tuple[list[dict[str, Any]], NDArray[Any] | None]:
-    """Measures of each box, and the prediction of the one that is drawn."""
+def measure_piece(piece: Piece, asked: Asked, judged: Judged, test: Test) -> Answer:
+    """Predict and measure some boxes of a store."""
+    prediction = judged.predict(test, piece.boxes)
+    cellsize = float(test.ds.attrs["cellsize"])
     measured, kept = [], None
-    progress.start(f"evaluate {judged.row}", sum(len(test.boxes) for test in tests), "boxes")
-    for test, number, predicted in _predictions(judged, tests):
-        true, flag = _truth(test, number)
-        cellsize = float(test.ds.attrs["cellsize"])
-        measured.append(measure_box(predicted, true, cellsize=cellsize, flag=flag, count_filled=count_filled))
-        if test is drawn.test and number == drawn.box:
-            kept = predicted
-        progress.advance(note=f"cos θ {measured[-1]['cos_theta']:.2f}")
-    progress.done()
+    for i, box in enumerate(piece.boxes):
+        true, flag = _truth(test, box)
+        measured.append(
+            measure_box(
+                prediction.velocity[i],
+                true,
+                cellsize=cellsize,
+                flag=flag,
+                count_filled=asked.count_filled,
+                std=None if prediction.std is None else prediction.std[i],
+                tracers=_tracers(test, box, asked.tracers),
+            )
+        )
+        if box == piece.drawn:
+            kept = prediction.velocity[i]
     return measured, kept
 
 
-def _predictions(judged: Judged, tests: Sequence[Test]) -> Iterator[tuple[Test, int, NDArray[Any]]]:
-    """Store, box number and prediction of each box; a few boxes in memory at a time."""
-    for test in tests:
-        for first in range(0, len(test.boxes), AT_ONCE):
-            boxes = test.boxes[first : first + AT_ONCE]
-            predicted = judged.predict(test, boxes)
-            for number, velocity in zip(boxes, predicted, strict=True):
-                yield test, number, velocity
+def _pieces(judged: Judged, tests: Sequence[Test], drawn: Drawn | None) -> list[Piece]:
+    """The boxes of every store, as many together as a network is given in one go."""
+    step = AT_ONCE if judged.row == BUNDLE else 1
+    return [
+        Piece(
+            number=number,
+            url=test.url,
+            fingerprint=str(test.ds.attrs["fingerprint"]),
+            boxes=test.boxes[first : first + step],
+            drawn=drawn.box if drawn is not None and drawn.test is test else None,
+        )
+        for number, test in enumerate(tests)
+        for first in range(0, len(test.boxes), step)
+    ]
+
+
+def _collect(
+    row: str, pieces: Sequence[Piece], answers: Iterable[tuple[Piece, Answer]], progress: Progress
+) -> tuple[list[dict[str, Any]], NDArray[Any] | None]:
+    """Measures of each box, in their order, and the prediction of the one that is drawn."""
+    found: dict[Piece, list[dict[str, Any]]] = {}
+    kept = None
+    progress.start(f"evaluate {row}", sum(len(piece.boxes) for piece in pieces), "boxes")
+    for piece, (measured, drawn) in answers:
+        found[piece] = measured
+        kept = drawn if drawn is not None else kept
+        for one in measured:
+            progress.advance(note=f"cos θ {one['cos_theta']:.2f}")
+    progress.done()
+    return [one for piece in pieces for one in found[piece]], kept
+
+
+def _tracers(test: Test, box: int, names: Sequence[str]) -> Tracers:
+    """1 + δ and the number of halos of a box's cells; refuses a box that lost them."""
+    one = test.ds.isel(box=box)
+    found = {name: np.asarray(one.velfield.core(one[name]).transpose("x", "y", "z")) for name in names}
+    for name, values in found.items():
+        if not np.isfinite(values).all():  # a chunk that is not there reads as NaN
+            raise StoreError(
+                f"a box of the store has lost its data: store={test.url}, box={box}, variable={name}; "
+                "check it with velfield verify, and paint it again"
+            )
+    density = next((found[name] / float(one[name].attrs["mean"]) for name in KNOWN if name in found), None)
+    return Tracers(density=density, halos=found.get("halo_number"))
 
 
 def _truth(test: Test, box: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -308,7 +321,7 @@ def _draw(
     rows: Mapping[str, Any],
 ) -> list[str]:
     """Write the figures of one box and return their paths below ``out``."""
-    from velfield import figures  # matplotlib: only where something is drawn
+    from velfield import curves, figures  # matplotlib: only where something is drawn
 
     test, box = drawn.test, drawn.box
     shown = {name: analytic.reconstruct(how, test.ds, box) for name, how in compare.items() if name != row}
@@ -316,15 +329,20 @@ def _draw(
         shown[row] = predicted
     true, _ = _truth(test, box)
     written = []
-    for name, figure in figures.draw(true, shown, float(test.ds.attrs["cellsize"]), rows).items():
+    drawings = figures.draw(true, shown, float(test.ds.attrs["cellsize"])) | curves.draw(rows)
+    for name, figure in drawings.items():
         figures.save(figure, storage.join(out, "figures", f"{name}.png"))
         written.append(f"figures/{name}.png")
     return written
 
 
 def _provenance(test: Test) -> dict[str, Any]:
-    attrs = test.ds.attrs
+    attrs, parents = test.ds.attrs, test.ds["parent"].values
+    names = sorted(set(parents))
     kept = ("fingerprint", "redshift", "cells", "cellsize", "margin", "rsd", "min_mass", "boxsize")
-    return {"url": test.url, "boxes": list(test.boxes), "parents": sorted(set(test.ds["parent"].values))} | {
-        name: attrs[name] for name in kept
-    }
+    return {
+        "url": test.url,
+        "boxes": list(test.boxes),
+        "parents": names,
+        "parent_of_box": [names.index(parents[box]) for box in test.boxes],  # in ``parents``
+    } | {name: attrs[name] for name in kept}
