@@ -11,9 +11,9 @@ from typing import Any
 from distributed import Client
 
 from velfield.errors import VelfieldError
-from velfield.evaluate import Answer, Asked, Piece, measure_piece
 from velfield.evaluate import evaluate as run
 from velfield.judged import Judged, Test, judge
+from velfield.pieces import Answer, Asked, Piece, measure_piece
 from velfield.pipelines.stages import stage
 from velfield.pipelines.tasks import run_tasks
 from velfield.store import open_fields

@@ -15,7 +15,7 @@ MODULES = {
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
     " table_catalogue catalogue store sources universe verify_shard verify_store verify",
-    "analysis": "analytic judged evaluate figures curves compare tables report",
+    "analysis": "analytic judged pieces evaluate figures curves compare tables report",
     "torch": "gravity halos simulate unet loss batches train_config checkpoint train model",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from velfield import analytic, storage
 from velfield.errors import StoreError, VelfieldError
 from velfield.judged import BUNDLE, Judged, Test, judge, refuse_seen
-from velfield.measures import OUTSIDE, combine, measure_box
-from velfield.places import Tracers
+from velfield.measures import combine
+from velfield.pieces import KNOWN, Answer, Asked, Piece, Spread, measure_piece, truth_of
 from velfield.progress import Progress, Silent
 from velfield.shards import ROOT
 from velfield.store import WORK, open_fields
@@ -22,7 +22,6 @@ from velfield.version import __version__
 
 AT_ONCE = 8  # boxes that a network is given in one go
 FOREIGN = {ROOT: "a store", WORK: "an unfinished store", "metadata.json": "a model", ".checkpoint": "a training"}
-KNOWN = ("matter_number", "halo_number")  # of cells, the better one for their density first
 RECORD, BEGUN, METRICS = "evaluation.json", "evaluation.begun.json", "metrics.json"
 
 
@@ -32,36 +31,6 @@ class Drawn:
 
     test: Test
     box: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is measured and how, in words that another process can be sent.
-
-    ``tracers`` are the variables that every store has, of `KNOWN`; ``identity`` is the bundle's (`Judged`).
-    """
-
-    model: str
-    tracer: str
-    smoothing: float | None
-    count_filled: bool
-    tracers: tuple[str, ...]
-    identity: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Some boxes of the store ``number``, which are predicted together; ``drawn`` is the one that figures show."""
-
-    number: int
-    url: str
-    fingerprint: str
-    boxes: tuple[int, ...]
-    drawn: int | None
-
-
-Answer = tuple[list[dict[str, Any]], NDArray[Any] | None]  # measures of each box, and the drawn one's prediction
-Spread = Callable[[Sequence[Piece], Asked], Iterable[tuple[Piece, Answer]]]  # answers in any order
 
 
 def evaluate(
@@ -213,29 +182,6 @@ def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
     return tests
 
 
-def measure_piece(piece: Piece, asked: Asked, judged: Judged, test: Test) -> Answer:
-    """Predict and measure some boxes of a store."""
-    prediction = judged.predict(test, piece.boxes)
-    cellsize = float(test.ds.attrs["cellsize"])
-    measured, kept = [], None
-    for i, box in enumerate(piece.boxes):
-        true, flag = _truth(test, box)
-        measured.append(
-            measure_box(
-                prediction.velocity[i],
-                true,
-                cellsize=cellsize,
-                flag=flag,
-                count_filled=asked.count_filled,
-                std=None if prediction.std is None else prediction.std[i],
-                tracers=_tracers(test, box, asked.tracers),
-            )
-        )
-        if box == piece.drawn:
-            kept = prediction.velocity[i]
-    return measured, kept
-
-
 def _pieces(judged: Judged, tests: Sequence[Test], drawn: Drawn | None) -> list[Piece]:
     """The boxes of every store, as many together as a network is given in one go."""
     step = AT_ONCE if judged.row == BUNDLE else 1
@@ -266,34 +212,6 @@ def _collect(
             progress.advance(note=f"cos θ {one['cos_theta']:.2f}")
     progress.done()
     return [one for piece in pieces for one in found[piece]], kept
-
-
-def _tracers(test: Test, box: int, names: Sequence[str]) -> Tracers:
-    """1 + δ and the number of halos of a box's cells; refuses a box that lost them."""
-    one = test.ds.isel(box=box)
-    found = {name: np.asarray(one.velfield.core(one[name]).transpose("x", "y", "z")) for name in names}
-    for name, values in found.items():
-        if not np.isfinite(values).all():  # a chunk that is not there reads as NaN
-            raise StoreError(
-                f"a box of the store has lost its data: store={test.url}, box={box}, variable={name}; "
-                "check it with velfield verify, and paint it again"
-            )
-    density = next((found[name] / float(one[name].attrs["mean"]) for name in KNOWN if name in found), None)
-    return Tracers(density=density, halos=found.get("halo_number"))
-
-
-def _truth(test: Test, box: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """True velocity (3, x, y, z) [km/s] and flags (x, y, z) of a box's core; refuses a box that lost its truth."""
-    one = test.ds.isel(box=box)
-    core = one.velfield.core(one[["velocity", "velocity_flag"]])
-    velocity = np.asarray(core["velocity"].transpose("component", "x", "y", "z"))
-    flag = np.asarray(core["velocity_flag"].transpose("x", "y", "z"))
-    if flag.max(initial=0) > OUTSIDE or not np.isfinite(velocity[:, flag != OUTSIDE]).all():  # reads as 255, as NaN
-        raise StoreError(
-            f"a box of the store has lost its truth: store={test.url}, box={box}; "
-            "check it with velfield verify, and paint it again"
-        )
-    return velocity, flag
 
 
 def _drawn(tests: Sequence[Test], box: int | None, seed: int, figures: bool) -> Drawn:
@@ -327,7 +245,7 @@ def _draw(
     shown = {name: analytic.reconstruct(how, test.ds, box) for name, how in compare.items() if name != row}
     if predicted is not None:
         shown[row] = predicted
-    true, _ = _truth(test, box)
+    true, _ = truth_of(test, box)
     written = []
     drawings = figures.draw(true, shown, float(test.ds.attrs["cellsize"])) | curves.draw(rows)
     for name, figure in drawings.items():

@@ -11,8 +11,8 @@ from velfield import storage, store
 from velfield.boxes import BoxLayout
 from velfield.cli import main
 from velfield.errors import StoreError, VelfieldError
-from velfield.evaluate import Asked, Piece
 from velfield.evaluate import evaluate as here
+from velfield.pieces import Asked, Piece
 from velfield.pipelines.evaluate import evaluate, measure
 
 
