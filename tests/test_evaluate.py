@@ -42,7 +42,9 @@ def unseen(tmp_path_factory):
 def by_hand(name, url, boxes):
     ds = open_fields(url, chunks=None)
     predicted = np.stack([analytic.reconstruct(name, ds, b) for b in boxes])
-    return metrics(predicted, ds.velfield.core(ds["velocity"]).values[list(boxes)], cellsize=10.0)
+    core = ds.velfield.core(ds).isel(box=list(boxes))
+    density = core["matter_number"].values / 8.0  # the parent's mean
+    return metrics(predicted, core["velocity"].values, cellsize=10.0, density=density, halos=core["halo_number"].values)
 
 
 @pytest.mark.parametrize("name", analytic.NAMES)
@@ -77,7 +79,8 @@ def test_files(tmp_path, fields):
     assert about["fields"][0]["parents"] == ["universe-7"]
     assert len(about["boxes"]["slope"]) == 8
     assert np.mean(about["boxes"]["slope"]) == pytest.approx(rows["linear_padded"]["slope"]["mean"])
-    names = ("slices", "contours", "line", "distribution", "misalignment", "contours_centre", "r_of_k")
+    names = ("slices", "contours", "line", "distribution", "misalignment", "contours_centre")
+    names += ("r_of_k", "transfer", "divergence", "error_by")
     assert about["figures"] == [f"figures/{name}.png" for name in names]
     for path in about["figures"]:
         assert (tmp_path / "out" / path).read_bytes().startswith(b"\x89PNG")
@@ -94,6 +97,7 @@ def test_again_gives_the_same_and_no_figures_on_request(tmp_path, fields):
 
 
 def test_the_drawn_box_follows_the_seed(tmp_path, fields, monkeypatch):
+    monkeypatch.setattr("velfield.curves.draw", lambda *_: {})
     monkeypatch.setattr("velfield.figures.draw", lambda *_: {})  # drawing takes a second; test_figures looks at it
 
     def drawn(seed):
@@ -155,6 +159,25 @@ def test_a_bundle_is_the_row_unet(tmp_path, bundle, unseen):
     assert about["fields"][0]["settings"] == {"bundle": bundle, "unlike_training": {}}
 
 
+def test_error_bars_of_a_model_are_measured(tmp_path, bundle, unseen, monkeypatch):
+    from velfield.model import Model
+
+    plain = Model.predict
+
+    def with_bars(self, ds, batch=4):
+        made = plain(self, ds, batch)
+        truth = ds.velfield.core(ds["velocity"]).values
+        return made.assign(velocity_std=made["velocity"].copy(data=np.abs(made["velocity"].values - truth) * 1.5 + 1))
+
+    monkeypatch.setattr(Model, "predict", with_bars)
+    out = str(tmp_path / "out")
+    row = evaluate(bundle, unseen, out)["unet"]
+    assert row["coverage_68"] == {"mean": 1.0, "std": 0.0}  # every error is ⅔ of its bar
+    assert row["chi2"]["mean"] < 0.45
+    assert "figures/calibration.png" in storage.read_json(f"{out}/evaluation.json")["figures"]
+    assert "| within 68 % bars [%] " in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_differences_from_the_training_are_noted_for_each_store(tmp_path, bundle, unseen, capsys):
     late = write_fields(str(tmp_path / "late"), boxes=2, cells=12, margin=1, seed=9, redshift=0.5)
     notes = []
@@ -189,7 +212,7 @@ def test_only_an_earlier_evaluation_is_replaced(tmp_path, fields, bundle):
 
 
 def test_mistakes_show_before_the_work(tmp_path, fields, monkeypatch):
-    monkeypatch.setattr("velfield.evaluate._predictions", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("velfield.evaluate.measure_piece", lambda *_: pytest.fail("worked"))
     monkeypatch.setattr(storage, "write_json", _read_only)
     with pytest.raises(PermissionError):
         evaluate("linear", fields, str(tmp_path / "out"))
@@ -204,7 +227,7 @@ def _read_only(*_):
 def test_an_interrupted_evaluation_is_gone_on_with(tmp_path, fields, monkeypatch):
     out = str(tmp_path / "out")
     with monkeypatch.context() as patched:
-        patched.setattr("velfield.evaluate._predictions", _read_only)
+        patched.setattr("velfield.evaluate.measure_piece", _read_only)
         with pytest.raises(PermissionError):
             evaluate("linear", fields, out, figures=False)
     assert storage.names(out) == ["evaluation.begun.json"]

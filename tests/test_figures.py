@@ -7,7 +7,6 @@ from matplotlib.contour import ContourSet
 from matplotlib.quiver import Quiver
 
 from velfield import figures
-from velfield.measures import metrics
 
 N, CELLSIZE = 16, 10.0
 
@@ -19,14 +18,6 @@ def fields():
     return true, {
         "linear": 0.7 * true + rng.normal(0, 90, true.shape),
         "unet": 0.9 * true + rng.normal(0, 50, true.shape),
-    }
-
-
-@pytest.fixture(scope="module")
-def rows(fields):
-    true, models = fields
-    return {
-        name: metrics(np.stack([v, v + 20]), np.stack([true, true]), cellsize=CELLSIZE) for name, v in models.items()
     }
 
 
@@ -113,19 +104,10 @@ def test_misalignment_has_a_panel_for_each_model(fields):
         assert list(ax.lines[0].get_ydata()) == [200, 200]
 
 
-def test_correlation_has_mean_and_scatter(rows):
-    ax = figures.correlation(rows).axes[0]
-    assert [line.get_label() for line in ax.lines] == ["linear (FFT)", "U-Net"]
-    np.testing.assert_allclose(ax.lines[1].get_ydata(), rows["unet"]["r_of_k"]["mean"])
-    assert len(ax.collections) == 2
-    single = {"unet": metrics(np.ones((3, 8, 8, 8)), np.random.default_rng(1).normal(size=(3, 8, 8, 8)), cellsize=5.0)}
-    assert not figures.correlation(single).axes[0].collections  # one box has no scatter
-
-
-def test_all_are_drawn_and_written(tmp_path, fields, rows):
+def test_all_are_drawn_and_written(tmp_path, fields):
     true, models = fields
-    drawn = figures.draw(true, models, CELLSIZE, rows)
-    assert list(drawn) == ["slices", "contours", "line", "distribution", "misalignment", "contours_centre", "r_of_k"]
+    drawn = figures.draw(true, models, CELLSIZE)
+    assert list(drawn) == ["slices", "contours", "line", "distribution", "misalignment", "contours_centre"]
     for name, figure in drawn.items():
         url = figures.save(figure, str(tmp_path / f"{name}.png"), dpi=60)
         data = (tmp_path / f"{name}.png").read_bytes()
@@ -140,7 +122,7 @@ def test_holes_are_left_out(fields):
     true, models = fields
     true = true.copy()
     true[:, :4] = np.nan
-    for figure in figures.draw(true, models, CELLSIZE, {}).values():
+    for figure in figures.draw(true, models, CELLSIZE).values():
         figures.png(figure, dpi=40)  # no warning, no error
 
 

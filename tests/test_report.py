@@ -82,7 +82,7 @@ def test_every_row_and_the_comparison_first(tmp_path, rows, picture):
 def test_pictures_are_inside_and_nothing_is_outside(tmp_path, rows, picture):
     text, page = page_of(tmp_path, metrics=rows, figures={"slices": picture, "mine": figures.png(picture)}, run={})
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(images) == 3  # slices, r(k), and the one of another name, last
+    assert len(images) == 6  # slices, four of all boxes, and the one of another name, last
     for attrs in images:
         data = base64.b64decode(attrs["src"].removeprefix("data:image/png;base64,"), validate=True)
         assert data.startswith(b"\x89PNG")

@@ -89,6 +89,19 @@ class Cluster:
     wait: float
     report: str | None
 
+    def wanted(self) -> bool:
+        """Whether a cluster is asked for, of a verb that also works without; its other options need one."""
+        if self.scheduler or self.workers or os.environ.get("DASK_SCHEDULER_ADDRESS"):
+            return True
+        context = click.get_current_context()
+        for name in ("threads", "wait", "report"):
+            if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+                raise VelfieldError(
+                    f"no cluster is asked for: {name}={getattr(self, name)}; add --workers or --scheduler, or leave "
+                    f"--{name} out"
+                )
+        return False
+
     @contextmanager
     def running(self, verb: str, settings: Mapping[str, Any]) -> Iterator[tuple[Any, Terminal]]:
         """Connect; yields the client and the terminal's progress. The report is written at the end."""
@@ -378,19 +391,46 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
 @click.option("--count-filled/--no-count-filled", default=True, help="Count cells without a particle.")
 @click.option("--average", type=int, default=1, help=AVERAGE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
+@cluster_options
 @config_option
-def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
+def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, cluster: Cluster, **options: Any) -> None:
     """Measure MODEL on field stores FIELDS… against their truth; metrics, table and figures go to OUT.
 
     MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, or the URL of
     a bundle.
+
+    Without --scheduler (or DASK_SCHEDULER_ADDRESS) and --workers it runs in this process, without a cluster.
     """
-    from velfield.evaluate import evaluate as run
     from velfield.tables import table
 
-    with Terminal() as progress:
-        rows = run(model, fields, out, progress=progress, note=_note, **options)
+    if cluster.wanted():
+        from velfield.pipelines.evaluate import evaluate as spread
+
+        settings = {"model": model, "fields": fields, "out": out} | options
+        with cluster.running("evaluate", settings) as (client, progress):
+            rows = spread(client, model, fields, out, progress=progress, note=_note, **options)
+    else:
+        from velfield.evaluate import evaluate as run
+
+        with Terminal() as progress:
+            rows = run(model, fields, out, progress=progress, note=_note, **options)
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows, width=shutil.get_terminal_size().columns))
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON instead of a table.")
+def compare(a: str, b: str, as_json: bool) -> None:
+    """Compare two evaluations A and B of the same boxes, box by box.
+
+    A and B are folders that velfield evaluate wrote. For each measure: the mean difference, its standard error over
+    boxes and over parents, the share of boxes in which A is better, and a paired t test and sign test.
+    """
+    from velfield.compare import compare as run
+
+    comparison = run(a, b)
+    click.echo(json.dumps(comparison.plain(), indent=2) if as_json else "\n".join(comparison.lines()))
 
 
 @cli.command()

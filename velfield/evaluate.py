@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from velfield import analytic, storage
 from velfield.errors import StoreError, VelfieldError
-from velfield.measures import OUTSIDE, combine, measure_box
+from velfield.judged import BUNDLE, Judged, Test, judge, refuse_seen
+from velfield.measures import combine
+from velfield.pieces import KNOWN, Answer, Asked, Piece, Spread, measure_piece, truth_of
 from velfield.progress import Progress, Silent
 from velfield.shards import ROOT
-from velfield.sources import symmetries_of_boxes
 from velfield.store import WORK, open_fields
 from velfield.tables import table
 from velfield.version import __version__
 
 AT_ONCE = 8  # boxes that a network is given in one go
-BUNDLE = "unet"  # the row's name of every bundle
 FOREIGN = {ROOT: "a store", WORK: "an unfinished store", "metadata.json": "a model", ".checkpoint": "a training"}
 RECORD, BEGUN, METRICS = "evaluation.json", "evaluation.begun.json", "metrics.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Test:
-    """A field store and the boxes of it that are measured."""
-
-    url: str
-    ds: xr.Dataset
-    boxes: tuple[int, ...]
-
-    __test__ = False  # not for pytest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +31,6 @@ class Drawn:
 
     test: Test
     box: int
-
-
-Predict = Callable[[Test, Sequence[int]], NDArray[Any]]  # store, boxes -> (box, 3, x, y, z)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What is measured: its row's name, how it predicts, what it saw in training, and its settings on each store."""
-
-    row: str
-    predict: Predict
-    parents: tuple[str, ...]
-    settings: Mapping[str, Mapping[str, Any]]  # by the store's URL
-    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -76,6 +50,7 @@ def evaluate(
     average: int = 1,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, Any]:
     """Measure a model on field stores that hold the truth.
 
@@ -109,16 +84,18 @@ def evaluate(
         Is told of every box.
     note : callable, optional
         Is told, before the work begins, what is worth knowing: in what a store differs from the model's training.
+    spread : callable, optional
+        Runs the pieces of the work elsewhere (`velfield.pipelines.evaluate`); by default they run here, one by one.
 
     Returns
     -------
     dict
-        ``{row: {measure: {"mean", "std"}, …, "r_of_k": …}}``, what metrics.json holds.
+        ``{row: {measure: {"mean", "std"}, …, "r_of_k": …}}`` as `velfield.metrics` makes it, what metrics.json holds.
     """
     tests = _tests([fields] if isinstance(fields, str) else list(fields), split)
-    judged = _judged(model, tests, tracer, smoothing, average)
+    judged = judge(model, tests, tracer, smoothing, average)
     if not allow_seen:
-        _refuse_seen(judged, tests)
+        refuse_seen(judged, tests)
     drawn = _drawn(tests, box, seed, figures)
     beside = {name: analytic.settings(name, drawn.test.ds, tracer=tracer, smoothing=smoothing) for name in compare}
     if out is not None:
@@ -126,7 +103,22 @@ def evaluate(
     if note is not None:
         for text in judged.notes:
             note(text)
-    measured, kept = _measure(judged, tests, drawn, count_filled, Silent() if progress is None else progress)
+    asked = Asked(
+        model=model,
+        tracer=tracer,
+        smoothing=smoothing,
+        average=average,
+        count_filled=count_filled,
+        tracers=tuple(name for name in KNOWN if all(name in test.ds for test in tests)),
+        identity=judged.identity,
+    )
+    pieces = _pieces(judged, tests, drawn if figures and out is not None else None)
+
+    def here(pieces: Sequence[Piece], asked: Asked) -> Iterable[tuple[Piece, Answer]]:
+        return ((piece, measure_piece(piece, asked, judged, tests[piece.number])) for piece in pieces)
+
+    answers = (spread or here)(pieces, asked)
+    measured, kept = _collect(judged.row, pieces, answers, Silent() if progress is None else progress)
     row = combine(measured)
     rows = {judged.row: without_boxes(row)}
     if out is not None:
@@ -196,100 +188,36 @@ def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
     return tests
 
 
-def _judged(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None, average: int = 1) -> Judged:
-    """An analytic model by its name, or a bundle by its URL; settled for each store."""
-    if tracer != "number" and model not in (*analytic.HALOS, analytic.WHOLE):
-        raise VelfieldError(
-            f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo, linear_whole"
+def _pieces(judged: Judged, tests: Sequence[Test], drawn: Drawn | None) -> list[Piece]:
+    """The boxes of every store, as many together as a network is given in one go."""
+    step = AT_ONCE if judged.row == BUNDLE else 1
+    return [
+        Piece(
+            number=number,
+            url=test.url,
+            fingerprint=str(test.ds.attrs["fingerprint"]),
+            boxes=test.boxes[first : first + step],
+            drawn=drawn.box if drawn is not None and drawn.test is test else None,
         )
-    if average != 1 and model in analytic.NAMES:
-        raise VelfieldError(f"only a network is averaged: model={model}, average={average}; leave it out")
-    if model in analytic.NAMES:
-        how = {test.url: analytic.settings(model, test.ds, tracer=tracer, smoothing=smoothing) for test in tests}
-
-        def linear(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
-            return analytic.velocities(how[test.url], test.ds, boxes)
-
-        settings = {url: one.to_dict() for url, one in how.items()}
-        return Judged(row=model, predict=linear, parents=(), settings=settings)
-    if not storage.exists(model):
-        raise VelfieldError(
-            f"no such model: model={model}; give {', '.join(analytic.NAMES)}, or the URL of a bundle that "
-            "velfield train wrote"
-        )
-    if smoothing is not None:
-        raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
-    from velfield.model import load_model  # torch: only where a network is asked for
-
-    bundle = load_model(model)
-    settings, notes = {}, []
-    for test in tests:
-        bundle.check(test.ds)
-        symmetries_of_boxes(test.ds, average)
-        unlike = bundle.differences(test.ds)
-        settings[test.url] = {"bundle": model, "unlike_training": unlike}
-        for name, (models, stores) in unlike.items():
-            notes.append(f"the model was trained at {name}={models}, {test.url} has {name}={stores}")
-
-    def network(test: Test, boxes: Sequence[int]) -> NDArray[Any]:
-        velocity = bundle.predict(test.ds, boxes=boxes, average=average)["velocity"]
-        return np.asarray(velocity.transpose("box", "component", "x", "y", "z"))
-
-    parents = tuple(bundle.metadata["parents"])
-    return Judged(row=BUNDLE, predict=network, parents=parents, settings=settings, notes=tuple(notes))
+        for number, test in enumerate(tests)
+        for first in range(0, len(test.boxes), step)
+    ]
 
 
-def _refuse_seen(judged: Judged, tests: Sequence[Test]) -> None:
-    for test in tests:
-        parents = test.ds["parent"].values[list(test.boxes)]
-        seen = sorted(set(parents) & set(judged.parents))
-        if seen:
-            count = int(np.isin(parents, seen).sum())
-            raise VelfieldError(
-                f"the model was trained on this universe: url={test.url}, boxes={count} of {len(test.boxes)}, "
-                f"parent={seen[0]}; evaluate on another seed's, or allow it with --allow-seen"
-            )
-
-
-def _measure(
-    judged: Judged, tests: Sequence[Test], drawn: Drawn, count_filled: bool, progress: Progress
+def _collect(
+    row: str, pieces: Sequence[Piece], answers: Iterable[tuple[Piece, Answer]], progress: Progress
 ) -> tuple[list[dict[str, Any]], NDArray[Any] | None]:
-    """Measures of each box, and the prediction of the one that is drawn."""
-    measured, kept = [], None
-    progress.start(f"evaluate {judged.row}", sum(len(test.boxes) for test in tests), "boxes")
-    for test, number, predicted in _predictions(judged, tests):
-        true, flag = _truth(test, number)
-        cellsize = float(test.ds.attrs["cellsize"])
-        measured.append(measure_box(predicted, true, cellsize=cellsize, flag=flag, count_filled=count_filled))
-        if test is drawn.test and number == drawn.box:
-            kept = predicted
-        progress.advance(note=f"cos θ {measured[-1]['cos_theta']:.2f}")
+    """Measures of each box, in their order, and the prediction of the one that is drawn."""
+    found: dict[Piece, list[dict[str, Any]]] = {}
+    kept = None
+    progress.start(f"evaluate {row}", sum(len(piece.boxes) for piece in pieces), "boxes")
+    for piece, (measured, drawn) in answers:
+        found[piece] = measured
+        kept = drawn if drawn is not None else kept
+        for one in measured:
+            progress.advance(note=f"cos θ {one['cos_theta']:.2f}")
     progress.done()
-    return measured, kept
-
-
-def _predictions(judged: Judged, tests: Sequence[Test]) -> Iterator[tuple[Test, int, NDArray[Any]]]:
-    """Store, box number and prediction of each box; a few boxes in memory at a time."""
-    for test in tests:
-        for first in range(0, len(test.boxes), AT_ONCE):
-            boxes = test.boxes[first : first + AT_ONCE]
-            predicted = judged.predict(test, boxes)
-            for number, velocity in zip(boxes, predicted, strict=True):
-                yield test, number, velocity
-
-
-def _truth(test: Test, box: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """True velocity (3, x, y, z) [km/s] and flags (x, y, z) of a box's core; refuses a box that lost its truth."""
-    one = test.ds.isel(box=box)
-    core = one.velfield.core(one[["velocity", "velocity_flag"]])
-    velocity = np.asarray(core["velocity"].transpose("component", "x", "y", "z"))
-    flag = np.asarray(core["velocity_flag"].transpose("x", "y", "z"))
-    if flag.max(initial=0) > OUTSIDE or not np.isfinite(velocity[:, flag != OUTSIDE]).all():  # reads as 255, as NaN
-        raise StoreError(
-            f"a box of the store has lost its truth: store={test.url}, box={box}; "
-            "check it with velfield verify, and paint it again"
-        )
-    return velocity, flag
+    return [one for piece in pieces for one in found[piece]], kept
 
 
 def _drawn(tests: Sequence[Test], box: int | None, seed: int, figures: bool) -> Drawn:
@@ -317,23 +245,28 @@ def _draw(
     rows: Mapping[str, Any],
 ) -> list[str]:
     """Write the figures of one box and return their paths below ``out``."""
-    from velfield import figures  # matplotlib: only where something is drawn
+    from velfield import curves, figures  # matplotlib: only where something is drawn
 
     test, box = drawn.test, drawn.box
     shown = {name: analytic.reconstruct(how, test.ds, box) for name, how in compare.items() if name != row}
     if predicted is not None:
         shown[row] = predicted
-    true, _ = _truth(test, box)
+    true, _ = truth_of(test, box)
     written = []
-    for name, figure in figures.draw(true, shown, float(test.ds.attrs["cellsize"]), rows).items():
+    drawings = figures.draw(true, shown, float(test.ds.attrs["cellsize"])) | curves.draw(rows)
+    for name, figure in drawings.items():
         figures.save(figure, storage.join(out, "figures", f"{name}.png"))
         written.append(f"figures/{name}.png")
     return written
 
 
 def _provenance(test: Test) -> dict[str, Any]:
-    attrs = test.ds.attrs
+    attrs, parents = test.ds.attrs, test.ds["parent"].values
+    names = sorted(set(parents))
     kept = ("fingerprint", "redshift", "cells", "cellsize", "margin", "rsd", "min_mass", "boxsize")
-    return {"url": test.url, "boxes": list(test.boxes), "parents": sorted(set(test.ds["parent"].values))} | {
-        name: attrs[name] for name in kept
-    }
+    return {
+        "url": test.url,
+        "boxes": list(test.boxes),
+        "parents": names,
+        "parent_of_box": [names.index(parents[box]) for box in test.boxes],  # in ``parents``
+    } | {name: attrs[name] for name in kept}

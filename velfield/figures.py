@@ -1,4 +1,4 @@
-"""The paper's figures 4 to 9, and r(k): arrays in, a matplotlib Figure out.
+"""The paper's figures 4 to 9, of one box: arrays in, a matplotlib Figure out.
 
 Velocities are cores (3, x, y, z) [km/s]. ``fields`` maps a model's name to its prediction, in the order to be shown;
 the same name has the same colour in every figure. Colours are Okabe and Ito's, which colour-blind readers can tell
@@ -17,7 +17,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -204,10 +203,10 @@ def line(true: NDArray[Any], fields: Mapping[str, NDArray[Any]], cellsize: float
         ax = figure.subplots()
         ax.axhline(0, color="#bbbbbb", lw=0.8)
         for name, v in {"true": true, **fields}.items():
-            ax.plot(x, v[0, :, j, k], **_line_of(name), label=label(name))
+            ax.plot(x, v[0, :, j, k], **line_of(name), label=label(name))
         ax.set(xlabel=f"x [{LENGTH}]", ylabel=f"$v_x$ [{VELOCITY}]", xlim=(0, true.shape[1] * cellsize))
         ax.set_title(f"$v_x$ at y = {(j + 0.5) * cellsize:g}, z = {(k + 0.5) * cellsize:g} {LENGTH}", loc="left")
-        _legend_above(figure, ax)
+        legend_above(figure, ax)
     return figure
 
 
@@ -224,10 +223,10 @@ def distribution(true: NDArray[Any], fields: Mapping[str, NDArray[Any]]) -> Figu
             values = v[0][np.isfinite(v[0])]
             density, _ = np.histogram(values, bins=edges)
             density = density / (values.size * (edges[1] - edges[0]))
-            ax.plot(middle, np.where(density > 0, density, np.nan), **_line_of(name), label=label(name))
+            ax.plot(middle, np.where(density > 0, density, np.nan), **line_of(name), label=label(name))
         ax.set(yscale="log", xlabel=f"$v_x$ [{VELOCITY}]", ylabel="probability density [(km s$^{-1}$)$^{-1}$]")
         ax.set_xlim(-limit, limit)
-        _legend_above(figure, ax)
+        legend_above(figure, ax)
     return figure
 
 
@@ -252,32 +251,9 @@ def misalignment(true: NDArray[Any], fields: Mapping[str, NDArray[Any]]) -> Figu
     return figure
 
 
-def correlation(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Correlation of the velocity by wavenumber: mean over boxes, and the scatter of a box as a band."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-        ax = figure.subplots()
-        for name, row in rows.items():
-            curve = row["r_of_k"]
-            k, mean = (np.array(curve[key], dtype=float) for key in ("k", "mean"))
-            ax.plot(k, mean, **_line_of(name), label=label(name))
-            std = np.array(curve["std"], dtype=float)
-            if np.isfinite(std).any():
-                ax.fill_between(k, mean - std, mean + std, color=colour(name), alpha=0.16, lw=0)
-        ax.set(xscale="log", xlabel="k [$h$ Mpc$^{-1}$]", ylabel="r(k)")
-        ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02)
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        _legend_above(figure, ax)
-    return figure
-
-
-def draw(
-    true: NDArray[Any], fields: Mapping[str, NDArray[Any]], cellsize: float, rows: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Figure]:
-    """All figures of an evaluation, by the names that their files have."""
-    drawn = {
+def draw(true: NDArray[Any], fields: Mapping[str, NDArray[Any]], cellsize: float) -> dict[str, Figure]:
+    """All figures of one box, by the names that their files have."""
+    return {
         "slices": slices(true, fields, cellsize),
         "contours": contours(true, fields, cellsize),
         "line": line(true, fields, cellsize),
@@ -285,9 +261,6 @@ def draw(
         "misalignment": misalignment(true, fields),
         "contours_centre": contours(true, fields, cellsize, part="centre"),
     }
-    if any(row.get("r_of_k") for row in rows.values()):
-        drawn["r_of_k"] = correlation({name: row for name, row in rows.items() if row.get("r_of_k")})
-    return drawn
 
 
 def _filled(ax: Axes, x: NDArray[Any], y: NDArray[Any], density: NDArray[Any], colour_: str) -> None:
@@ -312,12 +285,14 @@ def _part(shown: Iterable[NDArray[Any]], cellsize: float, part: str) -> NDArray[
     return known & {"": np.ones_like(known), "centre": centre, "edge": edge}[part]
 
 
-def _line_of(name: str) -> dict[str, Any]:
+def line_of(name: str) -> dict[str, Any]:
+    """Colour, width and dashes of a model's line, the same in every figure."""
     if name == "true":
         return {"color": colour(name), "lw": 2.4, "alpha": 0.85}
     return {"color": colour(name), "lw": 1.6, "ls": DASHES.get(name, "--")}
 
 
-def _legend_above(figure: Figure, ax: Axes) -> None:
+def legend_above(figure: Figure, ax: Axes) -> None:
+    """One legend of the figure, above it, with what ``ax`` shows."""
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), handlelength=2.6)

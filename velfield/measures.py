@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield.calibration import NOMINAL, calibrate
 from velfield.errors import VelfieldError
-from velfield.spectra import correlation
+from velfield.places import Bins, Tracers, by_place
+from velfield.scales import by_scale
 
 RESIDUAL = 200.0  # km/s: the paper counts the residuals below it
 CENTRE = 200.0  # h⁻¹Mpc: side of the central cube that the paper looks at apart
@@ -36,12 +38,21 @@ MEASURES = (
 COUNTS = ("cells", "missing", "zero_vectors")
 PARTS = ("", "_centre", "_edge")
 MEASURED, FILLED, OUTSIDE = 0, 1, 2  # the store's velocity_flag
+NO_TRACERS = Tracers()
 
 Row = dict[str, dict[str, Any]]
 
 
 def metrics(
-    predicted: Any, true: Any, *, cellsize: float | None = None, flag: Any = None, count_filled: bool = True
+    predicted: Any,
+    true: Any,
+    *,
+    cellsize: float | None = None,
+    flag: Any = None,
+    count_filled: bool = True,
+    std: Any = None,
+    density: Any = None,
+    halos: Any = None,
 ) -> Row:
     """Measure a predicted velocity field against the truth.
 
@@ -51,39 +62,42 @@ def metrics(
         Velocities [km/s], without margins. A DataArray is put into this order by its dimensions' names, and read one
         box at a time.
     cellsize : float, optional
-        Side of a cell [h⁻¹Mpc]. Without it there is no r(k), and centre and edge are shares of the side.
+        Side of a cell [h⁻¹Mpc]. Without it nothing is measured by scale or distance, and centre and edge are shares
+        of the side.
     flag : array (box, x, y, z) or (x, y, z), optional
         The store's `velocity_flag`: cells of flag 2 are left out.
     count_filled : bool
         Whether cells without a particle, whose velocity was taken from their neighbours (flag 1), count.
+    std : array as ``predicted``, optional
+        Standard deviation of the prediction [km/s], for its coverage.
+    density, halos : array (box, x, y, z) or (x, y, z), optional
+        1 + δ of matter, and number of halos, of each cell: errors are also measured by them.
 
     Returns
     -------
     dict
         ``{measure: {"mean", "std", "boxes"}}``: mean and scatter over boxes, and the value of each box. ``std`` is that
         of a sample (n − 1), None for a single box. What is undefined is None. With ``cellsize`` also
-        ``"r_of_k": {"k", "mean", "std"}`` [h Mpc⁻¹].
+        ``"r_of_k": {"k", "mean", "std"}`` [h Mpc⁻¹] and others by scale, and ``"error_by_depth": {"edges", "rms",
+        "cos_theta", "cells"}`` and others by place, each with its mean and std; an outermost edge of None is open.
     """
     p, t = _in_order(predicted, "predicted", vector=True), _in_order(true, "true", vector=True)
-    f = None if flag is None else _in_order(flag, "flag", vector=False)
-    if p.shape != t.shape or p.shape[1] != 3 or (f is not None and f.shape != (t.shape[0], *t.shape[2:])):
+    given = {"flag": flag, "density": density, "halos": halos, "std": std}
+    also = {n: _in_order(value, n, vector=n == "std") for n, value in given.items() if value is not None}
+    unlike = {n: v.shape for n, v in also.items() if v.shape != (t.shape if n == "std" else (t.shape[0], *t.shape[2:]))}
+    if p.shape != t.shape or p.shape[1] != 3 or unlike:
         raise VelfieldError(
             f"velocities do not fit each other: predicted={p.shape}, true={t.shape}"
-            + (f", flag={f.shape}" if f is not None else "")
+            + "".join(f", {name}={shape}" for name, shape in unlike.items())
             + "; give (box, 3, x, y, z) or (3, x, y, z) for both, cores without margins"
         )
-    return combine(
-        [
-            measure_box(
-                np.asarray(p[b]),
-                np.asarray(t[b]),
-                cellsize=cellsize,
-                flag=None if f is None else np.asarray(f[b]),
-                count_filled=count_filled,
-            )
-            for b in range(p.shape[0])
-        ]
-    )
+    measured = []
+    for b in range(p.shape[0]):
+        one: dict[str, Any] = {name: np.asarray(value[b]) for name, value in also.items()}
+        tracers = Tracers(density=one.pop("density", None), halos=one.pop("halos", None))
+        options = {"cellsize": cellsize, "count_filled": count_filled, "tracers": tracers, **one}
+        measured.append(measure_box(np.asarray(p[b]), np.asarray(t[b]), **options))
+    return combine(measured)
 
 
 def measure_box(
@@ -93,8 +107,13 @@ def measure_box(
     cellsize: float | None = None,
     flag: NDArray[Any] | None = None,
     count_filled: bool = True,
+    std: NDArray[Any] | None = None,
+    tracers: Tracers = NO_TRACERS,
 ) -> dict[str, Any]:
-    """Measures of one box (3, x, y, z): ``{measure: float}``, and ``r_of_k: (k, r)`` where ``cellsize`` is given."""
+    """Measures of one box (3, x, y, z): ``{measure: float}``, with ``cellsize`` also curves by scale, as (k, values).
+
+    Errors by place are `Bins`; ``calibration``, where there is a ``std``, is (nominal, actual) coverage.
+    """
     known = np.isfinite(true).all(axis=0)
     if flag is not None:
         known &= flag != OUTSIDE
@@ -108,7 +127,11 @@ def measure_box(
         values |= {name + suffix: value for name, value in chosen.items()}
     values["missing"] = int(known.sum() - usable.sum())
     if cellsize is not None:
-        values["r_of_k"] = r_of_k(np.where(usable, predicted, 0), np.where(usable, true, 0), cellsize)
+        values |= by_scale(np.where(usable, predicted, 0), np.where(usable, true, 0), cellsize)
+    values |= by_place(predicted, true, usable, cellsize, tracers)
+    if std is not None:
+        calibrated, actual = calibrate(predicted[:, usable], true[:, usable], std[:, usable])
+        values |= calibrated | {"calibration": (NOMINAL, actual)}
     return values
 
 
@@ -117,16 +140,17 @@ def combine(boxes: Sequence[Mapping[str, Any]]) -> Row:
     if not boxes:
         raise VelfieldError("nothing to average: boxes=0; give at least one box")
     row: Row = {}
-    for name in boxes[0]:
-        if name == "r_of_k":
-            k = np.asarray(boxes[0][name][0])
-            curves = np.array([box[name][1] for box in boxes])
-            mean, std = _mean_and_scatter(curves)
-            row[name] = {"k": _plain(k), "mean": _plain(mean), "std": _plain(std)}
+    for name, first in boxes[0].items():
+        if isinstance(first, tuple):
+            axis = "nominal" if name == "calibration" else "k"
+            row[name] = {axis: _plain(np.asarray(first[0]))} | _summed(np.array([box[name][1] for box in boxes]))
+        elif isinstance(first, Bins):
+            row[name] = {"edges": _plain(first.edges)} | {
+                what: _summed(np.array([box[name].values[what] for box in boxes])) for what in first.values
+            }
         else:
             values = np.array([box[name] for box in boxes], dtype=float)
-            mean, std = _mean_and_scatter(values)
-            row[name] = {"mean": _plain(mean), "std": _plain(std), "boxes": _plain(values)}
+            row[name] = _summed(values) | {"boxes": _plain(values)}
     return row
 
 
@@ -145,21 +169,6 @@ def regions(shape: tuple[int, ...], cellsize: float | None) -> tuple[NDArray[np.
     inside = [d > 0.5 * (n - CENTRE / unit) for d, n in zip(depth, shape, strict=True)]
     within = [d > EDGE / unit for d in depth]
     return _outer_and(inside), ~_outer_and(within)
-
-
-def r_of_k(predicted: NDArray[Any], true: NDArray[Any], cellsize: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Correlation of two velocity fields (3, x, y, z) by wavenumber [h Mpc⁻¹]: all components together.
-
-    A box cut out of a larger volume is not periodic; its opposite faces would make a step that fills the spectrum. The
-    fields, less their means, are therefore faded out towards the faces (Hann window) before the transform.
-    """
-    shape = true.shape[1:]
-    window = np.ones(())
-    for axis, n in enumerate(shape):
-        one = np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
-        window = window[..., None] * one if axis else one
-    p, t = ((v - v.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float64)) * window for v in (predicted, true))
-    return correlation(p, t, np.array(shape) * cellsize)
 
 
 def _compare(p: NDArray[np.float64], t: NDArray[np.float64]) -> dict[str, float]:
@@ -223,6 +232,12 @@ def _outer_and(masks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else float("nan")
+
+
+def _summed(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Mean and scatter over the first axis, as metrics.json has them."""
+    mean, std = _mean_and_scatter(values)
+    return {"mean": _plain(mean), "std": _plain(std)}
 
 
 def _mean_and_scatter(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from velfield import curves, storage
 from velfield import figures as drawing
-from velfield import storage
 from velfield.errors import VelfieldError
-from velfield.tables import BY_NAME, ENTRIES, HEADLINE, best, headline
+from velfield.tables import BY_NAME, HEADLINE, best, entries_of, headline
 from velfield.version import __version__
 
 CAPTIONS = {  # in the order of the page
@@ -34,6 +34,26 @@ CAPTIONS = {  # in the order of the page
         "Correlation with the truth by scale",
         "Mean over boxes; bands are the scatter of a box. Boxes are faded out towards their faces.",
     ),
+    "transfer": (
+        "Amplitude by scale",
+        "Square root of the power of the predicted velocity over that of the true one; below 1 the prediction is too "
+        "smooth, as that of least error is where it does not know.",
+    ),
+    "divergence": (
+        "Divergence and vorticity by scale",
+        "Power of the predicted field over that of the true one, and correlation of the divergence. Linear theory has "
+        "no vorticity.",
+    ),
+    "error_by": (
+        "Where the error is",
+        "Rms error of a component and mean cos θ of the cells in a bin: by their density over the parent's mean, by "
+        "their distance to the box's nearest face, and by the halos in them. Bands are the scatter of a box.",
+    ),
+    "calibration": (
+        "Whether the error bars are true",
+        "Share of components that lie within the error bars, against the share that should; below the dotted line the "
+        "bars are too short.",
+    ),
     "line": ("Along one row of cells", "v_x through the middle of the box."),
     "distribution": ("Distribution of v_x", "Probability density over all cells of the box."),
     "misalignment": (
@@ -41,7 +61,7 @@ CAPTIONS = {  # in the order of the page
         "θ is the angle between predicted and true velocity; the dotted line is at 200 km/s.",
     ),
 }
-WIDE = ("slices", "contours", "contours_centre", "misalignment")
+WIDE = ("slices", "contours", "contours_centre", "divergence", "error_by", "misalignment")
 TILES = ("unet", "linear", "linear_padded", "linear_halo_padded", "wiener", "linear_whole")
 
 STYLE = """
@@ -88,6 +108,8 @@ MEANING = (
     ("cos θ", "Mean cosine of the angle between predicted and true velocity."),
     ("coherence Γ", "Mean of v_p·v_t/|v_t|²; cells of tiny true velocity dominate it, so the median is beside it."),
     ("r, rms", "Correlation of the components, and the rms error of one component."),
+    ("coverage, χ²", "Of error bars: share of components within those of 68 and 95 %, and mean of the error squared in "
+     "their units, 1 where they are true."),
     ("centre, edge", "The central 200 h⁻¹Mpc of a box and its outer 50 h⁻¹Mpc; 2/3 and 1/6 of the side in boxes under "
      "300 h⁻¹Mpc."),
     (drawing.label("linear"), "The paper's FFT: linear theory on the dark matter in real space, one box alone, taken "
@@ -116,8 +138,8 @@ def write_report(
         URL of an ``.html`` file, or of a folder that gets ``report.html``.
     metrics : mapping
         Rows as in metrics.json, in the order of the table's columns; with the values of each box
-        (`velfield.evaluate.read_rows`) the headline compares them box by box. Where they hold r(k), its figure is
-        drawn here, with all rows.
+        (`velfield.evaluate.read_rows`) the headline compares them box by box. The figures of what was measured over
+        all boxes (`velfield.curves`) are drawn here, with all rows.
     figures : mapping
         PNG bytes or Figures by the names of `CAPTIONS`, as `load_figures` reads them; others are shown last under
         their name.
@@ -130,9 +152,7 @@ def write_report(
         raise VelfieldError("nothing to report: metrics={}; give at least one row")
     url = out if out.endswith(".html") else storage.join(out, "report.html")
     pictures = {name: f if isinstance(f, bytes) else drawing.png(f) for name, f in figures.items()}
-    curves = {name: row for name, row in metrics.items() if row.get("r_of_k")}
-    if curves:
-        pictures["r_of_k"] = drawing.png(drawing.correlation(curves))
+    pictures |= {name: drawing.png(figure) for name, figure in curves.draw(metrics).items()}
     storage.write_bytes(url, _page(title, metrics, pictures, run).encode())
     return url
 
@@ -193,7 +213,7 @@ def _tiles(metrics: Mapping[str, Any]) -> str:
 def _table(metrics: Mapping[str, Any]) -> str:
     head = "".join(f"<th>{escape(drawing.label(name))}</th>" for name in metrics)
     lines = []
-    for entry in ENTRIES:
+    for entry in entries_of(metrics):
         winners = best(entry, metrics)
         cells = []
         for name, row in metrics.items():

@@ -16,7 +16,8 @@ Rows = Mapping[str, Mapping[str, Any]]
 class Entry:
     """How a measure is shown: its label, a scale and decimals, and what is best.
 
-    ``best`` is ``one`` (nearest to 1), ``high`` or ``low``.
+    ``best`` is ``one`` (nearest to ``target``), ``high`` or ``low``; an ``optional`` measure is shown only where a row
+    has it.
     """
 
     name: str
@@ -24,6 +25,8 @@ class Entry:
     best: str
     scale: float = 1.0
     decimals: int = 2
+    target: float = 1.0
+    optional: bool = False
 
     def text(self, row: Mapping[str, Any]) -> str:
         """Mean ± scatter over boxes; the scatter is left out where there is one box."""
@@ -39,7 +42,7 @@ class Entry:
         mean = (row.get(self.name) or {}).get("mean")
         if mean is None:
             return float("-inf")
-        return {"one": -abs(mean - 1), "high": mean, "low": -mean}[self.best]
+        return {"one": -abs(mean - self.target), "high": mean, "low": -mean}[self.best]
 
 
 ENTRIES = (
@@ -51,8 +54,16 @@ ENTRIES = (
     Entry(name="coherence_median", label="Γ, median", best="one"),
     Entry(name="r", label="r", best="high"),
     Entry(name="rms", label="rms error [km/s]", best="low", decimals=0),
+    Entry(name="rms_dense", label="rms, δ > 2 [km/s]", best="low", decimals=0, optional=True),
     Entry(name="cos_theta_centre", label="cos θ, centre", best="high"),
     Entry(name="cos_theta_edge", label="cos θ, edge", best="high"),
+    Entry(
+        name="coverage_68", label="within 68 % bars [%]", best="one", scale=100, decimals=1, target=0.68, optional=True
+    ),
+    Entry(
+        name="coverage_95", label="within 95 % bars [%]", best="one", scale=100, decimals=1, target=0.95, optional=True
+    ),
+    Entry(name="chi2", label="χ² of error bars", best="one", optional=True),
 )
 HEADLINE = {  # the measures that the paper claims to gain in, and r
     "slope": "slope",
@@ -69,6 +80,15 @@ OPPONENTS = {  # of the network in the headline, as sentences call them
 SURE = 2.0  # standard errors: a smaller difference is none
 MINUS = "\u2212"
 BY_NAME = {entry.name: entry for entry in ENTRIES}
+
+
+def entries_of(rows: Rows) -> list[Entry]:
+    """The measures that a table of these rows shows."""
+    return [
+        e
+        for e in ENTRIES
+        if not e.optional or any((row.get(e.name) or {}).get("mean") is not None for row in rows.values())
+    ]
 
 
 def best(entry: Entry, rows: Rows) -> set[str]:
@@ -138,7 +158,7 @@ def difference(entry: Entry, mine: Mapping[str, Any], theirs: Mapping[str, Any])
     if len(pairs) < 2:
         return None
     if entry.best == "one":
-        pairs = -(pairs - 1) * np.sign(pairs.mean(0) - 1)
+        pairs = -(pairs - entry.target) * np.sign(pairs.mean(0) - entry.target)
     elif entry.best == "low":
         pairs = -pairs
     better = pairs[:, 0] - pairs[:, 1]
@@ -186,7 +206,7 @@ def _bare(row: Mapping[str, Any], name: str) -> str:
 
 def _cells(metrics: Rows, names: Sequence[str]) -> list[list[str]]:
     lines = [["mean±scatter of boxes", *names]]
-    for entry in ENTRIES:
+    for entry in entries_of(metrics):
         winners = best(entry, metrics)
         lines.append([entry.label, *(entry.text(metrics[n]) + ("*" if n in winners else "") for n in names)])
     return lines

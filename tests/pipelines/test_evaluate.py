@@ -1,0 +1,89 @@
+"""Evaluation with its boxes on a cluster: the same rows, figures and refusals as without one."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from small_store import arrays_of, spec_of
+
+from velfield import storage, store
+from velfield.boxes import BoxLayout
+from velfield.cli import main
+from velfield.errors import StoreError, VelfieldError
+from velfield.evaluate import evaluate as here
+from velfield.pieces import Asked, Piece
+from velfield.pipelines.evaluate import evaluate, measure
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory):
+    url = str(tmp_path_factory.mktemp("evaluate") / "fields.zarr")
+    boxes = BoxLayout(boxsize=120.0, boxes=3, cells=8, margin=2)
+    store.write_fields(url, spec_of(boxes), arrays_of(boxes))
+    return url
+
+
+@pytest.fixture(scope="module")
+def bundle(fields, tmp_path_factory):
+    from velfield.train import TrainConfig, train
+
+    url = str(tmp_path_factory.mktemp("model") / "model")
+    train([fields], url, TrainConfig(steps=2, width=4, depth=1, groups=2, device="cpu"))
+    return url
+
+
+def test_rows_and_files_are_the_same(client, fields, tmp_path):
+    rows = evaluate(client, "linear_padded", fields, str(tmp_path / "there"), box=20)
+    assert rows == here("linear_padded", fields, str(tmp_path / "here"), box=20)
+    for name in ("metrics.json", "evaluation.json", "table.md", "figures/contours.png", "figures/error_by.png"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_a_networks_row_is_the_same(client, fields, bundle):
+    there, alone = (
+        run(bundle, fields, None, allow_seen=True)["unet"] for run in (lambda *a, **o: evaluate(client, *a, **o), here)
+    )
+    assert set(there) == set(alone)
+    for name in ("slope", "cos_theta", "r", "rms"):  # threads of torch may sum in another order
+        assert there[name]["mean"] == pytest.approx(alone[name]["mean"], rel=1e-4)
+
+
+def test_mistakes_on_a_worker_are_raised_here(client, fields, tmp_path):
+    torn = str(tmp_path / "torn")
+    shutil.copytree(fields, torn)
+    where = next((tmp_path / "torn" / "velocity" / "c").iterdir())
+    shutil.rmtree(where)
+    with pytest.raises(StoreError, match="lost its truth"):
+        evaluate(client, "linear", torn)
+
+
+def test_a_store_or_model_that_changed_meanwhile_is_refused(fields, bundle):
+    asked = Asked(model="linear", tracer="number", smoothing=None, count_filled=True, tracers=(), identity="")
+    piece = Piece(number=0, url=fields, fingerprint="f00d", boxes=(1,), drawn=1)
+    (measured, *_), kept = measure(piece, asked)
+    assert np.isfinite(measured["r"])
+    assert kept.shape == (3, 8, 8, 8)
+    with pytest.raises(VelfieldError, match=f"it changed while it was used: store={fields}; run the same command"):
+        measure(dataclasses.replace(piece, fingerprint="beef"), asked)
+    with pytest.raises(VelfieldError, match=f"it changed while it was used: model={bundle}; "):
+        measure(piece, dataclasses.replace(asked, model=bundle, identity="00"))
+
+
+def test_the_verb(client, fields, tmp_path, capfd, monkeypatch):
+    address = client.scheduler.address
+    options = ["--no-figures", "--scheduler", address]
+    assert main(["evaluate", "linear", fields, str(tmp_path / "out"), *options]) == 0
+    assert "Dask dashboard" in capfd.readouterr().err
+    assert storage.names(str(tmp_path / "out")) == ["evaluation.json", "metrics.json", "table.md"]
+    assert main(["evaluate", "linear", fields, str(tmp_path / "alone"), "--no-figures"]) == 0
+    assert "Dask" not in capfd.readouterr().err
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+    assert main(["evaluate", "linear", fields, str(tmp_path / "named"), "--no-figures"]) == 0
+    assert "Dask dashboard" in capfd.readouterr().err
+
+
+def test_options_of_a_cluster_without_one_are_refused(fields, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    assert main(["evaluate", "linear", fields, str(tmp_path / "out"), "--threads", "2"]) == 2
+    assert "no cluster is asked for: threads=2; add --workers or --scheduler" in capsys.readouterr().err
