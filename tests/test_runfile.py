@@ -85,9 +85,7 @@ def test_required_options_are_still_required(tmp_path, capsys):
 
 def test_one_of_two_lengths_on_the_command_line_replaces_the_files(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "velfield.train.train", lambda _fields, _model, config, _progress: asked.append(config) or 1 / 0
-    )
+    monkeypatch.setattr("velfield.train.train", lambda _fields, _model, config, *_: asked.append(config) or 1 / 0)
     for text, option, kept in (("steps = 5", "--epochs", "epochs"), ("epochs = 5", "--steps", "steps")):
         file = write(tmp_path, f"[train]\n{text}")
         with pytest.raises(ZeroDivisionError):
