@@ -197,7 +197,7 @@ def test_every_choice_of_a_training_is_an_option():
     wanted = {f.name: f.default for f in (*fields(TrainConfig), *fields(LossConfig)) if f.name != "loss"}
     assert set(options) == set(wanted)
     differing = {name for name, default in wanted.items() if options[name] != default}
-    assert differing == {"steps", "epochs"}  # click has a mark of its own for these
+    assert all(wanted[name] is None for name in differing)  # click has a mark of its own for these
 
 
 PAINT = [
