@@ -164,9 +164,9 @@ def test_error_bars_of_a_model_are_measured(tmp_path, bundle, unseen, monkeypatc
 
     plain = Model.predict
 
-    def with_bars(self, ds, batch=4):
-        made = plain(self, ds, batch)
-        truth = ds.velfield.core(ds["velocity"]).values
+    def with_bars(self, ds, *, average, boxes):
+        made = plain(self, ds, average=average, boxes=boxes)
+        truth = ds.velfield.core(ds["velocity"]).isel(box=list(boxes)).values
         return made.assign(velocity_std=made["velocity"].copy(data=np.abs(made["velocity"].values - truth) * 1.5 + 1))
 
     monkeypatch.setattr(Model, "predict", with_bars)
