@@ -13,6 +13,7 @@ from velfield.errors import VelfieldError
 from velfield.paint import CELLS_PER_AXIS
 from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, Job, painted_of, spec_of
 from velfield.pipelines.patch_files import AHEAD
+from velfield.table_catalogue import PART
 
 SPREAD_OUT = 16  # cells a tracer from which on a plan counts with sorting; it happens later, at `patches.SPARSE`
 WORKER_BASE = 350 * 2**20  # bytes of a worker that has done nothing but import what the tasks need
@@ -73,12 +74,13 @@ def plan_of(job: Job) -> Plan:
 def _block_memory(cat: Catalogue, job: Job) -> int:
     """The most bytes that a block task holds: it depends on the block's extent, not on its number of rows.
 
-    A range of rows in hand and the next; in redshift space their places before and after the shift, float64; a canvas
-    and the one that replaces it when it grows; patches held until they are written, as arrays and as a file.
+    A range of rows in hand and the next; in redshift space the places of a part of it before and after the shift,
+    float64; a canvas and the one that replaces it when it grows; patches held until they are written, as arrays and as
+    a file.
     """
     halos = cat.kind == "halos"
     shifted = halos and job.config.rsd != "none"
-    rows = min(ROWS, max((block.nrows for block in cat.blocks), default=0))
+    rows = min(PART, max((block.nrows for block in cat.blocks), default=0))  # that are painted at a time
     ranges = cat.chunk_bytes(ROWS, velocities=shifted or not halos, masses=halos)
     places = rows * 2 * 24 * shifted
     canvas = 2 * min(patches.CANVAS_BYTES, 8 * FIELDS[cat.kind] * _canvas_cells(cat, job))
