@@ -59,7 +59,9 @@ def test_mistakes_on_a_worker_are_raised_here(client, fields, tmp_path):
 
 
 def test_a_store_or_model_that_changed_meanwhile_is_refused(fields, bundle):
-    asked = Asked(model="linear", tracer="number", smoothing=None, average=1, count_filled=True, tracers=(), identity="")
+    asked = Asked(
+        model="linear", tracer="number", smoothing=None, average=1, count_filled=True, tracers=(), identity=""
+    )
     piece = Piece(number=0, url=fields, fingerprint="f00d", boxes=(1,), drawn=1)
     (measured, *_), kept = measure(piece, asked)
     assert np.isfinite(measured["r"])
