@@ -17,10 +17,10 @@ import numpy as np
 from distributed import Client
 
 from velfield import storage
+from velfield.bundle import read_metadata
 from velfield.catalogue import outer_rim_names, redshift_to_step
 from velfield.errors import VelfieldError
 from velfield.evaluate import evaluate, read_rows, without_boxes
-from velfield.model import read_metadata
 from velfield.pipelines import cluster
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig

@@ -18,8 +18,8 @@ MODULES = {
     " table_catalogue catalogue store sources universe verify_shard verify_store verify",
     "theory": "halo_bias whole analytic guide",
     "analysis": "judged pieces evaluate figures curves compare tables report",
-    "torch": "gravity halos simulate unet loss batches validation orientations model_card model train_config checkpoint"
-    " compiled ema ranks step train_record train",
+    "torch": "gravity halos simulate unet loss batches validation orientations model_card bundle model train_config"
+    " checkpoint compiled ema ranks step train_record train",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
     " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"

@@ -253,7 +253,7 @@ def test_weights_of_another_network_are_refused(bundle):
 
 
 def test_too_large_files_are_refused_unread(bundle, monkeypatch):
-    monkeypatch.setattr("velfield.model.LARGEST_WEIGHTS", 100)
+    monkeypatch.setattr("velfield.bundle.LARGEST_WEIGHTS", 100)
     with pytest.raises(StoreError, match=r"a file of the model is too large: .*limit=100"):
         load_model(bundle)
 

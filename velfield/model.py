@@ -1,43 +1,27 @@
-"""Model bundles: a trained network with all that is needed to use it, and predictions from them.
-
-A bundle is a folder: ``model.safetensors`` (weights), ``metadata.json`` (everything else, docs/network.md), and
-``README.md`` (the model card). ``metadata.json`` is written last and holds the checksum of the weights: a bundle that
-opens is complete. Nothing on the way in is executed: safetensors and JSON only, within stated limits.
-"""
+"""A trained network as it is used: loaded from its bundle, shown field stores, asked for velocities."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from velfield import storage
+from velfield import bundle
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
-from velfield.model_card import card
 from velfield.normalisation import Normalisation
 from velfield.orientations import over_orientations
 from velfield.sources import describe, differing, symmetries_of_boxes
 from velfield.store import PREDICTED
 from velfield.symmetry import CUBE, Symmetry
-from velfield.unet import UNet, UNetConfig
+from velfield.unet import UNet
 from velfield.validation import Calibration
-from velfield.version import __version__
 
-SCHEMA = 1
-WEIGHTS, METADATA, CARD = "model.safetensors", "metadata.json", "README.md"
-LARGEST_WEIGHTS = 2**30  # bytes: 250 million parameters, far above any sensible width; stops a hostile file
-LARGEST_METADATA = 2**24  # bytes
 KEPT = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")  # by predict
 
 
@@ -230,22 +214,8 @@ class Model:
         return differing({n: v for n, v in trained.items() if n not in unseen}, describe(ds, self.inputs))
 
     def save(self, url: str) -> None:
-        """Write the bundle; `metadata.json` last."""
-        weights = {name: t.detach().cpu().contiguous() for name, t in self.net.state_dict().items()}
-        data = safetensors.torch.save(weights)
-        self.metadata = self.metadata | {
-            "velfield_schema": SCHEMA,
-            "velfield_kind": "model",
-            "velfield_version": __version__,
-            "architecture": self.net.config.to_dict(),
-            "normalisation": self.normalisation.to_dict(),
-            "inputs": list(self.inputs),
-            "weights": {"file": WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
-            "software": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        }
-        storage.write_bytes(storage.join(url, WEIGHTS), data)
-        storage.write_bytes(storage.join(url, CARD), card(self.metadata).encode())
-        storage.write_json(storage.join(url, METADATA), self.metadata)
+        """Write the bundle; its metadata say the rest from then on."""
+        self.metadata = bundle.write(url, self.net, self.normalisation, self.metadata)
 
     def _once(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Velocity and error bar [σ_v] from normalised inputs."""
@@ -280,45 +250,8 @@ def load_model(url: str, device: str = "auto") -> Model:
     device : str
         ``auto`` takes a GPU where there is one; or ``cpu``, ``cuda``.
     """
-    metadata = read_metadata(url)
-    try:
-        config = UNetConfig.from_dict(metadata["architecture"])
-        normalisation = Normalisation.from_dict(metadata["normalisation"])
-        digest, size = str(metadata["weights"]["sha256"]), int(metadata["weights"]["bytes"])
-        float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
-        Calibration.from_dict(metadata.get("calibration", {}))
-        guided = metadata.get("guide") is not None and bool(Guide.from_dict(metadata["guide"]))
-        if guided != config.guide or int(metadata.get("context", 0)) < 0:
-            raise ValueError(f"guide={metadata.get('guide')}, context={metadata.get('context')}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(
-            f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
-        ) from error
-    data = _read(storage.join(url, WEIGHTS), LARGEST_WEIGHTS)
-    if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
-        raise StoreError(
-            f"the model's weights are not those that its metadata name: model={url}, bytes={len(data)}, "
-            f"expected={size}; fetch it again"
-        )
-    net = _network(url, config, normalisation, data)
+    net, normalisation, metadata = bundle.read(url)
     return Model(net, normalisation, metadata, pick_device(device))
-
-
-def read_metadata(url: str) -> dict[str, Any]:
-    """What a bundle says about itself; refuses what is not a bundle of this schema."""
-    if not storage.exists(storage.join(url, METADATA)):
-        raise StoreError(f"no model here, or an unfinished one: model={url}; make one with velfield train")
-    try:
-        metadata = json.loads(_read(storage.join(url, METADATA), LARGEST_METADATA))
-    except ValueError as error:
-        raise StoreError(f"the model's metadata cannot be read: model={url}; fetch it again") from error
-    found = (metadata.get("velfield_kind"), metadata.get("velfield_schema")) if isinstance(metadata, dict) else None
-    if found != ("model", SCHEMA):
-        raise StoreError(
-            f"not a model that this version reads: model={url}, kind and schema={found}; "
-            f"expected ('model', {SCHEMA}), as velfield {__version__} writes"
-        )
-    return dict(metadata)
 
 
 def pick_device(device: str) -> torch.device:
@@ -330,33 +263,3 @@ def pick_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise VelfieldError(f"torch sees no GPU: device={device}; use --device cpu")
     return torch.device(device)
-
-
-def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: bytes) -> UNet:
-    """Build the network and give it its weights; nothing is allocated before names and shapes are known to match."""
-    try:
-        weights = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise StoreError(f"the model's weights cannot be read: model={url}; fetch it again") from error
-    with torch.device("meta"):
-        net = UNet(config)
-    expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in weights.items()}
-    channels = len(normalisation.channels) + (COMPONENTS if config.guide else 0)
-    if expected != found or channels != config.in_channels or config.out_channels != 3:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise StoreError(
-            f"weights do not fit the architecture: model={url}, "
-            f"tensors={', '.join(wrong[:3]) or 'in or out channels'}; fetch it again"
-        )
-    net.load_state_dict(weights, assign=True)
-    return net
-
-
-def _read(url: str, largest: int) -> bytes:
-    fs, path = storage.filesystem(url)
-    if not fs.exists(path):
-        raise StoreError(f"a file of the model is missing: file={url}; fetch the model again")
-    if fs.size(path) > largest:
-        raise StoreError(f"a file of the model is too large: file={url}, bytes={fs.size(path)}, limit={largest}")
-    return storage.read_bytes(url)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from velfield import checkpoint, guide, storage, train_record
+from velfield import checkpoint, train_record
 from velfield.batches import AS_IT_IS, Batch, Batches, Boxes, StepSamples, fits_in_memory
 from velfield.compiled import Compiled
 from velfield.ema import Average
@@ -26,7 +26,6 @@ from velfield.progress import Progress, Silent
 from velfield.ranks import Ranks, joined
 from velfield.sources import FieldSource, boxes_of, open_sources, symmetries_of
 from velfield.step import gradients
-from velfield.store import open_fields
 from velfield.train_config import TrainConfig, TrainResult
 from velfield.unet import UNet
 from velfield.validation import Calibration, calibrate_on, validate
@@ -132,7 +131,7 @@ class _Training:
                 "paint with a smaller share for validation"
             )
         self.steps = config.steps_for(len(self.which["train"]))
-        self.context = _context(sources[0], config)
+        self.context = train_record.context_of(sources[0], config)
         cells = int(sources[0].described["cells"]) + 2 * self.context
         if config.norm == "batch" and config.batch == 1 and cells <= 2**config.depth:
             raise VelfieldError(
@@ -140,17 +139,8 @@ class _Training:
                 "context, which are pooled to one; take a larger batch, less depth, or norm=group"
             )
         self.normalisation = train_record.measure(sources, config, self.which["train"], self.context, progress)
-        self.guide = config.guided()
-        self.guides: guide.Kept | None = None
-        if self.guide:
-            folder = config.guide_cache or storage.join(out, checkpoint.FOLDER, "guide")
-            boxes = [box for split in self.which.values() for box in split]
-            for turn in (True, False):  # the first process computes them, then all find them
-                if ranks.first == turn:
-                    self.guides = guide.prepare(
-                        self.guide, sources, boxes, context=self.context, folder=folder, progress=progress
-                    )
-                ranks.wait()
+        boxes = [box for split in self.which.values() for box in split]
+        self.guides = train_record.guides(sources, config, boxes, self.context, out, ranks, progress)
         self.net = UNet(config.network()).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -209,16 +199,16 @@ class _Training:
 
     def bundle(self, seconds: float) -> Model:
         """The model as it is now, with all that its metadata say."""
-        settled = self.guide and self.guide.settled(open_fields(self.sources[0].url, chunks=None))
         metadata = train_record.about(
             self.sources,
+            context=self.context,
+            guide=self.config.guided(),
             settings=self.settings,
             boxes={split: len(which) for split, which in self.which.items()},
             losses=self.losses,
             validations=self.validations,
             reached=self.reached,
         )
-        metadata |= {"context": self.context, "guide": settled and settled.to_dict()}
         metadata["training"] |= {
             "steps": self.steps,
             "seconds": round(seconds, 1),
@@ -331,17 +321,3 @@ class _Training:
             record=record,
             average=self.averaged,
         )
-
-
-def _context(source: FieldSource, config: TrainConfig) -> int:
-    """Cells around the core that the network sees."""
-    margin = int(source.described["margin"])
-    if config.context is not None and config.context > margin:
-        raise VelfieldError(
-            f"the stores' margin is narrower than the context: margin={margin}, context={config.context}; "
-            "paint them with a wider --margin, or ask for less context"
-        )
-    context = margin if config.context is None else config.context
-    if (asked := config.guided()) is not None:
-        asked.check_context(context)
-    return context

@@ -1,4 +1,4 @@
-"""What stands before and after a training: the normalisation, the place it is written to, the record of its losses."""
+"""What stands before and after a training: normalisation, guides, the place it is written to, its losses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,52 @@ import numpy as np
 
 from velfield import checkpoint, normalisation, shards, storage
 from velfield.batches import Boxes
-from velfield.errors import StoreError
-from velfield.model import METADATA, read_metadata
+from velfield.bundle import METADATA, read_metadata
+from velfield.errors import StoreError, VelfieldError
+from velfield.guide import Guide, Kept, prepare
 from velfield.progress import Progress
+from velfield.ranks import Ranks
 from velfield.sources import FieldSource
-from velfield.store import WORK
+from velfield.store import WORK, open_fields
 from velfield.train_config import TrainConfig, TrainResult
 
 STATISTICS_BOXES = 128  # training boxes, evenly spread, that the normalisation is measured on: 28 million cells of 60³
 STRETCHES = 1000  # at most so many means of the training loss are kept with the model
+
+
+def context_of(source: FieldSource, config: TrainConfig) -> int:
+    """Cells around the core that the network sees."""
+    margin = int(source.described["margin"])
+    if config.context is not None and config.context > margin:
+        raise VelfieldError(
+            f"the stores' margin is narrower than the context: margin={margin}, context={config.context}; "
+            "paint them with a wider --margin, or ask for less context"
+        )
+    context = margin if config.context is None else config.context
+    if (asked := config.guided()) is not None:
+        asked.check_context(context)
+    return context
+
+
+def guides(
+    sources: Sequence[FieldSource],
+    config: TrainConfig,
+    boxes: Sequence[tuple[int, int]],
+    context: int,
+    out: str,
+    ranks: Ranks,
+    progress: Progress,
+) -> Kept | None:
+    """The guides of all boxes, computed where they are not there yet; None without a guide."""
+    guide, kept = config.guided(), None
+    if guide is None:
+        return None
+    folder = config.guide_cache or storage.join(out, checkpoint.FOLDER, "guide")
+    for turn in (True, False):  # the first process computes them, then all find them
+        if ranks.first == turn:
+            kept = prepare(guide, sources, boxes, context=context, folder=folder, progress=progress)
+        ranks.wait()
+    return kept
 
 
 def measure(
@@ -62,6 +99,8 @@ def finished(out: str, settings: dict[str, Any]) -> TrainResult | None:
 def about(
     sources: Sequence[FieldSource],
     *,
+    context: int,
+    guide: Guide | None,
     settings: dict[str, Any],
     boxes: dict[str, int],
     losses: list[float],
@@ -69,8 +108,11 @@ def about(
     reached: dict[str, float],
 ) -> dict[str, Any]:
     """What a bundle's metadata say of its training, apart from how it ran."""
+    settled = guide and guide.settled(open_fields(sources[0].url, chunks=None))
     return {
         "trained_on": sources[0].described,
+        "context": context,
+        "guide": settled and settled.to_dict(),
         "parents": sorted({parent for source in sources for parent in source.parents}),
         "training": {
             "settings": settings,

@@ -1,0 +1,125 @@
+"""Model bundles: a trained network with all that is needed to use it, as files.
+
+A bundle is a folder: ``model.safetensors`` (weights), ``metadata.json`` (everything else, docs/network.md), and
+``README.md`` (the model card). ``metadata.json`` is written last and holds the checksum of the weights: a bundle that
+opens is complete. Nothing on the way in is executed: safetensors and JSON only, within stated limits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from velfield import storage
+from velfield.errors import StoreError
+from velfield.guide import COMPONENTS, Guide
+from velfield.model_card import card
+from velfield.normalisation import Normalisation
+from velfield.unet import UNet, UNetConfig
+from velfield.validation import Calibration
+from velfield.version import __version__
+
+SCHEMA = 1
+WEIGHTS, METADATA, CARD = "model.safetensors", "metadata.json", "README.md"
+LARGEST_WEIGHTS = 2**30  # bytes: 250 million parameters, far above any sensible width; stops a hostile file
+LARGEST_METADATA = 2**24  # bytes
+
+
+def write(url: str, net: UNet, normalisation: Normalisation, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Write a bundle, ``metadata.json`` last; return the metadata with what a bundle adds to them."""
+    weights = {name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
+    data = safetensors.torch.save(weights)
+    complete = metadata | {
+        "velfield_schema": SCHEMA,
+        "velfield_kind": "model",
+        "velfield_version": __version__,
+        "architecture": net.config.to_dict(),
+        "normalisation": normalisation.to_dict(),
+        "inputs": [channel.kind for channel in normalisation.channels],
+        "weights": {"file": WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        "software": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }
+    storage.write_bytes(storage.join(url, WEIGHTS), data)
+    storage.write_bytes(storage.join(url, CARD), card(complete).encode())
+    storage.write_json(storage.join(url, METADATA), complete)
+    return complete
+
+
+def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
+    """Open a bundle at any fsspec URL: the network on the CPU, its normalisation, its metadata."""
+    metadata = read_metadata(url)
+    try:
+        config = UNetConfig.from_dict(metadata["architecture"])
+        normalisation = Normalisation.from_dict(metadata["normalisation"])
+        digest, size = str(metadata["weights"]["sha256"]), int(metadata["weights"]["bytes"])
+        float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
+        Calibration.from_dict(metadata.get("calibration", {}))
+        guided = metadata.get("guide") is not None and bool(Guide.from_dict(metadata["guide"]))
+        if guided != config.guide or int(metadata.get("context", 0)) < 0:
+            raise ValueError(f"guide={metadata.get('guide')}, context={metadata.get('context')}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
+        ) from error
+    data = _read(storage.join(url, WEIGHTS), LARGEST_WEIGHTS)
+    if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+        raise StoreError(
+            f"the model's weights are not those that its metadata name: model={url}, bytes={len(data)}, "
+            f"expected={size}; fetch it again"
+        )
+    net = _network(url, config, normalisation, data)
+    return net, normalisation, metadata
+
+
+def read_metadata(url: str) -> dict[str, Any]:
+    """What a bundle says about itself; refuses what is not a bundle of this schema."""
+    if not storage.exists(storage.join(url, METADATA)):
+        raise StoreError(f"no model here, or an unfinished one: model={url}; make one with velfield train")
+    try:
+        metadata = json.loads(_read(storage.join(url, METADATA), LARGEST_METADATA))
+    except ValueError as error:
+        raise StoreError(f"the model's metadata cannot be read: model={url}; fetch it again") from error
+    found = (metadata.get("velfield_kind"), metadata.get("velfield_schema")) if isinstance(metadata, dict) else None
+    if found != ("model", SCHEMA):
+        raise StoreError(
+            f"not a model that this version reads: model={url}, kind and schema={found}; "
+            f"expected ('model', {SCHEMA}), as velfield {__version__} writes"
+        )
+    return dict(metadata)
+
+
+def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: bytes) -> UNet:
+    """Build the network and give it its weights; nothing is allocated before names and shapes are known to match."""
+    try:
+        weights = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise StoreError(f"the model's weights cannot be read: model={url}; fetch it again") from error
+    with torch.device("meta"):
+        net = UNet(config)
+    expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in weights.items()}
+    channels = len(normalisation.channels) + (COMPONENTS if config.guide else 0)
+    if expected != found or channels != config.in_channels or config.out_channels != 3:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise StoreError(
+            f"weights do not fit the architecture: model={url}, "
+            f"tensors={', '.join(wrong[:3]) or 'in or out channels'}; fetch it again"
+        )
+    net.load_state_dict(weights, assign=True)
+    return net
+
+
+def _read(url: str, largest: int) -> bytes:
+    fs, path = storage.filesystem(url)
+    if not fs.exists(path):
+        raise StoreError(f"a file of the model is missing: file={url}; fetch the model again")
+    if fs.size(path) > largest:
+        raise StoreError(f"a file of the model is too large: file={url}, bytes={fs.size(path)}, limit={largest}")
+    return storage.read_bytes(url)
