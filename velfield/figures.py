@@ -70,6 +70,7 @@ STYLE: Any = {
 }
 VELOCITY = "km s$^{-1}$"
 LENGTH = "$h^{-1}$Mpc"
+LETTERS = 11  # of a legend that an inch holds
 
 
 def label(name: str) -> str:
@@ -293,6 +294,8 @@ def line_of(name: str) -> dict[str, Any]:
 
 
 def legend_above(figure: Figure, ax: Axes) -> None:
-    """One legend of the figure, above it, with what ``ax`` shows."""
+    """One legend of the figure, above it, with what ``ax`` shows, in as many lines as its width asks for."""
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), handlelength=2.6)
+    letters = sum(len(name) + 6 for name in labels)  # a handle and the space around it take some six
+    lines = -(-letters // int(LETTERS * figure.get_figwidth()))
+    figure.legend(handles, labels, loc="outside upper center", ncols=-(-len(labels) // lines), handlelength=2.6)
