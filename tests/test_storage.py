@@ -1,5 +1,8 @@
 """Files by URL: whole or not at all."""
 
+import errno
+import shutil
+
 import pytest
 
 from velfield import storage
@@ -37,3 +40,36 @@ def test_local_and_remote():
     assert storage.is_local("/tmp/x")
     assert storage.is_local("file:///tmp/x")
     assert not storage.is_local("memory://x")
+
+
+def test_a_folder_in_which_a_late_task_still_writes_is_removed(tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    really, late = shutil.rmtree, ["patch-1", "patch-2"]
+
+    def busy(path, *_args, **_kwargs):
+        really(path)
+        if late:  # written between the listing and the folder's own removal
+            folder.mkdir()
+            (folder / late.pop()).write_bytes(b"late")
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    monkeypatch.setattr("fsspec.implementations.local.shutil.rmtree", busy)
+    storage.remove(str(folder))
+    assert not folder.exists()
+    assert not late
+
+
+def test_what_cannot_be_removed_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    tries = []
+
+    def refuse(_self, path, **_):
+        tries.append(path)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.rm", refuse)
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+    with pytest.raises(OSError, match="not empty"):
+        storage.remove(str(tmp_path / "file"))
+    assert len(tries) == storage.REMOVALS

@@ -7,6 +7,7 @@ the environment; no URL, setting or store holds it.
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import hashlib
 import inspect
@@ -24,6 +25,7 @@ from velfield.errors import StorageError
 
 AGAIN = 3  # more fetches of a range that came short, from file systems that do not look themselves
 AT_ONCE = 16  # requests side by side where fsspec has no call for many files
+REMOVALS = 20  # tries, 0.1 s apart, to remove a local folder in which somebody still writes
 
 # options of S3 by the names that people know, and where s3fs wants them
 PLACES = {
@@ -266,10 +268,20 @@ def write_json(url: str, value: Any) -> None:
 
 
 def remove(url: str) -> None:
-    """Remove a file or a whole folder; nothing happens if it is not there."""
+    """Remove a file or a whole folder; nothing happens if it is not there.
+
+    A task that outlives its job may still write into a local folder that is being removed: then it is tried again.
+    """
     fs, path = filesystem(url)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    for left in reversed(range(REMOVALS)):
+        try:
+            if fs.exists(path):
+                fs.rm(path, recursive=True)
+            return
+        except OSError as error:
+            if not left or error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+            time.sleep(0.1)
 
 
 def remove_torn(url: str) -> None:
