@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from velfield.batches import Batch
+from velfield.calibration import SHARES, half_width
 from velfield.loss import LARGEST_LOG, LossConfig, velocity_loss
 
 KEPT = 4_000_000  # residuals that a calibration is made from, evenly spread over the boxes
-Z68, Z95 = 0.994458, 1.959964  # half-widths [σ] of the central 68 and 95 % of a normal distribution
+Z68, Z95 = (float(half_width(share)) for share in SHARES.values())
 POWERS = np.linspace(0.5, 2.0, 61)
 
 # a batch's velocity [σ_v], ln σ² or None, and the cells that count

@@ -5,32 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from small_store import arrays_of, spec_of
 
-from velfield import storage, store
-from velfield.boxes import BoxLayout
+from velfield import storage
 from velfield.cli import main
 from velfield.errors import StoreError, VelfieldError
 from velfield.evaluate import evaluate as here
 from velfield.pieces import Asked, Piece
 from velfield.pipelines.evaluate import evaluate, measure
-
-
-@pytest.fixture(scope="module")
-def fields(tmp_path_factory):
-    url = str(tmp_path_factory.mktemp("evaluate") / "fields.zarr")
-    boxes = BoxLayout(boxsize=120.0, boxes=3, cells=8, margin=2)
-    store.write_fields(url, spec_of(boxes), arrays_of(boxes))
-    return url
-
-
-@pytest.fixture(scope="module")
-def bundle(fields, tmp_path_factory):
-    from velfield.train import TrainConfig, train
-
-    url = str(tmp_path_factory.mktemp("model") / "model")
-    train([fields], url, TrainConfig(steps=2, width=4, depth=1, groups=2, device="cpu"))
-    return url
 
 
 def test_rows_and_files_are_the_same(client, fields, tmp_path):

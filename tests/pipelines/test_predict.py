@@ -17,23 +17,6 @@ from velfield.pipelines.predict import predict, predict_shard, prepare
 from velfield.whole import Cache
 
 
-@pytest.fixture(scope="module")
-def fields(tmp_path_factory):
-    url = str(tmp_path_factory.mktemp("predict") / "fields.zarr")
-    boxes = BoxLayout(boxsize=120.0, boxes=3, cells=8, margin=2)
-    store.write_fields(url, spec_of(boxes), arrays_of(boxes))
-    return url
-
-
-@pytest.fixture(scope="module")
-def bundle(fields, tmp_path_factory):
-    from velfield.train import TrainConfig, train
-
-    url = str(tmp_path_factory.mktemp("model") / "model")
-    train([fields], url, TrainConfig(steps=2, width=4, depth=1, groups=2, device="cpu"))
-    return url
-
-
 def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path):
     out = str(tmp_path / "v")
     assert predict(client, prepare(bundle, fields, out, batch=2))
