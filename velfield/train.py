@@ -19,7 +19,7 @@ from velfield import checkpoint, train_record
 from velfield.batches import AS_IT_IS, Batch, Batches, Boxes, StepSamples, fits_in_memory
 from velfield.compiled import Compiled
 from velfield.ema import Average
-from velfield.errors import StoreError, VelfieldError
+from velfield.errors import VelfieldError
 from velfield.loss import counted_cells, loss_sums
 from velfield.model import Model, pick_device
 from velfield.progress import Progress, Silent
@@ -119,25 +119,10 @@ class _Training:
     ) -> None:
         self.sources, self.config, self.device, self.settings = sources, config, device, settings
         self.ranks = ranks
-        if config.accumulate * ranks.size > config.batch:
-            raise VelfieldError(
-                f"more parts than boxes: accumulate={config.accumulate}, processes={ranks.size}, batch={config.batch}; "
-                "each process takes its parts of a step's boxes: take a larger batch, or fewer of them"
-            )
         self.which = {split: boxes_of(sources, split) for split in ("train", "validation")}
-        if not self.which["train"]:
-            raise StoreError(
-                f"no training box in the stores: stores={len(sources)}, validation={len(self.which['validation'])}; "
-                "paint with a smaller share for validation"
-            )
-        self.steps = config.steps_for(len(self.which["train"]))
         self.context = train_record.context_of(sources[0], config)
-        cells = int(sources[0].described["cells"]) + 2 * self.context
-        if config.norm == "batch" and config.batch == 1 and cells <= 2**config.depth:
-            raise VelfieldError(
-                f"one value cannot be normalised: norm=batch, batch=1, depth={config.depth}, cells={cells} with "
-                "context, which are pooled to one; take a larger batch, less depth, or norm=group"
-            )
+        train_record.refuse_impossible(sources, config, self.which, self.context, ranks)
+        self.steps = config.steps_for(len(self.which["train"]))
         self.normalisation = train_record.measure(sources, config, self.which["train"], self.context, progress)
         boxes = [box for split in self.which.values() for box in split]
         self.guides = train_record.guides(sources, config, boxes, self.context, out, ranks, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,32 @@ def context_of(source: FieldSource, config: TrainConfig) -> int:
     if (asked := config.guided()) is not None:
         asked.check_context(context)
     return context
+
+
+def refuse_impossible(
+    sources: Sequence[FieldSource],
+    config: TrainConfig,
+    which: Mapping[str, Sequence[tuple[int, int]]],
+    context: int,
+    ranks: Ranks,
+) -> None:
+    """Refuse what these stores, boxes by split, and processes cannot do together, before the work."""
+    if config.accumulate * ranks.size > config.batch:
+        raise VelfieldError(
+            f"more parts than boxes: accumulate={config.accumulate}, processes={ranks.size}, batch={config.batch}; "
+            "each process takes its parts of a step's boxes: take a larger batch, or fewer of them"
+        )
+    if not which["train"]:
+        raise StoreError(
+            f"no training box in the stores: stores={len(sources)}, validation={len(which['validation'])}; "
+            "paint with a smaller share for validation"
+        )
+    cells = int(sources[0].described["cells"]) + 2 * context
+    if config.norm == "batch" and config.batch == 1 and cells <= 2**config.depth:
+        raise VelfieldError(
+            f"one value cannot be normalised: norm=batch, batch=1, depth={config.depth}, cells={cells} with "
+            "context, which are pooled to one; take a larger batch, less depth, or norm=group"
+        )
 
 
 def guides(
