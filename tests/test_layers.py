@@ -23,7 +23,7 @@ MODULES = {
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
     " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"
-    " pipelines.evaluate pipelines.demo pipelines.verify",
+    " pipelines.evaluate pipelines.demo pipelines.train pipelines.verify",
     "edge": "__main__ info runfile cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
