@@ -24,7 +24,7 @@ MODULES = {
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
     " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"
     " pipelines.evaluate pipelines.demo pipelines.verify",
-    "edge": "__main__ info runfile cli",
+    "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 
