@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from velfield import storage
-from velfield.errors import StoreError
+from velfield.errors import StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
 from velfield.model_card import card
 from velfield.normalisation import Normalisation
@@ -62,9 +62,11 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
         float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
         Calibration.from_dict(metadata.get("calibration", {}))
         guided = metadata.get("guide") is not None and bool(Guide.from_dict(metadata["guide"]))
+        if bool(config.condition) != (normalisation.condition is not None):
+            raise ValueError(f"condition={config.condition}, ranges={normalisation.condition}")
         if guided != config.guide or int(metadata.get("context", 0)) < 0:
             raise ValueError(f"guide={metadata.get('guide')}, context={metadata.get('context')}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, VelfieldError) as error:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
         ) from error

@@ -23,9 +23,8 @@ def card(metadata: dict[str, Any]) -> str:
         "## Made for",
         "",
         f"Cells of {trained['cellsize']:g} h⁻¹Mpc, boxes of {trained['cells']} cells a side with a margin of "
-        f"{metadata.get('context', trained['margin'])}, redshift {trained['redshift']:g}, "
-        f"halos above {trained['min_mass']:g} h⁻¹M⊙, redshift-space pattern {trained['rsd']}, mass assignment "
-        f"{trained['assignment']}.",
+        f"{metadata.get('context', trained['margin'])}, {_halos(metadata)}, redshift-space pattern {trained['rsd']}, "
+        f"mass assignment {trained['assignment']}.",
         *([f"It adds to the velocity of linear theory, {guide['name']}, which predict computes."] if guide else []),
         "Another cell size or unit is refused; other differences are reported, and its accuracy there is not known.",
         "",
@@ -46,6 +45,17 @@ def card(metadata: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _halos(metadata: dict[str, Any]) -> str:
+    ranges, trained = metadata["normalisation"].get("condition"), metadata["trained_on"]
+    if ranges is None:
+        return f"redshift {trained['redshift']:g}, halos above {trained['min_mass']:g} h⁻¹M⊙"
+    (z, z_max), (mass, mass_max), (dense, dense_max) = (ranges[n] for n in ("redshift", "min_mass", "density"))
+    return (
+        f"redshifts {z:g} to {z_max:g}, halos above {mass:.3g} to {mass_max:.3g} h⁻¹M⊙ ({dense:.3g} to "
+        f"{dense_max:.3g} of them in a (h⁻¹Mpc)³)"
+    )
 
 
 def _error_bars(calibration: dict[str, Any] | None) -> list[str]:
