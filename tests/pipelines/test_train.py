@@ -20,6 +20,7 @@ from distributed.dashboard.components.scheduler import WorkerTable
 from fields_fixture import write_universe
 
 from velfield import checkpoint, storage
+from velfield.cli import main
 from velfield.errors import ClusterError, StoreError
 from velfield.pipelines import tasks
 from velfield.pipelines.cluster import connect
@@ -27,9 +28,9 @@ from velfield.pipelines.train import train
 from velfield.train import TrainConfig
 from velfield.train import train as train_here
 
-STEPS = 400
+STEPS = 240
 ASKED = TrainConfig(
-    steps=STEPS, width=4, groups=2, depth=1, batch=3, validate_every=100, checkpoint_every=20, device="cpu", dropout=0.2
+    steps=STEPS, width=4, groups=2, depth=1, batch=3, validate_every=100, checkpoint_every=5, device="cpu", dropout=0.2
 )
 
 
@@ -171,16 +172,17 @@ def test_stopped_before_its_turn_nothing_is_waited_for(gpus, fields, tmp_path):
 def test_a_killed_worker_is_replaced(gpus, fields, whole, tmp_path):
     out, notes = str(tmp_path / "model"), []
     pid_of = gpus.run(os.getpid)
-    watch = Watch(60, lambda: os.kill(pid_of[notes[0].rpartition("=")[2]], signal.SIGKILL))
+    watch = Watch(20, lambda: os.kill(pid_of[notes[0].rpartition("=")[2]], signal.SIGKILL))
     train(gpus, [fields], out, ASKED, watch, notes.append)
     assert_same(weights(out), whole)
     first, second = resumed(watch)
     assert first == 0
-    assert second >= 40  # the last checkpoint before
-    assert second % 20 == 0
+    assert second >= 20  # of the last checkpoint
+    assert second % 5 == 0
     assert ", from its last checkpoint, because the one before is gone" in notes[-1]
 
 
+@pytest.mark.slow
 def test_a_worker_that_leaves_hands_over(gpus, fields, whole, tmp_path):
     out, notes = str(tmp_path / "model"), []
     with ThreadPoolExecutor(1) as pool:
@@ -220,3 +222,27 @@ def test_seen_on_the_dashboard_and_stopped_when_its_client_is_gone(gpus, cluster
     saved = checkpoint.read(out)
     assert 0 < saved.step < 40_000
     assert len(saved.part("record")["train"]) == saved.step
+
+
+def test_the_verb(gpus, fields, tmp_path, capfd, monkeypatch):
+    out = str(tmp_path / "model")
+    asked = ["train", fields, out, "--steps", "2", "--width", "4", "--depth", "1", "--device", "cpu"]
+    assert main([*asked, "--scheduler", gpus.scheduler.address]) == 0
+    said = capfd.readouterr()
+    assert said.out.startswith("trained 2 steps in ")
+    assert "note: training on worker=tcp://127.0.0.1:" in said.err
+    assert re.search(r"^train: done in \S+ s, loss \d", said.err, re.MULTILINE)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", gpus.scheduler.address)
+    assert main(asked) == 0
+    assert capfd.readouterr().out == f"already trained, nothing done: {out}\n"
+
+
+def test_the_verb_refuses_what_does_not_go_together(fields, tmp_path, capsys, monkeypatch):
+    asked = ["train", fields, str(tmp_path / "model"), "--steps", "2"]
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    assert main([*asked, "--wait", "5"]) == 2
+    assert "no cluster is asked for: wait=5.0; add --scheduler, or leave --wait out" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "0")
+    assert main([*asked, "--scheduler", "tcp://h:1"]) == 2
+    refused = "torchrun and a scheduler are both asked for: rank=0, scheduler=tcp://h:1; start it without torchrun"
+    assert refused in capsys.readouterr().err
