@@ -125,6 +125,7 @@ def evaluate(
         about = {
             "model": model,
             "row": judged.row,
+            "weights": judged.identity or None,  # of a bundle, wherever it lies
             "split": split,
             "allow_seen": allow_seen,
             "count_filled": count_filled,
