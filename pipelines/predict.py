@@ -47,8 +47,9 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4, average: int =
     Parameters
     ----------
     model : str
-        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``,
-        ``linear_whole``, for which each worker process computes the whole parent once.
+        A bundle's URL, ``pretrained``, or one of ``linear``, ``linear_padded``, ``linear_halo``,
+        ``linear_halo_padded``, ``wiener``, ``linear_whole``, for which each worker process computes the whole parent
+        once.
     fields : str
         A field store's URL.
     out : str

@@ -15,7 +15,7 @@ MODULES = {
     " verify_boxes verify_whole tables",
     "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
     " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
-    " table_catalogue catalogue store sources universe verify_shard verify_store verify",
+    " table_catalogue catalogue store sources universe shipped verify_shard verify_store verify",
     "theory": "halo_bias whole analytic guide",
     "analysis": "judged pieces evaluate figures curves compare report",
     "torch": "gravity halos simulate unet loss batches validation orientations model_card bundle model train_config"

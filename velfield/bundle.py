@@ -18,7 +18,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from velfield import storage
+from velfield import shipped, storage
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
 from velfield.model_card import card
@@ -55,7 +55,7 @@ def write(url: str, net: UNet, normalisation: Normalisation, metadata: dict[str,
 
 
 def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
-    """Open a bundle at any fsspec URL: the network on the CPU, its normalisation, its metadata."""
+    """Open a bundle by its URL or as ``pretrained``: the network on the CPU, its normalisation, its metadata."""
     metadata = read_metadata(url)
     try:
         config = UNetConfig.from_dict(metadata["architecture"])
@@ -70,7 +70,7 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
         ) from error
-    data = _read(storage.join(url, WEIGHTS), LARGEST_WEIGHTS)
+    data = _read(storage.join(shipped.place(url), WEIGHTS), LARGEST_WEIGHTS)
     if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
         raise StoreError(
             f"the model's weights are not those that its metadata name: model={url}, bytes={len(data)}, "
@@ -82,7 +82,7 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
 
 def read_metadata(url: str) -> dict[str, Any]:
     """What a bundle says about itself; refuses what is not a bundle of this schema."""
-    file = storage.join(url, METADATA)
+    file = storage.join(shipped.place(url), METADATA)
     if not storage.exists(file):
         raise StoreError(f"no model here, or an unfinished one: model={url}; make one with velfield train")
     try:
@@ -113,6 +113,7 @@ def add_tested(url: str, row: Mapping[str, Any], about: Mapping[str, Any], *, se
     seed : int, optional
         Of the universe, where it has one.
     """
+    shipped.refuse_as_target(url)
     metadata = read_metadata(url)
     weights, stores = metadata["weights"]["sha256"], about["fields"]
     if about.get("weights") != weights:

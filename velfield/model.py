@@ -241,12 +241,12 @@ class Model:
 
 
 def load_model(url: str, device: str = "auto") -> Model:
-    """Open a model bundle at any fsspec URL.
+    """Open a model bundle.
 
     Parameters
     ----------
     url : str
-        The bundle's folder.
+        The bundle's folder at any fsspec URL, or ``pretrained`` for the one that comes with velfield.
     device : str
         ``auto`` takes a GPU where there is one; or ``cpu``, ``cuda``.
     """
