@@ -58,7 +58,8 @@ def test_velocity_is_in_units_of_its_rms(data):
 def test_a_turned_box_is_turned_in_all_its_fields(data):
     box = data.read(2)
     turn = 29
-    inputs, velocity, flag = data.turned(box, turn)
+    inputs, velocity, flag, told = data.turned(box, turn)
+    assert told.shape == (0,)
     s = symmetry.CUBE[turn]
     np.testing.assert_array_equal(inputs, symmetry.apply_scalar(box[0].numpy(), s))
     np.testing.assert_array_equal(velocity, symmetry.apply_vector(box[1].numpy(), s))

@@ -38,6 +38,7 @@ READERS = 8  # boxes read at once into the resident mode: hides the latency of o
 AS_IT_IS = -1  # in place of a symmetry's number
 
 Sample = tuple[int, int]  # which of the boxes, which of the symmetries
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor]  # what `Batch` has, of one box
 
 
 class Batch(NamedTuple):
@@ -46,6 +47,7 @@ class Batch(NamedTuple):
     inputs: Tensor  # (box, channel, x, y, z), normalised, the guide last [σ_v]; context included
     velocity: Tensor  # (box, 3, x, y, z) [σ_v], cores
     flag: Tensor  # (box, x, y, z) uint8: velocity_flag, cores
+    condition: Tensor  # (box, n): what a conditioned network is told of each box's store; n is 0 for any other
 
 
 class RawBox(NamedTuple):
@@ -56,7 +58,7 @@ class RawBox(NamedTuple):
     flag: NDArray[np.uint8]  # (x, y, z), core
 
 
-class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class Boxes(Dataset[Tensors]):
     """Boxes of some field stores by number, read from their Zarr arrays.
 
     Parameters
@@ -100,7 +102,7 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_arrays": {}}  # each process opens the arrays itself
 
-    def __getitem__(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, sample: Sample) -> Tensors:
         box, turn = sample
         return self.turned(self.read(box), turn)
 
@@ -129,30 +131,33 @@ class Boxes(Dataset[tuple[Tensor, Tensor, Tensor]]):
             )
         return RawBox(inputs, velocity, flag)
 
-    def read(self, box: int) -> tuple[Tensor, Tensor, Tensor]:
-        """One box, normalised: inputs, velocity, flag."""
+    def read(self, box: int) -> Tensors:
+        """One box, normalised: inputs, velocity, flag, condition."""
         if self.normalisation is None:
             raise VelfieldError("boxes without a normalisation: normalisation=None; give one, or use raw()")
         inputs, velocity, flag = self.raw(box)
-        channels, sigma_v = self.normalisation.inputs(inputs), np.float32(self.normalisation.sigma_v)
+        of = self.sources[self.which[box][0]].condition
+        channels, unit = self.normalisation.inputs(inputs, of), np.float32(self.normalisation.velocity_unit(of))
         if self.guide:
-            channels = np.concatenate([channels, self.guide.read(*self.which[box]) / sigma_v])
+            channels = np.concatenate([channels, self.guide.read(*self.which[box]) / unit])
         return (
             torch.from_numpy(channels),
-            torch.from_numpy(velocity / sigma_v),
+            torch.from_numpy(velocity / unit),
             torch.from_numpy(flag),
+            torch.from_numpy(self.normalisation.vector(of)),
         )
 
-    def turned(self, tensors: tuple[Tensor, Tensor, Tensor], turn: int) -> tuple[Tensor, Tensor, Tensor]:
+    def turned(self, tensors: Tensors, turn: int) -> Tensors:
         """The same box in another orientation."""
         if turn == AS_IT_IS:
             return tensors
         s = self.symmetries[turn]
-        inputs, velocity, flag = tensors
+        inputs, velocity, flag, condition = tensors
         return (
             turned_inputs(inputs, s, guide=self.guide is not None),
             symmetry.apply_vector(velocity, s, 0).contiguous(),
             symmetry.apply_scalar(flag, s).contiguous(),
+            condition,
         )
 
     def _input(self, number: int, box: int, kind: str) -> NDArray[np.float32]:
@@ -241,7 +246,7 @@ class Batches:
         self, data: Boxes, samples: Iterable[list[Sample]], *, device: torch.device, resident: bool, workers: int
     ) -> None:
         self.data, self.samples, self.device, self.resident = data, samples, device, resident
-        self._kept: list[tuple[Tensor, Tensor, Tensor]] | None = None
+        self._kept: list[Tensors] | None = None
         self._loader = None if resident else _loader(data, samples, workers, pin=device.type == "cuda")
 
     def load(self, progress: Progress, label: str) -> None:
@@ -267,9 +272,9 @@ class Batches:
             turned = [self.data.turned(self._kept[box], turn) for box, turn in samples]
             yield Batch(*(torch.stack(part) for part in zip(*turned, strict=True)))
 
-    def _moved(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        inputs, velocity, flag = (t.to(self.device, non_blocking=True) for t in tensors)
-        return inputs, velocity, flag
+    def _moved(self, tensors: Sequence[Tensor]) -> Tensors:
+        inputs, velocity, flag, condition = (t.to(self.device, non_blocking=True) for t in tensors)
+        return inputs, velocity, flag, condition
 
 
 def fits_in_memory(nbytes: int, device: torch.device) -> bool:

@@ -64,9 +64,11 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
         float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
         Calibration.from_dict(metadata.get("calibration", {}))
         guided = metadata.get("guide") is not None and bool(Guide.from_dict(metadata["guide"]))
+        if bool(config.condition) != (normalisation.condition is not None):
+            raise ValueError(f"condition={config.condition}, ranges={normalisation.condition}")
         if guided != config.guide or int(metadata.get("context", 0)) < 0:
             raise ValueError(f"guide={metadata.get('guide')}, context={metadata.get('context')}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, VelfieldError) as error:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
         ) from error

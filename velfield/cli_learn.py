@@ -40,6 +40,9 @@ LOSS = ("mse", "dice", "weighted", "alpha", "floor", "dice_over", "count_filled"
     type=click.IntRange(0),
     help="Cells of the stores' margin that the network sees; a guide sees all.  [default: all]",
 )
+@click.option(
+    "--condition/--no-condition", default=False, help="One network for stores of several redshifts and thresholds."
+)
 @click.option("--steps", type=int, help="Training steps.  [default: those of 100 epochs]")
 @click.option("--epochs", type=int, help="Passes over the training boxes, instead of --steps.")
 @click.option("--batch", type=int, default=4, help="Boxes a step.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from velfield import bundle
+from velfield.condition import Condition
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
 from velfield.normalisation import Normalisation
 from velfield.orientations import over_orientations
-from velfield.sources import describe, differing, symmetries_of_boxes
+from velfield.sources import condition_of, describe, differing, symmetries_of_boxes
 from velfield.store import PREDICTED
 from velfield.symmetry import CUBE, Symmetry
 from velfield.unet import UNet
@@ -75,11 +77,20 @@ class Model:
         values = self.metadata.get("guide")
         return None if values is None else Guide.from_dict(values)
 
+    def condition(self, ds: xr.Dataset) -> Condition | None:
+        """What a conditioned network is told of a field store; None for any other."""
+        return None if self.normalisation.condition is None else condition_of(ds, self.inputs)
+
     def predict_array(
-        self, inputs: NDArray[Any], batch: int = 4, *, guide: NDArray[Any] | None = None
+        self,
+        inputs: NDArray[Any],
+        batch: int = 4,
+        *,
+        guide: NDArray[Any] | None = None,
+        condition: Condition | None = None,
     ) -> NDArray[np.float32]:
         """Velocities from densities, both as arrays; parameters and velocities as of `predict_arrays`."""
-        return self.predict_arrays(inputs, batch, guide=guide)[0]
+        return self.predict_arrays(inputs, batch, guide=guide, condition=condition)[0]
 
     def predict_arrays(
         self,
@@ -88,6 +99,7 @@ class Model:
         symmetries: Sequence[Symmetry] = CUBE[:1],
         *,
         guide: NDArray[Any] | None = None,
+        condition: Condition | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Velocities from densities, and their error bars if the model gives them, all as arrays.
 
@@ -102,6 +114,9 @@ class Model:
         guide : ndarray (box, 3, x, y, z), optional
             The guide's velocity [km/s] in the same cells, as `Guide.velocities` gives it; a model with a guide needs
             it, and no other takes it.
+        condition : Condition, optional
+            Of the store that the boxes are of, as `condition` gives it; a conditioned model needs it, and no other
+            takes it.
 
         Returns
         -------
@@ -124,19 +139,21 @@ class Model:
                 f"inputs are not finite: cells={int((~np.isfinite(inputs)).sum())}; "
                 "check the store with velfield verify, and paint it again"
             )
+        unit, told = self.normalisation.velocity_unit(condition), self.normalisation.vector(condition)
         velocity = np.empty((len(inputs), 3, *inputs.shape[2:]), dtype=np.float32)
         std = np.empty_like(velocity) if self.has_std else None
         with torch.inference_mode():
             for first in range(0, len(inputs), batch):
-                channels = self.normalisation.inputs(inputs[first : first + batch])
+                channels = self.normalisation.inputs(inputs[first : first + batch], condition)
                 if guide is not None:
-                    vector = guide[first : first + batch] / np.float32(self.normalisation.sigma_v)
+                    vector = guide[first : first + batch] / np.float32(unit)
                     channels = np.concatenate([channels, vector.astype(np.float32)], axis=1)
                 x = torch.from_numpy(channels).to(self.device)
-                v, s = over_orientations(self._once, x, symmetries, vector=guide is not None)
-                velocity[first : first + batch] = (v * self.normalisation.sigma_v).cpu().numpy()
+                once = functools.partial(self._once, told=torch.from_numpy(told).to(self.device).expand(len(x), -1))
+                v, s = over_orientations(once, x, symmetries, vector=guide is not None)
+                velocity[first : first + batch] = (v * unit).cpu().numpy()
                 if std is not None and s is not None:
-                    std[first : first + batch] = (s * self.normalisation.sigma_v).cpu().numpy()
+                    std[first : first + batch] = (s * unit).cpu().numpy()
         return velocity, std
 
     def predict(
@@ -201,25 +218,28 @@ class Model:
             )
         if self.guide is not None:
             self.guide.settings(ds)  # refuses a store without halos; no data are read
+        self.condition(ds)  # the same
 
     def differences(self, ds: xr.Dataset) -> dict[str, tuple[Any, Any]]:
         """In what else a field store differs from the training: name to (the model's, the store's).
 
         Redshift, cosmology, redshift-space pattern, mass threshold, assignment, size of boxes; the margin only where a
-        guide sees all of it. A model may be used there, and the paper tests it so; its accuracy was not measured there
-        by its training.
+        guide sees all of it; of a conditioned model what lies outside the redshifts and densities of its training. A
+        model may be used there, and the paper tests it so; its accuracy was not measured there by its training.
         """
         trained = self.metadata["trained_on"]
         unseen = () if self.guide is not None and self.guide.sees_margin else ("margin",)
-        return differing({n: v for n, v in trained.items() if n not in unseen}, describe(ds, self.inputs))
+        found = differing({n: v for n, v in trained.items() if n not in unseen}, describe(ds, self.inputs))
+        ranges, of = self.normalisation.condition, self.condition(ds)
+        return found | (ranges.outside(of) if ranges is not None and of is not None else {})
 
     def save(self, url: str) -> None:
         """Write the bundle; its metadata say the rest from then on."""
         self.metadata = bundle.write(url, self.net, self.normalisation, self.metadata)
 
-    def _once(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Velocity and error bar [σ_v] from normalised inputs."""
-        made = self.net(x.contiguous(memory_format=torch.channels_last_3d)).float()
+    def _once(self, x: Tensor, told: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Velocity and error bar [σ_v] from normalised inputs, and what else the network is told (box, n)."""
+        made = self.net(x.contiguous(memory_format=torch.channels_last_3d), condition=told).float()
         return made[:, :3], self.calibration.error_bars(made[:, 3:]) if self.has_std else None
 
     def _predicted(
@@ -229,14 +249,14 @@ class Model:
         first, cells, context = int(ds.attrs["margin"]) - self.context, int(ds.attrs["cells"]), self.context
         window = dict.fromkeys("xyz", slice(first, first + cells + 2 * context))
         core = (slice(context, context + cells),) * 3
-        guide = self.guide
+        guide, condition = self.guide, self.condition(ds)
         how = None if guide is None else guide.settings(ds)
         for start in range(0, len(numbers), batch):
             some = list(numbers[start : start + batch])
             boxes = ds.isel(box=some)
             inputs = np.stack([boxes.velfield.input(kind).isel(window).values for kind in self.inputs], axis=1)
             vector = None if guide is None else guide.velocities(ds, some, context, how)
-            made = self.predict_arrays(inputs, batch, symmetries, guide=vector)
+            made = self.predict_arrays(inputs, batch, symmetries, guide=vector, condition=condition)
             yield tuple(values[..., *core] for values in made if values is not None)
 
 

@@ -4,6 +4,9 @@ A channel is transformed, then shifted and scaled by the mean and standard devia
 ``linear`` leaves the value as it is: a velocity is linear in the density on large scales. ``log`` takes ln(1 + ρ/ρ̄),
 which tames the heavy tail of densities of halos, above all by mass; for an over-density ρ/ρ̄ is 1 + δ, for a density ρ̄
 is its mean over the training cells, kept with the model. Which did better is in docs/network.md.
+
+For a network that is conditioned on its store, inputs and velocities are first divided by what linear theory says of
+the store (`velfield.condition`), so that one mean, one deviation and one σ_v serve all stores.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield.condition import Condition, Ranges
 from velfield.errors import VelfieldError
 
 TRANSFORMS = ("linear", "log")
@@ -59,19 +63,45 @@ class Normalisation:
     channels : tuple of Channel
         In the order of the network's input channels.
     sigma_v : float
-        rms velocity component of the training cells [km/s].
+        rms velocity component of the training cells [km/s]; of a conditioned network in units of a H f D σ₈ [h⁻¹Mpc].
+    condition : Ranges, optional
+        Of the stores that a conditioned network was trained on; for any other network None.
     """
 
     channels: tuple[Channel, ...]
     sigma_v: float
+    condition: Ranges | None = None
 
-    def inputs(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Densities (..., channel, x, y, z) in their own units to what the network takes, float32."""
+    def inputs(self, values: NDArray[Any], of: Condition | None = None) -> NDArray[np.float32]:
+        """Densities (..., channel, x, y, z) in their own units to what the network takes, float32.
+
+        ``of`` is the store's condition; a conditioned network needs it.
+        """
+        self._check(of)
         out = np.empty(values.shape, dtype=np.float32)
         for number, channel in enumerate(self.channels):
             part = channel.transformed(values[..., number, :, :, :])
+            if of is not None:
+                part = part / np.float32(of.inputs[number])
             out[..., number, :, :, :] = (part - np.float32(channel.mean)) / np.float32(channel.std)
         return out
+
+    def velocity_unit(self, of: Condition | None = None) -> float:
+        """What the network's velocities are in units of [km/s]."""
+        self._check(of)
+        return self.sigma_v if of is None else self.sigma_v * of.velocity
+
+    def vector(self, of: Condition | None = None) -> NDArray[np.float32]:
+        """The numbers that the network is given beside its inputs (n,); none without a condition."""
+        self._check(of)
+        return np.empty(0, dtype=np.float32) if of is None or self.condition is None else self.condition.vector(of)
+
+    def _check(self, of: Condition | None) -> None:
+        if (of is None) != (self.condition is None):
+            raise VelfieldError(
+                f"the condition does not fit the model: condition={of}, the model's={self.condition}; a conditioned "
+                "model needs its store's (condition_of), no other takes one"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for metadata."""
@@ -80,11 +110,19 @@ class Normalisation:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Normalisation:
         """Rebuild what `to_dict` wrote."""
-        return cls(channels=tuple(Channel(**c) for c in values["channels"]), sigma_v=float(values["sigma_v"]))
+        ranges = values.get("condition")
+        return cls(
+            channels=tuple(Channel(**c) for c in values["channels"]),
+            sigma_v=float(values["sigma_v"]),
+            condition=None if ranges is None else Ranges.from_dict(ranges),
+        )
 
 
 def measure(
-    boxes: Iterable[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], kinds: Sequence[str], transform: str
+    boxes: Iterable[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+    kinds: Sequence[str],
+    transform: str,
+    conditions: Sequence[Condition] = (),
 ) -> Normalisation:
     """Measure a normalisation on training boxes, read once.
 
@@ -96,32 +134,41 @@ def measure(
         What the channels are.
     transform : {"linear", "log"}
         For every channel.
+    conditions : sequence of Condition
+        Those of the boxes' stores, one for each box, for a conditioned network.
     """
     if transform not in TRANSFORMS:
         raise VelfieldError(f"unknown transform of the inputs: transform={transform!r}; choose {', '.join(TRANSFORMS)}")
     kept, square, cells = [], 0.0, 0
-    for inputs, velocity, flag in boxes:
+    for number, (inputs, velocity, flag) in enumerate(boxes):
         kept.append(np.asarray(inputs, dtype=np.float32))
         measured = velocity[:, flag != 2].astype(np.float64)
+        if conditions:
+            measured /= conditions[number].velocity
         square += float((measured**2).sum())
         cells += measured.size
     sigma_v = float(np.sqrt(square / cells)) if cells else 0.0
     if not sigma_v:
         raise VelfieldError(f"no velocity to learn from: cells={cells}, rms={sigma_v} km/s; paint boxes with particles")
     stacked = np.stack(kept)
+    units = np.array([of.inputs for of in conditions] or np.ones((len(kept), len(kinds))), dtype=np.float32)
     return Normalisation(
-        channels=tuple(_channel(kind, transform, stacked[:, number]) for number, kind in enumerate(kinds)),
+        channels=tuple(
+            _channel(kind, transform, stacked[:, number], units[:, number, None, None, None])
+            for number, kind in enumerate(kinds)
+        ),
         sigma_v=sigma_v,
+        condition=Ranges.of(conditions) if conditions else None,
     )
 
 
-def _channel(kind: str, transform: str, values: NDArray[np.float32]) -> Channel:
+def _channel(kind: str, transform: str, values: NDArray[np.float32], units: NDArray[np.float32]) -> Channel:
     overdensity = kind.endswith("_overdensity")
     scale = 1.0 if overdensity else float(values.mean(dtype=np.float64))
     if scale <= 0:
         raise VelfieldError(f"an input without tracers: input={kind}, mean={scale}; leave it out or paint it again")
     channel = Channel(kind=kind, transform=transform, scale=scale, mean=0.0, std=1.0)
-    transformed = channel.transformed(values)
+    transformed = channel.transformed(values) / units
     std = float(transformed.std(dtype=np.float64))
     if not std:
         raise VelfieldError(f"an input that is the same everywhere: input={kind}, std={std}; leave it out")

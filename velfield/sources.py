@@ -11,11 +11,18 @@ import numpy as np
 import xarray as xr
 
 from velfield import symmetry
+from velfield.condition import Condition
+from velfield.cosmology import Cosmology
 from velfield.errors import StoreError, VelfieldError
-from velfield.store import INPUTS, open_fields
+from velfield.halo_bias import halo_density, least_mass
+from velfield.store import INPUTS, cosmology_of, open_fields
 
 # what stores of one training must share; a model tells which of these an input does not share with its training
 SHARED = ("cellsize", "cells", "margin", "redshift", "cosmology", "rsd", "observer_per_box", "min_mass", "assignment")
+
+
+WEIGHTS = {"mass_overdensity": "mass", "number_overdensity": "number", "matter_overdensity": None}  # of their bias
+CONDITIONED = ("redshift", "min_mass")  # these need not be shared by the stores of a conditioned network
 
 
 AVERAGES = (1, 8, 16, 48)  # orientations that a prediction may be averaged over
@@ -39,6 +46,8 @@ class FieldSource:
         What the stores of one training must share, and the units of the inputs.
     line_of_sight : tuple of float, optional
         Unit vector that all boxes share; None where there is none, or one for each box.
+    condition : Condition, optional
+        What a conditioned network is told of it.
     """
 
     url: str
@@ -48,6 +57,7 @@ class FieldSource:
     means: dict[str, float]
     described: dict[str, Any]
     line_of_sight: tuple[float, ...] | None
+    condition: Condition | None = None
 
 
 def describe(ds: xr.Dataset, inputs: Sequence[str]) -> dict[str, Any]:
@@ -59,8 +69,35 @@ def describe(ds: xr.Dataset, inputs: Sequence[str]) -> dict[str, Any]:
     return described
 
 
-def open_source(url: str, inputs: Sequence[str]) -> FieldSource:
-    """Read what is needed of a field store; refuses one without truth or without an input."""
+def condition_of(ds: xr.Dataset, inputs: Sequence[str]) -> Condition:
+    """The condition of a field store, from its metadata alone; refuses one without halos, and densities as inputs."""
+    cosmology, z = cosmology_of(ds), float(ds.attrs["redshift"])
+    min_mass, growth = least_mass(ds, cosmology), cosmology.growth(z)
+    return Condition(
+        redshift=z,
+        min_mass=min_mass,
+        density=halo_density(ds),
+        growth=growth,
+        inputs=tuple(_bias(cosmology, kind, min_mass, z) * growth * cosmology.sigma8 for kind in inputs),
+        velocity=float(cosmology.aH(z)) * cosmology.growth_rate(z) * growth * cosmology.sigma8,
+    )
+
+
+def _bias(cosmology: Cosmology, kind: str, min_mass: float, z: float) -> float:
+    if kind not in WEIGHTS:
+        raise VelfieldError(
+            f"not an input of a conditioned network: input={kind}; linear theory does not say its scale: choose "
+            f"{', '.join(WEIGHTS)}"
+        )
+    weight = WEIGHTS[kind]
+    return 1.0 if weight is None else cosmology.effective_bias(min_mass, z, weight=weight)
+
+
+def open_source(url: str, inputs: Sequence[str], *, condition: bool = False) -> FieldSource:
+    """Read what is needed of a field store; refuses one without truth or without an input.
+
+    With ``condition`` its condition is worked out, and what it stands for is not among what stores must share.
+    """
     ds = open_fields(url, chunks=None)
     if "velocity" not in ds:
         raise StoreError(f"the store has no velocity to learn from: store={url}; paint it again with --particles")
@@ -70,19 +107,20 @@ def open_source(url: str, inputs: Sequence[str]) -> FieldSource:
         parents=tuple(sorted({str(p) for p in ds["parent"].values})),
         split=tuple(str(s) for s in ds["split"].values),
         means={str(name): float(v.attrs["mean"]) for name, v in ds.data_vars.items() if "mean" in v.attrs},
-        described=describe(ds, inputs),
+        described={n: v for n, v in describe(ds, inputs).items() if not (condition and n in CONDITIONED)},
         line_of_sight=_shared_line_of_sight(ds),
+        condition=condition_of(ds, inputs) if condition else None,
     )
 
 
-def open_sources(urls: Sequence[str], inputs: Sequence[str]) -> list[FieldSource]:
+def open_sources(urls: Sequence[str], inputs: Sequence[str], *, condition: bool = False) -> list[FieldSource]:
     """Open several stores for one training; refuses stores that differ in what they must share."""
     unknown = [kind for kind in inputs if kind not in INPUTS]
     if unknown or not inputs or len(set(inputs)) < len(inputs):
         raise VelfieldError(f"no such inputs: inputs={','.join(inputs)}; choose some of {', '.join(INPUTS)}, each once")
     if not urls:
         raise VelfieldError("no field store given: fields=0; name at least one that velfield paint made")
-    sources = [open_source(url, inputs) for url in urls]
+    sources = [open_source(url, inputs, condition=condition) for url in urls]
     first = sources[0]
     for number, other in enumerate(sources[1:], start=1):
         for same in sources[:number]:
@@ -91,7 +129,7 @@ def open_sources(urls: Sequence[str], inputs: Sequence[str]) -> list[FieldSource
         for name, value in differing(first.described, other.described).items():
             raise StoreError(
                 f"stores do not go together: {name}={value[0]} in {first.url}, {name}={value[1]} in {other.url}; "
-                "paint them alike, or train on one of them"
+                f"paint them alike, or train on one of them{' (or with --condition)' if name in CONDITIONED else ''}"
             )
     return sources
 

@@ -72,7 +72,7 @@ def _train(
     note: Callable[[str], None] | None,
 ) -> TrainResult:
     began = time.monotonic()
-    sources = open_sources(fields, config.inputs)
+    sources = open_sources(fields, config.inputs, condition=config.condition)
     settings = config.settings() | {"stores": [source.fingerprint for source in sources]}
     finished = train_record.finished(out, settings)
     ranks.wait()  # all have looked, before one writes
@@ -247,7 +247,8 @@ class _Training:
     def _forward(self, net: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
         """Predicted velocity on the cores [σ_v], its ln σ² if the network gives it, and which cells count."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
-            made = net(batch.inputs.contiguous(memory_format=torch.channels_last_3d), self.config.std_share)
+            x = batch.inputs.contiguous(memory_format=torch.channels_last_3d)
+            made = net(x, self.config.std_share, batch.condition)
         margin = (made.shape[-1] - batch.flag.shape[-1]) // 2
         core = slice(margin, made.shape[-1] - margin)
         made = made[..., core, core, core].float()

@@ -8,6 +8,7 @@ from typing import Any
 
 from velfield import normalisation
 from velfield.batches import LOADERS
+from velfield.condition import NUMBERS
 from velfield.errors import VelfieldError
 from velfield.guide import COMPONENTS, Guide
 from velfield.loss import LossConfig
@@ -18,7 +19,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # what changes neither weights nor what is learned: a training may go on with other values
 RUNNING = ("device", "loader", "workers", "validate_every", "checkpoint_every", "compile", "guide_cache")
 # came later: at their defaults they are not among the settings, so that what was trained before them is still itself
-LATER = ("std", "std_share", "ema", "accumulate", "guide", "guide_smoothing", "context")
+LATER = ("std", "std_share", "ema", "accumulate", "guide", "guide_smoothing", "context", "condition")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class TrainConfig:
         URL beneath which the boxes' guides are kept for other trainings; else they go with the checkpoint.
     context : int, optional
         Cells around a box's core that the network sees; by default all of the stores' margin. A guide sees all of it.
+    condition : bool
+        One network for stores of several redshifts and thresholds: scaled by linear theory, and told which it sees
+        (`velfield.condition`).
     steps, epochs : int, optional
         How long: a number of steps, or of passes over the training boxes. One of the two.
     batch : int
@@ -82,6 +86,7 @@ class TrainConfig:
     guide_smoothing: float | None = None
     guide_cache: str | None = None
     context: int | None = None
+    condition: bool = False
     steps: int | None = None
     epochs: int | None = None
     batch: int = 4
@@ -181,6 +186,7 @@ class TrainConfig:
             dropout=self.dropout,
             guide=self.guide is not None,
             std=self.std,
+            condition=NUMBERS if self.condition else 0,
         )
 
     def steps_for(self, boxes: int) -> int:

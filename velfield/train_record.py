@@ -100,8 +100,10 @@ def measure(
             yield data.raw(number)
             progress.advance(1)
 
-    measured = normalisation.measure(boxes(), config.inputs, config.transform)
-    progress.done(f"σ_v = {measured.sigma_v:.0f} km/s")
+    conditions = [of for n, _ in data.which if (of := sources[n].condition) is not None]
+    measured = normalisation.measure(boxes(), config.inputs, config.transform, conditions)
+    unit = "a H f D σ₈" if measured.condition else "km/s"
+    progress.done(f"σ_v = {measured.sigma_v:.3g} {unit}")
     return measured
 
 

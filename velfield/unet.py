@@ -9,6 +9,11 @@ A velocity depends on tracers far away, so the reach of the network matters: 2·
 d, that is 20 at depth 2 and 44 at depth 3 (and up to 2ᵈ − 1 more, by the cell's place in a pooled one), before the
 normalisation, which sees the whole box.
 
+With ``condition`` the network is given some numbers that hold for a whole box. Two small layers make features of them,
+and in each block a linear layer makes from these a factor and a shift for each channel after its second normalisation
+(feature-wise linear modulation, Perez et al. 2018, AAAI 32). These layers begin at zero: an untrained network is the
+one without.
+
 With ``std`` a second, small head reads the last block's features: 1³ convolution, PReLU, 1³ convolution give the
 logarithm of each component's variance, in further channels behind the components.
 
@@ -30,6 +35,7 @@ NORMS = ("group", "batch")
 UPSAMPLINGS = ("nearest", "trilinear")
 PADDINGS = ("zeros", "replicate", "circular")
 DEEPEST = 7  # 128 cells beneath one; a deeper network is a mistake
+CONDITION_WIDTH = 16  # features that are made of the condition
 SPREAD_WIDTH = 2  # inner channels of the head of ln σ², in units of the width
 Padding = Literal["zeros", "replicate", "circular"]
 
@@ -63,6 +69,8 @@ class UNetConfig:
         convolution begins at zero and the factor at one, so that an untrained network gives the guide.
     std : bool
         Also give ln σ² of each component, σ in units of σ_v: ``out_channels`` more channels.
+    condition : int
+        Numbers that the network is given beside its inputs; 0 for none.
     """
 
     in_channels: int
@@ -77,6 +85,7 @@ class UNetConfig:
     dropout: float = 0.0
     guide: bool = False
     std: bool = False
+    condition: int = 0
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -100,6 +109,8 @@ class UNetConfig:
             raise VelfieldError(
                 f"a guide and nothing else: in_channels={self.in_channels}; give the density it is of, too"
             )
+        if self.condition < 0:
+            raise VelfieldError(f"no such condition: condition={self.condition}; give how many numbers, 0 for none")
         if not 0 <= self.dropout < 1:
             raise VelfieldError(f"no such dropout: dropout={self.dropout}; give a share from 0 up to, not including, 1")
 
@@ -129,13 +140,22 @@ class Block(nn.Module):
         self.skip: nn.Module | None = None
         if config.conv_add:
             self.skip = nn.Conv3d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
+        self.modulation: nn.Linear | None = None
+        if config.condition:
+            with torch.random.fork_rng(devices=[]):
+                self.modulation = nn.Linear(CONDITION_WIDTH, 2 * channels)
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(box, channels_in, x, y, z) → (box, channels, x, y, z)."""
+    def forward(self, x: Tensor, told: Tensor | None = None) -> Tensor:
+        """(box, channels_in, x, y, z) → (box, channels, x, y, z); ``told`` (box, n) are the condition's features."""
         y = self.act1(self.norm1(self.conv1(x)))
         if self.drop is not None:
             y = self.drop(y)
         y = self.norm2(self.conv2(y))
+        if self.modulation is not None and told is not None:
+            factor, shift = self.modulation(told)[..., None, None, None].chunk(2, dim=1)
+            y = y * (1 + factor) + shift
         if self.skip is not None:
             y = y + self.skip(x)
         return self.act2(y)
@@ -160,6 +180,15 @@ class UNet(nn.Module):
             self.gain = nn.Parameter(torch.ones(1))
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.told: nn.Module | None = None
+        if config.condition:
+            with torch.random.fork_rng(devices=[]):
+                self.told = nn.Sequential(
+                    nn.Linear(config.condition, CONDITION_WIDTH),
+                    nn.SiLU(),
+                    nn.Linear(CONDITION_WIDTH, CONDITION_WIDTH),
+                    nn.SiLU(),
+                )
         self.spread: nn.Module | None = None
         if config.std:
             inner = SPREAD_WIDTH * config.width
@@ -168,22 +197,26 @@ class UNet(nn.Module):
                     nn.Conv3d(config.width, inner, 1), nn.PReLU(inner), nn.Conv3d(inner, config.out_channels, 1)
                 )
 
-    def forward(self, x: Tensor, share: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, share: float = 0.0, condition: Tensor | None = None) -> Tensor:
         """Densities, normalised, and a guide [σ_v] if there is one, to velocities [σ_v]; with ``std`` ln σ² behind.
 
-        ``share`` is the part of the gradient of ln σ² that reaches the features: with 0 what the head learns changes
-        nothing else.
+        ``condition`` (box, n) is what a conditioned network is given, and no other. ``share`` is the part of the
+        gradient of ln σ² that reaches the features: with 0 what the head learns changes nothing else.
         """
+        given = 0 if condition is None else condition.shape[-1]
+        if given != self.config.condition:
+            raise VelfieldError(f"the condition does not fit the network: numbers={given}, its={self.config.condition}")
+        told = None if self.told is None else self.told(condition)
         guide = x[:, -3:]
         x, crop = _pad(x, 2**self.config.depth, self.config.padding)
         skips = []
         for block in self.down[:-1]:
-            x = block(x)
+            x = block(x, told)
             skips.append(x)
             x = functional.max_pool3d(x, 2)
-        x = self.down[-1](x)
+        x = self.down[-1](x, told)
         for block, skip in zip(self.up, reversed(skips), strict=True):
-            x = block(torch.cat([_double(x, self.config.upsample), skip], dim=1))
+            x = block(torch.cat([_double(x, self.config.upsample), skip], dim=1), told)
         velocity = self.out(x)[crop]
         if self.gain is not None:
             velocity = velocity + self.gain * guide

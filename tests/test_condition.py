@@ -1,0 +1,224 @@
+"""One network for several redshifts and thresholds: its units are linear theory's, and it is told what it sees."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from fields_fixture import write_universe
+from gaussian import write_fields
+
+from velfield import open_fields
+from velfield.batches import AS_IT_IS, Boxes
+from velfield.condition import SLACK, Condition, Ranges
+from velfield.cosmology import OUTER_RIM
+from velfield.errors import StoreError, VelfieldError
+from velfield.model import load_model
+from velfield.normalisation import Normalisation, measure
+from velfield.sources import condition_of, open_sources
+from velfield.train import TrainConfig, train
+from velfield.unet import UNet, UNetConfig
+
+KINDS = ("number_overdensity", "mass_overdensity")
+SMALL = TrainConfig(
+    steps=4, width=4, groups=2, depth=1, batch=3, inputs=KINDS, condition=True, std=True, device="cpu", validate_every=4
+)
+
+
+def of(**changes: float) -> Condition:
+    values = {"redshift": 0.0, "min_mass": 1e12, "density": 3e-3, "growth": 1.0, "velocity": 40.0}
+    return Condition(**(values | changes), inputs=(0.8, 1.4))
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """The same universe twice: all halos today, and the heaviest at redshift 0.5."""
+    root = tmp_path_factory.mktemp("fields")
+    low = write_universe(str(root / "low"), seed=1, min_mass=1e12)
+    return [low, write_universe(str(root / "high"), seed=2, min_mass=1e13, redshift=0.5)]
+
+
+@pytest.fixture(scope="module")
+def bundle(stores, tmp_path_factory):
+    url = str(tmp_path_factory.mktemp("model") / "model")
+    train(stores, url, SMALL)
+    return url
+
+
+def test_a_condition_is_what_linear_theory_says(stores):
+    ds = open_fields(stores[1])
+    found = condition_of(ds, (*KINDS, "matter_overdensity"))
+    growth = OUTER_RIM.growth(0.5)
+    bias = [OUTER_RIM.effective_bias(1e13, 0.5, weight=w) for w in ("number", "mass")]
+    assert found.inputs == pytest.approx([b * growth * 0.8 for b in (*bias, 1)])
+    # a H f D σ₈ by the growth's own derivative: H₀ = 100 km/s per h⁻¹Mpc, f = -(1 + z) dD/dz / D
+    f = -1.5 * (OUTER_RIM.growth(0.5 + 1e-5) - OUTER_RIM.growth(0.5 - 1e-5)) / 2e-5 / growth
+    e = np.sqrt(0.2648 * 1.5**3 + 1 - 0.2648)
+    assert found.velocity == pytest.approx(100 * e / 1.5 * f * growth * 0.8, rel=1e-6)
+    assert found.density == pytest.approx(float(ds["halo_number"].attrs["mean"]) / 10.0**3)
+    assert (found.redshift, found.min_mass, found.growth) == (0.5, 1e13, pytest.approx(growth))
+
+
+def test_densities_have_no_scale(stores):
+    with pytest.raises(VelfieldError, match=r"not an input of a conditioned network: input=mass_density;.*mass_over"):
+        condition_of(open_fields(stores[0]), ("mass_density",))
+
+
+def test_linear_fields_of_any_redshift_and_bias_come_out_the_same():
+    """ε the same, δ = b D σ₈ ε and v = a H f D σ₈ u: what the network sees and what it is to give are the same."""
+    rng = np.random.default_rng(1)
+    epsilon, u, flag = rng.standard_normal((2, 8, 8, 8)), rng.standard_normal((3, 8, 8, 8)), np.zeros((8, 8, 8), "u1")
+    conditions = [of(), dataclasses.replace(of(redshift=0.5, growth=0.8, velocity=55.0), inputs=(1.1, 1.9))]
+    boxes = [(epsilon * np.reshape(c.inputs, (2, 1, 1, 1)), u * c.velocity, flag) for c in conditions]
+    made = measure(boxes, KINDS, "linear", conditions)
+    first, second = (made.inputs(box[0], c) for box, c in zip(boxes, conditions, strict=True))
+    np.testing.assert_allclose(first, second, atol=1e-5)  # float32
+    np.testing.assert_allclose(first.mean(axis=(1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(first.std(axis=(1, 2, 3)), 1, rtol=1e-5)
+    assert made.sigma_v == pytest.approx(np.sqrt((u**2).mean()))
+    assert made.velocity_unit(conditions[1]) == pytest.approx(55 * made.sigma_v)
+    assert Normalisation.from_dict(made.to_dict()) == made
+
+
+def test_the_vector_runs_over_the_ranges_and_no_further():
+    ranges = Ranges.of([of(density=1e-4, growth=0.77), of(density=1e-2, growth=1.0)])
+    np.testing.assert_allclose(ranges.vector(of(density=1e-3, growth=0.885)), [0, 0], atol=1e-6)
+    np.testing.assert_allclose(ranges.vector(of(density=1e-4, growth=1.0)), [-1, 1])
+    np.testing.assert_allclose(ranges.vector(of(density=1.0, growth=0.1)), [1, -1])
+    np.testing.assert_allclose(Ranges.of([of()]).vector(of(density=9.0)), [0, 0])  # nothing to tell apart
+
+
+def test_says_what_is_outside_its_ranges():
+    ranges = Ranges.of([of(density=1e-4), of(density=1e-2, redshift=0.5)])
+    assert ranges.outside(of()) == {}
+    assert ranges.outside(of(density=1e-2 * (1 + SLACK / 2))) == {}
+    assert ranges.outside(of(redshift=0.6, density=0.07)) == {
+        "redshift": ("0 to 0.5", 0.6),
+        "density": ("0.0001 to 0.01", 0.07),
+    }
+    with pytest.raises(VelfieldError, match=r"no such range of a condition: density=0.0, 1"):
+        Ranges.from_dict({"redshift": (0, 1), "min_mass": (1, 1), "density": (0, 1), "growth": (1, 1)})
+
+
+def test_stores_that_differ_in_redshift_and_threshold_go_together_only_conditioned(stores, tmp_path):
+    with pytest.raises(StoreError, match=r"stores do not go together: redshift=0.0 in .*or with --condition"):
+        open_sources(stores, KINDS)
+    sources = open_sources(stores, KINDS, condition=True)
+    assert [s.condition and s.condition.redshift for s in sources] == [0.0, 0.5]
+    sight = {"rsd": "plane_parallel", "line_of_sight": np.tile([0.0, 0.0, 1.0], (8, 1))}
+    other = write_universe(str(tmp_path / "other"), seed=3, min_mass=1e12, **sight)
+    with pytest.raises(StoreError, match=r"stores do not go together: rsd=none in .*, or train on one of them$"):
+        open_sources([*stores, other], KINDS, condition=True)
+
+
+def test_each_box_comes_in_the_units_of_its_store(stores):
+    sources = open_sources(stores, KINDS, condition=True)
+    which = [(0, 1), (1, 2)]
+    raw = Boxes(sources, KINDS, which)
+    made = measure((raw.raw(n) for n in range(2)), KINDS, "linear", [sources[n].condition for n, _ in which])
+    data = Boxes(sources, KINDS, which, (), made)
+    for number, source in enumerate(sources):
+        _, velocity, _, told = data[number, AS_IT_IS]
+        np.testing.assert_allclose(velocity * made.velocity_unit(source.condition), raw.raw(number).velocity, rtol=1e-5)
+        np.testing.assert_array_equal(told, made.vector(source.condition))
+    assert not np.array_equal(data[0, AS_IT_IS][3], data[1, AS_IT_IS][3])
+
+
+def test_untrained_it_is_the_network_without():
+    config = UNetConfig(in_channels=2, width=4, depth=1, std=True)
+    nets = []
+    for condition in (0, 2):
+        torch.manual_seed(1)
+        nets.append(UNet(dataclasses.replace(config, condition=condition)).eval())
+    x, told = torch.randn(2, 2, 6, 6, 6), torch.tensor([[1.0, -1.0], [0.3, 0.2]])
+    torch.testing.assert_close(nets[1](x, condition=told), nets[0](x))
+    for block in (*nets[1].down, *nets[1].up):
+        torch.nn.init.normal_(block.modulation.weight, std=0.5)
+    first, other = nets[1](x, condition=told), nets[1](x, condition=-told)
+    assert not torch.allclose(first, other, atol=1e-2)
+    torch.testing.assert_close(nets[1](x[:1], condition=told[:1]), first[:1])  # each box has its own
+    with pytest.raises(VelfieldError, match="the condition does not fit the network: numbers=0, its=2"):
+        nets[1](x)
+    with pytest.raises(VelfieldError, match="the condition does not fit the network: numbers=2, its=0"):
+        nets[0](x, condition=told)
+
+
+def test_a_bundle_keeps_its_ranges_and_predicts_by_the_store(bundle, stores):
+    model = load_model(bundle, "cpu")
+    ranges = model.normalisation.condition
+    assert ranges is not None
+    assert ranges.redshift == (0.0, 0.5)
+    assert ranges.min_mass == (1e12, 1e13)
+    assert not {"redshift", "min_mass"} & model.metadata["trained_on"].keys()
+    card = open_text(f"{bundle}/README.md")
+    assert "redshifts 0 to 0.5, halos above 1e+12 to 1e+13 h⁻¹M⊙ (0.004" in card
+    inputs = np.stack([open_fields(stores[1]).velfield.input(kind).values[:2] for kind in KINDS], axis=1)
+    expected = model.predict_arrays(inputs, condition=condition_of(open_fields(stores[1]), KINDS))
+    found = model.predict(open_fields(stores[1]), boxes=[0, 1])
+    np.testing.assert_allclose(found.velocity.values, expected[0], atol=0.01)  # km/s; float32, batches
+    np.testing.assert_allclose(found.velocity_std.values, expected[1], rtol=1e-4)
+
+
+def test_the_condition_is_used(bundle, stores):
+    model = load_model(bundle, "cpu")
+    ds, other = (open_fields(url) for url in stores)
+    inputs = np.stack([ds.velfield.input(kind).values[:1] for kind in KINDS], axis=1)
+    mine, theirs = (model.predict_array(inputs, condition=condition_of(d, KINDS)) for d in (ds, other))
+    assert np.abs(mine - theirs).max() > 1  # km/s
+
+
+def test_a_model_says_where_its_training_did_not_reach(bundle, stores, tmp_path):
+    model = load_model(bundle, "cpu")
+    for url in stores:
+        assert model.differences(open_fields(url)) == {}
+    far = write_fields(str(tmp_path / "far"), redshift=1.0, cells=8)
+    found = model.differences(open_fields(far))
+    assert found["redshift"] == ("0 to 0.5", 1.0)
+    assert found["density"][1] == pytest.approx(0.02, rel=0.1)
+
+
+def test_arrays_need_the_condition_and_no_other_model_takes_one(bundle):
+    model = load_model(bundle, "cpu")
+    inputs = np.zeros((1, 2, 8, 8, 8))
+    with pytest.raises(VelfieldError, match=r"the condition does not fit the model: condition=None.*condition_of"):
+        model.predict_array(inputs)
+    plain = Normalisation(channels=model.normalisation.channels, sigma_v=300.0)
+    with pytest.raises(VelfieldError, match=r"the condition does not fit the model: condition=Condition"):
+        plain.inputs(inputs, of())
+
+
+def test_with_a_guide_in_the_units_of_each_store(stores, tmp_path):
+    """An untrained network gives its guide whatever the units are: they cancel."""
+    url = str(tmp_path / "guided")
+    guided = dataclasses.replace(SMALL, guide="linear_halo_padded", steps=1, learning_rate=1e-12, weight_decay=0.0)
+    train(stores, url, guided)
+    model = load_model(url, "cpu")
+    for store in stores:
+        ds = open_fields(store)
+        assert model.guide is not None
+        expected = model.guide.velocities(ds, [0, 3], 0)
+        np.testing.assert_allclose(model.predict(ds, boxes=[0, 3]).velocity.values, expected, rtol=1e-4, atol=0.05)
+
+
+def test_it_learns_the_amplitude_of_each_store(tmp_path):
+    """Two stores of the same halos, whose velocities stand for other amounts of matter: only the condition tells."""
+    urls = []
+    for seed, (density, sign) in enumerate([(4.0, 1.0), (0.4, -1.0)], start=1):
+        url = str(tmp_path / f"s{seed}")
+        fields = {"velocity": lambda v, sign=sign: np.multiply(v, sign, out=v)}
+        means = {"halo_number": density, "halo_mass": 1e12 * density, "matter_number": 8.0}
+        edits = {n: lambda v, d=density: np.multiply(v, d / 4.0, out=v) for n in ("halo_number", "halo_mass")}
+        write_universe(url, seed=seed, edits=fields | edits, means=means, min_mass=1e12)
+        urls.append(url)
+    out = str(tmp_path / "model")
+    train(urls, out, dataclasses.replace(SMALL, std=False, steps=120, batch=4, learning_rate=1e-2))
+    model = load_model(out, "cpu")
+    for url in urls:
+        ds = open_fields(url)
+        r = np.corrcoef(model.predict(ds).velocity.values.ravel(), ds.velocity.values.ravel())[0, 1]
+        assert r > 0.3  # without the condition one network cannot be right in both
+
+
+def open_text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
