@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from distributed import Client
 
-from velfield import patches, shards, store
+from velfield import patches, shards, store_layout
 from velfield.catalogue import Catalogue
 from velfield.errors import VelfieldError
 from velfield.paint import CELLS_PER_AXIS
@@ -55,7 +55,7 @@ class Plan:
 def plan_of(job: Job) -> Plan:
     """Count what the job reads and writes, and the memory of its largest tasks."""
     boxes, cats = job.scene.boxes, job.catalogues
-    layout = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {}))
+    layout = store_layout.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {}))
     return Plan(
         boxes=boxes.nbox,
         shards=layout.nshard,

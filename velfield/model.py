@@ -19,7 +19,7 @@ from velfield.guide import COMPONENTS, Guide
 from velfield.normalisation import Normalisation
 from velfield.orientations import over_orientations
 from velfield.sources import condition_of, describe, differing, symmetries_of_boxes
-from velfield.store import PREDICTED
+from velfield.store_layout import PREDICTED
 from velfield.symmetry import CUBE, Symmetry
 from velfield.unet import UNet
 from velfield.validation import Calibration
