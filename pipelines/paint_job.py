@@ -12,10 +12,10 @@ from typing import Any
 from velfield import patches, storage, store_layout
 from velfield.boxes import BoxLayout, split
 from velfield.catalogue import Catalogue, open_catalogue
+from velfield.clouds import CELLS_PER_AXIS
 from velfield.cosmology import OUTER_RIM, Cosmology
 from velfield.errors import VelfieldError
 from velfield.hacc import redshift_of_name
-from velfield.paint import CELLS_PER_AXIS
 from velfield.pipelines.receipts import Receipts
 from velfield.redshift_space import sightlines
 from velfield.universe import universe_of

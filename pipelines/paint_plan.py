@@ -9,8 +9,8 @@ from distributed import Client
 
 from velfield import patches, shards, store_layout
 from velfield.catalogue import Catalogue
+from velfield.clouds import CELLS_PER_AXIS
 from velfield.errors import VelfieldError
-from velfield.paint import CELLS_PER_AXIS
 from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, Job, painted_of, spec_of
 from velfield.pipelines.patch_files import AHEAD
 from velfield.table_catalogue import PART
