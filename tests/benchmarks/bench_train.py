@@ -188,15 +188,20 @@ def loaders(url: str, args: argparse.Namespace, device: torch.device) -> dict[st
     return found
 
 
-def reading(data: Boxes, samples: StepSamples) -> float:
-    """CPU time of reading a box and turning it, in all threads [s]; the best of some batches."""
+def cpu_time(work: Callable[[], object], repeat: int = 3) -> float:
+    """Least CPU time of a call, in all threads of this process [s]."""
     best = float("inf")
-    for batch, _ in zip(samples, range(5), strict=False):
+    for _ in range(repeat):
         began = time.process_time()
-        for sample in batch:
-            data[sample]
-        best = min(best, (time.process_time() - began) / len(batch))
+        work()
+        best = min(best, time.process_time() - began)
     return best
+
+
+def reading(data: Boxes, samples: StepSamples) -> float:
+    """CPU time of reading a box and turning it [s]."""
+    some = next(iter(samples))
+    return cpu_time(lambda: [data[sample] for sample in some], 5) / len(some)
 
 
 def turn(step: Stepper, batches: Iterator[Batch], waits: list[float], *, settle: int, steps: int) -> Turn:
@@ -316,9 +321,7 @@ def main() -> None:
         shares = {n: f" {sum(waits[n][1:]) / sum(took):.1%} |" for n, took in seconds.items()}
         table("loader", seconds, boxes, {"": " of the time, waits for boxes |"} | shares)
         batch = next(iterators["resident"])
-        began = time.process_time()
-        step(batch)
-        own = (time.process_time() - began) / args.batch
+        own = cpu_time(lambda: step(batch)) / args.batch
         read = reading(ways["resident"].data, ways["resident"].samples)
         print(f"\nCPU time a box: {own * 1e3:.0f} ms in the step, {read * 1e3:.1f} ms to read and turn it")
         if not gpu:
