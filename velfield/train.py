@@ -39,6 +39,8 @@ def train(
     config: TrainConfig,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    *,
+    remade: bool = False,
 ) -> TrainResult:
     """Train a network on field stores and write a model bundle.
 
@@ -55,11 +57,15 @@ def train(
         Is told of every step.
     note : callable, optional
         Is told what could not be done as asked.
+    remade : bool
+        An unfinished training goes on although the stores have other fingerprints than those that it began with: for
+        stores of the same seeds and settings that were made again, where rounding may differ in the last bits. Their
+        number must be the same.
     """
     device = pick_device(config.device)
     with joined(device) as ranks:
         speaks = progress is not None and ranks.first
-        return _train(fields, out, config, device, ranks, progress if speaks and progress else Silent(), note)
+        return _train(fields, out, config, device, ranks, progress if speaks and progress else Silent(), note, remade)
 
 
 def _train(
@@ -70,6 +76,7 @@ def _train(
     ranks: Ranks,
     progress: Progress,
     note: Callable[[str], None] | None,
+    remade: bool,
 ) -> TrainResult:
     began = time.monotonic()
     sources = open_sources(fields, config.inputs, condition=config.condition)
@@ -82,6 +89,8 @@ def _train(
         checkpoint.begin(out)
     saved = checkpoint.read(out)
     if saved is not None:
+        if remade and len(saved.settings["stores"]) == len(sources):
+            settings["stores"] = saved.settings["stores"]
         checkpoint.refuse_other(out, saved.settings, settings)
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
