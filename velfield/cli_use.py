@@ -1,4 +1,4 @@
-"""Verbs that use what was learnt: predict, and demo, which goes the whole way."""
+"""Verbs that use what was learnt: predict; and demo and experiment, which go the whole way."""
 
 from __future__ import annotations
 
@@ -66,3 +66,35 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
     for sentence in headline(rows):
         click.echo(click.wrap_text(sentence, width=min(shutil.get_terminal_size().columns, 100)))
     click.echo(f"report: {storage.join(folder, 'report.html')}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("folder")
+@click.option("--scale", default="miniature", help="How large: miniature, reduced or paper, or one of --scales.")
+@click.option("--scales", metavar="FILE", help="A file of other scales.")
+@click.option("--minutes", type=float, help="Stop after so long, as at Ctrl-C, and exit with 75.")
+@click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")
+@click.option(
+    "--keep-universes/--no-keep-universes",
+    default=None,
+    help="Whether catalogues stay once they are painted.  [default: the scale's]",
+)
+def experiment(name: str, folder: str, **options: Any) -> None:
+    """An experiment of the paper, from nothing to its table and figures, beneath FOLDER.
+
+    NAME is blocks, centre-edge, inputs, loss-terms, patterns, redshift, table-4 or threshold, or a file like theirs
+    (docs/experiments.md). Experiments in one FOLDER share universes, stores, models and evaluations. Exits with 75 when
+    --minutes are over and work is left: run the same command until it exits with 0.
+    """
+    from velfield.pipelines.experiment import experiment as run
+    from velfield.pipelines.experiment_report import TABLE
+
+    with Terminal() as progress:
+        outcome = run(name, folder, progress=progress, note=note, **options)
+    if not outcome.new:
+        click.echo(f"already there, nothing done: {outcome.out}")
+    page = storage.join(outcome.out, TABLE)
+    _, said, rest = storage.read_bytes(page).decode().partition("Mean ±")
+    click.echo(said + rest.partition("\n##")[0].partition("\n![")[0])
+    click.echo(f"results: {page}")
