@@ -6,6 +6,7 @@ model no stores, a finished store no universe.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,8 +16,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from velfield import figures, storage
-from velfield.analytic import WIENER
+from velfield import analytic, figures, storage
 from velfield.errors import VelfieldError
 from velfield.experiment_figures import palette
 from velfield.judged import Test, judge
@@ -33,6 +33,7 @@ from velfield.progress import Progress
 from velfield.store import open_fields
 from velfield.version import __version__
 
+LAST = "last_seconds"  # of the run in which a step ended
 CONTOURS = {"contours": "", "contours_centre": "centre"}  # figure: part of the box
 
 
@@ -116,7 +117,7 @@ class _Run:
         with ExitStack() as stack:
             client = None
             for evaluation in needed.evaluations:
-                spread = evaluation.model == WIENER  # seconds a box
+                spread = evaluation.model == analytic.WIENER  # seconds a box
                 if spread and client is None:
                     client = stack.enter_context(cluster.connect(None, self.workers, quiet=True))
                 where = client if spread else None
@@ -161,6 +162,7 @@ class _Run:
         before = record_of(step.url)
         about = {"command": step.command(), "machine": machine(), "velfield_version": __version__}
         diary = Diary(url=f"{step.url}.json", settings=about, seconds=before.get("seconds", {}))
+        began = time.monotonic()
         try:
             with diary.stage(_verb(step)):
                 run()
@@ -172,15 +174,18 @@ class _Run:
                 ) from None
             raise
         self.ended += 1
+        diary.settings[LAST] = time.monotonic() - began
+        diary.keep()
 
     def expected(self, step: Simulate | Evaluate) -> float:
-        """Seconds that a step will take, by those of its kind and scale that are there; 0 if there are none."""
-        folder, _, name = step.url.rpartition("/")
-        like = [n for n in storage.names(folder) if n.startswith(f"{self.plan.scale.name}-") and n.endswith(".json")]
-        records = [storage.read_json(storage.join(folder, n)) for n in like if n != f"{name}.json"]
-        alike = step.model if isinstance(step, Evaluate) else ""
-        seconds = [r["seconds"].get(_verb(step), 0.0) for r in records if alike in r["settings"]["command"].split()]
-        return max(seconds, default=0.0)
+        """Seconds that a step will take, as those like it at this scale took; 0 where none is there."""
+        folder = step.url.rpartition("/")[0]
+        like = f"{self.plan.scale.name}-"
+        if isinstance(step, Evaluate) and step.model in analytic.NAMES:
+            like += f"{step.model}-on-"
+        names = [name for name in storage.names(folder) if name.startswith(like) and name.endswith(".json")]
+        records = [storage.read_json(storage.join(folder, name)) for name in names]
+        return max((record["settings"].get(LAST, 0.0) for record in records), default=0.0)
 
     def missing_contours(self) -> list[str]:
         """Figures of a box that are asked for and not there."""

@@ -161,6 +161,7 @@ def _row(where: str, number: int, table: Mapping[str, Any], shared: Mapping[str,
     for key, known in (("painting", PAINTING), ("training", TRAINING), ("evaluation", EVALUATION)):
         about[key] = checked(f"{here}, section={key}", about.get(key, {}), known)
     about["paper"] = checked(f"{here}, section=paper", about.get("paper", {}), dict.fromkeys(KNOWN, float))
+    _check_evaluation(here, about.get("model"), about["evaluation"])
     about["painting"] = {**shared["painting"], **about["painting"]}
     about["trained_on"] = tuple(
         {**shared["painting"], **checked(f"{here}, section=trained_on", one, PAINTING)}
@@ -174,6 +175,17 @@ def _row(where: str, number: int, table: Mapping[str, Any], shared: Mapping[str,
     if trained:
         _check_training(here, row.training)
     return row
+
+
+def _check_evaluation(where: str, model: str | None, evaluation: Mapping[str, Any]) -> None:
+    """Refuse now what `evaluate` would refuse after the training."""
+    known = ("average",) if model is None else (() if model == analytic.WIENER else ("tracer", "smoothing"))
+    for key, value in evaluation.items():
+        if key not in known:
+            raise VelfieldError(
+                f"an option that this row's model does not have: {where}, model={model or 'network'}, key={key}, "
+                f"value={value}; leave it out"
+            )
 
 
 def _check_painting(where: str, painting: Mapping[str, Any]) -> None:

@@ -9,8 +9,16 @@ import click
 
 from velfield import storage
 from velfield.cli_options import AVERAGE_HELP, Cluster, cluster_options, note
+from velfield.pipelines.checked_toml import shipped
 from velfield.progress import Terminal
 from velfield.runfile import config_option
+
+EXPERIMENT_HELP = f"""An experiment of the paper, from nothing to its table and figures, beneath FOLDER.
+
+NAME is one of {", ".join(shipped())}, or a file like theirs (docs/experiments.md). Experiments in one FOLDER, run one
+after the other, share universes, stores, models and evaluations. Exits with 75 when --minutes are over and work is
+left: run the same command until it exits with 0.
+"""
 
 
 @click.command()
@@ -68,7 +76,7 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
     click.echo(f"report: {storage.join(folder, 'report.html')}")
 
 
-@click.command()
+@click.command(help=EXPERIMENT_HELP)
 @click.argument("name")
 @click.argument("folder")
 @click.option("--scale", default="miniature", help="How large: miniature, reduced or paper, or one of --scales.")
@@ -81,12 +89,7 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
     help="Whether catalogues stay once they are painted.  [default: the scale's]",
 )
 def experiment(name: str, folder: str, **options: Any) -> None:
-    """An experiment of the paper, from nothing to its table and figures, beneath FOLDER.
-
-    NAME is blocks, centre-edge, inputs, loss-terms, patterns, redshift, table-4 or threshold, or a file like theirs
-    (docs/experiments.md). Experiments in one FOLDER share universes, stores, models and evaluations. Exits with 75 when
-    --minutes are over and work is left: run the same command until it exits with 0.
-    """
+    """Run an experiment."""
     from velfield.pipelines.experiment import experiment as run
     from velfield.pipelines.experiment_report import TABLE
 

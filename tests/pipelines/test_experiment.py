@@ -224,6 +224,16 @@ def test_a_step_that_never_fits_is_said_not_tried_for_ever(files, tmp_path, caps
     assert "minutes=0.0001; give more" in said
 
 
+def test_what_does_not_fit_in_the_time_that_is_left_is_not_begun(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(Deadline, "left", lambda _: 1e-3)
+    asked = {"scale": "tiny", "scales": str(files / "scales.toml"), "workers": 1, "progress": Silent()}
+    with monkeypatch.context() as patched:  # the first store is not what is tested
+        patched.setattr("velfield.pipelines.steps.Paint.run", lambda *_: None)
+        with pytest.raises(OutOfTimeError):
+            experiment(str(files / "first.toml"), str(tmp_path), minutes=10, **asked)
+    assert len(made_in(tmp_path, "universes")) == 1  # the second would take as long as the first
+
+
 def test_a_deadline_that_is_not_reached_changes_nothing():
     with Deadline(10) as one:
         assert 0 < one.left() <= 600
