@@ -119,6 +119,7 @@ def _row(plan: Plan, one: RowPlan, measured: Mapping[str, Any]) -> dict[str, Any
         training = read_metadata(one.train.url)["training"]
         kept = ("steps", "boxes", "seconds", "device", "threads", "precision", "parameters", "settings")
         row["training"] = {name: training[name] for name in kept if name in training}
+        row["training"]["seconds"] = _made(one.train.url)["seconds"] or training["seconds"]  # over all runs, if known
     return row
 
 

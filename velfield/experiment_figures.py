@@ -73,6 +73,7 @@ def depth(results: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> 
     """Rms error of a component and mean cos θ against the distance to the nearest face, every row."""
     labels = [row["label"] for row in results["rows"]]
     colours = palette(labels)
+    deepest = 0.5 * results["scale"]["boxsize"] / results["scale"]["boxes"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 4.2), layout="constrained")
         axes = figure.subplots(1, 2)
@@ -83,8 +84,7 @@ def depth(results: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> 
             style = {"color": colours[name], "ls": DASHES[number % len(DASHES)], "lw": 1.6, "marker": "o", "ms": 3.5}
             for ax, what in zip(axes, ("rms", "cos_theta"), strict=True):
                 mean, std = (_floats(bins[what][key])[full] for key in ("mean", "std"))
-                # the last bin has no upper edge: it is drawn as wide as the one before
-                ends = np.where(np.isfinite(edges), edges, 2 * np.roll(edges, 1) - np.roll(edges, 2))
+                ends = np.where(np.isfinite(edges), np.minimum(edges, deepest), deepest)
                 x = (0.5 * (ends[1:] + ends[:-1]))[full]
                 ax.plot(x, mean, **style, label=name)
                 if np.isfinite(std).any():

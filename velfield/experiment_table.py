@@ -7,6 +7,7 @@ from typing import Any
 
 from velfield.tables import MINUS, Entry
 
+SURE = 0.001  # a smaller p says no more: boxes of one universe are not independent
 KINDS = {"universes": "simulated", "fields": "painted", "models": "trained", "evaluations": "measured"}
 
 
@@ -109,7 +110,9 @@ def _difference(entry: Entry, row: Mapping[str, Any]) -> str:
     error, p = paired[f"error_{of}"], paired[f"p_{of}"]
     shown = f"{paired['difference'] * entry.scale:+.{digits}f}".replace("-", MINUS)
     shown += "" if error is None else f"±{error * entry.scale:.{digits}f}"
-    return shown + ("" if p is None else f" ({p:.2g})")
+    if p is None:
+        return shown
+    return f"{shown} ({p:.2g})" if p >= SURE else f"{shown} (<{SURE:g})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
