@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from velfield import shards, store
+from velfield import shards, store_layout
 from velfield.errors import StoreError, VelfieldError
 from velfield.pipelines import lease
 from velfield.pipelines.paint_job import Job, painted_of, spec_of
@@ -34,7 +34,7 @@ def paint(client: Client, job: Job, progress: Progress | None = None) -> bool:
             return False
         blocks = _run_blocks(client, job, progress)
         totals = _add_up(job, blocks)
-        layout = store.field_layout(spec_of(job, store.means_of(totals, job.scene.boxes), totals))
+        layout = store_layout.field_layout(spec_of(job, store_layout.means_of(totals, job.scene.boxes), totals))
         shards.create(job.out, layout)
         written = _run_shards(client, job, layout, blocks, progress)
         held.check()
@@ -51,7 +51,7 @@ def _run_blocks(client: Client, job: Job, progress: Progress) -> Mapping[tuple[s
     before = len(done)
     rows = {(kind, i): job.catalogues[kind].blocks[i].nrows for kind, i in left}
     progress.start("paint blocks", sum(rows.values()), "particles" if "particles" in job.catalogues else "halos")
-    per_shard = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
+    per_shard = store_layout.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
     common = (job.config, job.scene, job.receipts, per_shard, job.versions)
     for block, receipt in run_tasks(client, paint_block, left, *common, name="read-paint"):
         done[block] = receipt

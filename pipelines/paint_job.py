@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from velfield import patches, storage, store
+from velfield import patches, storage, store_layout
 from velfield.boxes import BoxLayout, split
 from velfield.catalogue import Catalogue, open_catalogue
+from velfield.clouds import CELLS_PER_AXIS
 from velfield.cosmology import OUTER_RIM, Cosmology
 from velfield.errors import VelfieldError
 from velfield.hacc import redshift_of_name
-from velfield.paint import CELLS_PER_AXIS
 from velfield.pipelines.receipts import Receipts
 from velfield.redshift_space import sightlines
 from velfield.universe import universe_of
@@ -198,7 +198,7 @@ def prepare(out: str, config: PaintConfig) -> Job:
         max_shift=config.max_shift,
     )
     settings = {name: value for name, value in asdict(config).items() if name not in KINDS}
-    settings |= {"boxsize": boxsize, "redshift": redshift, "schema": store.SCHEMA}
+    settings |= {"boxsize": boxsize, "redshift": redshift, "schema": store_layout.SCHEMA}
     settings |= {"parent": parent, "cosmology": asdict(cosmology)}
     settings |= {kind: cat.fingerprint for kind, cat in catalogues.items()}
     # a catalogue's fingerprint is the same wherever it lies; what is half done was read from these very files
@@ -221,11 +221,11 @@ def files_of(cat: Catalogue) -> Sequence[str]:
     return getattr(cat, "files", (cat.url,))
 
 
-def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> store.FieldSpec:
+def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> store_layout.FieldSpec:
     """Describe the store that the job makes; ``means`` and ``totals`` are known once all blocks are painted."""
     config, scene = job.config, job.scene
     nbox = scene.boxes.nbox
-    return store.FieldSpec(
+    return store_layout.FieldSpec(
         boxes=scene.boxes,
         cosmology=scene.cosmology,
         redshift=scene.redshift,

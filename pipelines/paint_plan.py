@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from distributed import Client
 
-from velfield import patches, shards, store
+from velfield import patches, shards, store_layout
 from velfield.catalogue import Catalogue
+from velfield.clouds import CELLS_PER_AXIS
 from velfield.errors import VelfieldError
-from velfield.paint import CELLS_PER_AXIS
 from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, Job, painted_of, spec_of
 from velfield.pipelines.patch_files import AHEAD
 from velfield.table_catalogue import PART
@@ -55,7 +55,7 @@ class Plan:
 def plan_of(job: Job) -> Plan:
     """Count what the job reads and writes, and the memory of its largest tasks."""
     boxes, cats = job.scene.boxes, job.catalogues
-    layout = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {}))
+    layout = store_layout.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {}))
     return Plan(
         boxes=boxes.nbox,
         shards=layout.nshard,

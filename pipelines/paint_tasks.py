@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from velfield import patches, shards, storage
 from velfield.catalogue import Catalogue
 from velfield.errors import DamagedError, VelfieldError
-from velfield.paint import fill_velocity, split_sums
+from velfield.fill import fill_velocity
+from velfield.paint import split_sums
 from velfield.pipelines import patch_files
 from velfield.pipelines.paint_job import HELD_BYTES, ROWS, PaintConfig, files_of
 from velfield.pipelines.receipts import Receipts

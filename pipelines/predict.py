@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import Client
 
-from velfield import analytic, shards, store
+from velfield import analytic, shards, store, store_layout
 from velfield.errors import VelfieldError
 from velfield.pipelines import lease
 from velfield.pipelines.receipts import Receipts, bytes_of
@@ -47,8 +47,9 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4, average: int =
     Parameters
     ----------
     model : str
-        A bundle's URL, or one of ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``,
-        ``linear_whole``, for which each worker process computes the whole parent once.
+        A bundle's URL, ``pretrained``, or one of ``linear``, ``linear_padded``, ``linear_halo``,
+        ``linear_halo_padded``, ``wiener``, ``linear_whole``, for which each worker process computes the whole parent
+        once.
     fields : str
         A field store's URL.
     out : str
@@ -78,10 +79,10 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4, average: int =
         for name, (models, stores) in loaded.differences(ds).items():
             differences.append(f"the model was trained at {name}={models}, the store has {name}={stores}")
     identity = about.get("weights", about)  # of a bundle, wherever it lies
-    settings: dict[str, Any] = {"schema": store.SCHEMA, "model": identity, "input": store.document_hash(fields)}
+    settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": store.document_hash(fields)}
     settings |= {name: about[name] for name in ("calibration", "average") if name in about}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    layout = store.velocity_layout(ds, model=about, source=fields, fingerprint=fingerprint)
+    layout = store_layout.velocity_layout(ds, model=about, source=fields, fingerprint=fingerprint)
     return Job(
         model=model,
         fields=fields,

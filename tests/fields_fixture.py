@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield import store
+from velfield import store, store_layout
 from velfield.boxes import BoxLayout
 from velfield.cosmology import OUTER_RIM
 from velfield.linear import linear_velocity
@@ -75,7 +75,7 @@ def write_universe(
         "fingerprint": f"store-{seed}",
     }
     values |= {name: value for name, value in changes.items() if name not in ("edits", "leave_out")}
-    store.write_fields(url, store.FieldSpec(**values), arrays)
+    store.write_fields(url, store_layout.FieldSpec(**values), arrays)
     return url
 
 

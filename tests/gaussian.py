@@ -5,7 +5,7 @@ Its velocities come from their own few lines, not from velfield.linear, so that 
 
 import numpy as np
 
-from velfield import store
+from velfield import store, store_layout
 from velfield.boxes import BoxLayout
 from velfield.cosmology import OUTER_RIM
 
@@ -72,7 +72,7 @@ def write_fields(url, *, boxes=2, cells=16, cellsize=10.0, margin=0, seed=1, red
     } | changes
     store.write_fields(
         url,
-        store.FieldSpec(**values),
+        store_layout.FieldSpec(**values),
         {name: arrays[name].astype("f4") if name != "velocity_flag" else arrays[name] for name in names},
     )
     return url

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from velfield import store
+from velfield import store_layout
 from velfield.boxes import BoxLayout
 from velfield.cosmology import OUTER_RIM
 
 
-def spec_of(boxes: BoxLayout, **changes: object) -> store.FieldSpec:
+def spec_of(boxes: BoxLayout, **changes: object) -> store_layout.FieldSpec:
     values: dict = {
         "boxes": boxes,
         "cosmology": OUTER_RIM,
@@ -27,7 +27,7 @@ def spec_of(boxes: BoxLayout, **changes: object) -> store.FieldSpec:
         "totals": {"halos": 3},
         "fingerprint": "f00d",
     }
-    return store.FieldSpec(**(values | changes))
+    return store_layout.FieldSpec(**(values | changes))
 
 
 def arrays_of(boxes: BoxLayout, seed: int = 0) -> dict[str, np.ndarray]:

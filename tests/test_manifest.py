@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_store import BOXES, arrays_of, spec_of
 
-from velfield import manifest, shards, storage, store
+from velfield import manifest, shards, storage, store, store_layout
 from velfield.errors import StoreError
 
 
@@ -25,7 +25,7 @@ def test_every_object_is_listed(url):
 
 
 def test_nothing_is_read_back(tmp_path, monkeypatch):
-    url, layout = str(tmp_path / "f"), store.field_layout(spec_of(BOXES))
+    url, layout = str(tmp_path / "f"), store_layout.field_layout(spec_of(BOXES))
     shards.create(url, layout)
     written = shards.write_boxes(url, layout, range(27), arrays_of(BOXES))
     for path in Path(url).glob("*/c/**/*"):

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from fields_fixture import write_universe
 
-from velfield import shards, storage, store
+from velfield import shards, storage, store, store_layout
 from velfield.errors import StoreError, VelfieldError
 from velfield.model import Model, load_model, pick_device
 from velfield.normalisation import Channel, Normalisation
@@ -106,7 +106,7 @@ def test_arrays_give_the_same_as_datasets(model, fields):
 
 def test_predictions_fit_the_velocity_store(model, fields, tmp_path):
     ds = open_fields(fields)
-    layout = store.velocity_layout(ds, model={"url": "m"}, source=fields, fingerprint="f")
+    layout = store_layout.velocity_layout(ds, model={"url": "m"}, source=fields, fingerprint="f")
     out = str(tmp_path / "velocity")
     shards.create(out, layout)
     shards.publish(

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from velfield.clouds import CELLS_PER_AXIS
 from velfield.errors import VelfieldError
-from velfield.paint import CELLS_PER_AXIS, fill_velocity, paint
+from velfield.fill import fill_velocity
+from velfield.paint import paint
 
 ASSIGNMENTS = tuple(CELLS_PER_AXIS)
 NGRID, CELLSIZE = 9, 3.7  # a cell that no binary fraction holds

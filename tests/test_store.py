@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 from small_store import BOXES, arrays_of, spec_of
 
-from velfield import shards, storage, store
+from velfield import shards, storage, store, store_layout
 from velfield.boxes import BoxLayout
 from velfield.errors import StoreError, VelfieldError
 
@@ -50,13 +50,13 @@ def test_chunk_is_a_box_and_shards_are_several(url):
 
 
 def test_shards_stay_below_their_size():
-    layout = store.field_layout(spec_of(BoxLayout(boxsize=3000.0, boxes=10, cells=60)))
+    layout = store_layout.field_layout(spec_of(BoxLayout(boxsize=3000.0, boxes=10, cells=60)))
     assert layout.boxes_per_shard == shards.SHARD_BYTES // (3 * 60**3 * 4)
     assert [b for s in range(layout.nshard) for b in layout.boxes_of(s)] == list(range(1000))
 
 
 def test_store_opens_only_when_published(url):
-    layout = store.field_layout(spec_of(BOXES))
+    layout = store_layout.field_layout(spec_of(BOXES))
     shards.create(url, layout)
     with pytest.raises(StoreError, match=r"no store here: url=.*; make one with velfield paint"):
         store.open_fields(url)
@@ -69,7 +69,7 @@ def test_store_opens_only_when_published(url):
 
 
 def test_what_killed_writers_leave_is_not_published(url):
-    layout = store.field_layout(spec_of(BOXES))
+    layout = store_layout.field_layout(spec_of(BOXES))
     shards.create(url, layout)
     kept = sorted(path for path in Path(url).rglob("*") if path.is_file())
     shard = Path(url) / "velocity" / "c" / "0"
@@ -82,7 +82,7 @@ def test_what_killed_writers_leave_is_not_published(url):
 
 
 def test_unwritten_boxes_read_as_nan(url):
-    layout = store.field_layout(spec_of(BOXES))
+    layout = store_layout.field_layout(spec_of(BOXES))
     shards.create(url, layout)
     shards.publish(url, layout, {})
     ds = store.open_fields(url)
@@ -92,7 +92,7 @@ def test_unwritten_boxes_read_as_nan(url):
 
 @pytest.mark.parametrize("boxes", [range(0, 3), range(1, 4), range(2, 10), [0, 2, 1, 3]])
 def test_parts_of_shards_are_refused(url, boxes):
-    layout = store.field_layout(spec_of(BOXES))
+    layout = store_layout.field_layout(spec_of(BOXES))
     shards.create(url, layout)
     some = {k: v[: len(boxes)] for k, v in arrays_of(BOXES).items()}
     with pytest.raises(StoreError, match=r"does not cover whole shards: .* boxes per shard=4"):
@@ -100,7 +100,7 @@ def test_parts_of_shards_are_refused(url, boxes):
 
 
 def test_wrong_arrays_are_refused(url):
-    layout = store.field_layout(spec_of(BOXES))
+    layout = store_layout.field_layout(spec_of(BOXES))
     shards.create(url, layout)
     arrays = arrays_of(BOXES)
     with pytest.raises(StoreError, match="variables do not match"):
@@ -110,7 +110,7 @@ def test_wrong_arrays_are_refused(url):
 
 
 def test_shards_written_apart_equal_one_write(tmp_path):
-    arrays, layout = arrays_of(BOXES), store.field_layout(spec_of(BOXES))
+    arrays, layout = arrays_of(BOXES), store_layout.field_layout(spec_of(BOXES))
     for name, order in (("a", [range(27)]), ("b", [layout.boxes_of(s) for s in reversed(range(layout.nshard))])):
         shards.create(str(tmp_path / name), layout)
         written = {}
@@ -153,7 +153,7 @@ def test_velocity_store_has_the_cores_coordinates(tmp_path, url):
     arrays = arrays_of(BOXES)
     store.write_fields(url, spec_of(BOXES), arrays)
     ds = store.open_fields(url)
-    layout = store.velocity_layout(ds, model={"name": "m"}, source=url, fingerprint="aa")
+    layout = store_layout.velocity_layout(ds, model={"name": "m"}, source=url, fingerprint="aa")
     out = str(tmp_path / "velocity.zarr")
     shards.create(out, layout)
     truth = ds.velfield.core(ds.velocity)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from velfield import storage
+from velfield import shipped, storage
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
 from velfield.model_card import card
 from velfield.normalisation import Normalisation
+from velfield.tables import BY_NAME
 from velfield.unet import UNet, UNetConfig
 from velfield.validation import Calibration
 from velfield.version import __version__
@@ -53,7 +55,7 @@ def write(url: str, net: UNet, normalisation: Normalisation, metadata: dict[str,
 
 
 def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
-    """Open a bundle at any fsspec URL: the network on the CPU, its normalisation, its metadata."""
+    """Open a bundle by its URL or as ``pretrained``: the network on the CPU, its normalisation, its metadata."""
     metadata = read_metadata(url)
     try:
         config = UNetConfig.from_dict(metadata["architecture"])
@@ -70,7 +72,7 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
         ) from error
-    data = _read(storage.join(url, WEIGHTS), LARGEST_WEIGHTS)
+    data = _read(storage.join(shipped.place(url), WEIGHTS), LARGEST_WEIGHTS)
     if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
         raise StoreError(
             f"the model's weights are not those that its metadata name: model={url}, bytes={len(data)}, "
@@ -82,10 +84,11 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
 
 def read_metadata(url: str) -> dict[str, Any]:
     """What a bundle says about itself; refuses what is not a bundle of this schema."""
-    if not storage.exists(storage.join(url, METADATA)):
+    file = storage.join(shipped.place(url), METADATA)
+    if not storage.exists(file):
         raise StoreError(f"no model here, or an unfinished one: model={url}; make one with velfield train")
     try:
-        metadata = json.loads(_read(storage.join(url, METADATA), LARGEST_METADATA))
+        metadata = json.loads(_read(file, LARGEST_METADATA))
     except ValueError as error:
         raise StoreError(f"the model's metadata cannot be read: model={url}; fetch it again") from error
     found = (metadata.get("velfield_kind"), metadata.get("velfield_schema")) if isinstance(metadata, dict) else None
@@ -95,6 +98,52 @@ def read_metadata(url: str) -> dict[str, Any]:
             f"expected ('model', {SCHEMA}), as velfield {__version__} writes"
         )
     return dict(metadata)
+
+
+def add_tested(url: str, row: Mapping[str, Any], about: Mapping[str, Any], *, seed: int | None = None) -> None:
+    """Add to a bundle what it reached on a universe that its training did not see, and write its card again.
+
+    Parameters
+    ----------
+    url : str
+        The bundle. What was added for the same store, measured in the same way, is replaced.
+    row : mapping
+        The bundle's row of ``metrics.json``, as `velfield.evaluate.evaluate` returns it.
+    about : mapping
+        The same evaluation's ``evaluation.json``. Refused: another model's, of several stores, of a universe that the
+        training saw.
+    seed : int, optional
+        Of the universe, where it has one.
+    """
+    shipped.refuse_as_target(url)
+    metadata = read_metadata(url)
+    weights, stores = metadata["weights"]["sha256"], about["fields"]
+    if about.get("weights") != weights:
+        raise VelfieldError(
+            f"an evaluation of another model: model={url}, weights={weights[:12]}, evaluated="
+            f"{str(about.get('weights'))[:12]}; evaluate this one"
+        )
+    if len(stores) != 1:
+        raise VelfieldError(f"an evaluation of several stores: stores={len(stores)}; evaluate them one by one")
+    store = stores[0]
+    if seen := sorted(set(store["parents"]) & set(metadata["parents"])):
+        raise VelfieldError(
+            f"the model was trained on this universe: model={url}, parent={seen[0]}; evaluate on another seed's"
+        )
+    how = {"fingerprint": store["fingerprint"]} | {n: about[n] for n in ("split", "average", "count_filled")}
+    tested = {
+        **how,
+        **{name: store[name] for name in ("parents", "redshift", "min_mass", "rsd", "cells", "margin", "boxsize")},
+        "boxes": len(store["boxes"]),
+        "seed": seed,
+        "velfield_version": about["velfield_version"],
+        "measures": {name: {k: row[name][k] for k in ("mean", "std")} for name in BY_NAME if name in row},
+    }
+    metrics = metadata.get("metrics", {})
+    others = [one for one in metrics.get("tested", []) if any(one[name] != value for name, value in how.items())]
+    metadata["metrics"] = metrics | {"tested": [*others, tested]}
+    storage.write_bytes(storage.join(url, CARD), card(metadata).encode())
+    storage.write_json(storage.join(url, METADATA), metadata)
 
 
 def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: bytes) -> UNet:

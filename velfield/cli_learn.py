@@ -149,8 +149,8 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
 def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, cluster: Cluster, **options: Any) -> None:
     """Measure MODEL on field stores FIELDS… against their truth; metrics, table and figures go to OUT.
 
-    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, or the URL of
-    a bundle.
+    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, pretrained (the
+    network that comes with velfield), or the URL of a bundle; ./pretrained is a folder of that name.
 
     Without --scheduler (or DASK_SCHEDULER_ADDRESS) and --workers it runs in this process, without a cluster.
     """

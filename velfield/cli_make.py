@@ -103,7 +103,10 @@ def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(url: str, as_json: bool, **options: Any) -> None:
-    """Say what is at URL: a catalogue, a store, a model bundle, a simulation, training, evaluation or demo."""
+    """Say what is at URL: a catalogue, a store, a model bundle, a simulation, training, evaluation or demo.
+
+    pretrained as URL is the model that comes with velfield.
+    """
     from velfield.info import describe, lines
 
     what = describe(url, **options)
@@ -118,6 +121,8 @@ def info(url: str, as_json: bool, **options: Any) -> None:
 @cluster_options
 def verify(url: str, inputs: bool, as_json: bool, cluster: Cluster, **reading: Any) -> int:
     """Read all of a store, model bundle, simulation or catalogue at URL and say what is wrong with it.
+
+    pretrained as URL is the model that comes with velfield.
 
     Prints a line for each finding: what, where, the value found and the one expected. Exits 0 only if nothing is wrong,
     1 if something is, 2 if there is nothing to verify.

@@ -32,8 +32,8 @@ left: run the same command until it exits with 0.
 def predict(model: str, fields: str, out: str, batch: int, average: int, cluster: Cluster) -> None:
     """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
 
-    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, or the URL of
-    a bundle.
+    MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, pretrained (the
+    network that comes with velfield), or the URL of a bundle; ./pretrained is a folder of that name.
     """
     from velfield.pipelines.predict import predict as run
     from velfield.pipelines.predict import prepare

@@ -57,8 +57,8 @@ def evaluate(
     Parameters
     ----------
     model : str
-        ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``, ``linear_whole``, or
-        a bundle's URL.
+        ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``, ``linear_whole``,
+        ``pretrained`` (the network that comes with velfield), or a bundle's URL.
     fields : str or sequence of str
         Field stores with velocities, of the same cells.
     out : str, optional
@@ -125,6 +125,7 @@ def evaluate(
         about = {
             "model": model,
             "row": judged.row,
+            "weights": judged.identity or None,  # of a bundle, wherever it lies
             "split": split,
             "allow_seen": allow_seen,
             "count_filled": count_filled,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from velfield import catalogue, shards, storage, store
+from velfield import catalogue, shards, shipped, storage, store
 from velfield.errors import VelfieldError
 from velfield.tables import HEADLINE
 
@@ -39,7 +39,7 @@ def describe(
     Parameters
     ----------
     url : str
-        Any fsspec URL.
+        Any fsspec URL, or ``pretrained``.
     redshift, columns, velocity, table, h : optional
         Of a catalogue that does not say; as in `velfield.catalogue.open_catalogue`.
 
@@ -48,6 +48,7 @@ def describe(
     dict
         Plain values; ``what`` says which of these it is.
     """
+    url = shipped.place(url)
     if shards.published(url):
         return _store(url)
     for name, what, describe_it in RECORDS:

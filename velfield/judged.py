@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from velfield import analytic, storage
+from velfield import analytic, shipped, storage
 from velfield.errors import VelfieldError
 from velfield.sources import symmetries_of_boxes
 
@@ -54,7 +54,7 @@ class Judged:
 
 
 def judge(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None, average: int = 1) -> Judged:
-    """An analytic model by its name, or a bundle by its URL; settled for each store."""
+    """An analytic model by its name, or a bundle by its URL or as ``pretrained``; settled for each store."""
     if tracer != "number" and model not in (*analytic.HALOS, analytic.WHOLE):
         raise VelfieldError(
             f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo, linear_whole"
@@ -69,10 +69,10 @@ def judge(model: str, tests: Sequence[Test], tracer: str, smoothing: float | Non
 
         settings = {url: one.to_dict() for url, one in how.items()}
         return Judged(row=model, predict=linear, parents=(), settings=settings)
-    if not storage.exists(model):
+    if not storage.exists(shipped.place(model)):
         raise VelfieldError(
-            f"no such model: model={model}; give {', '.join(analytic.NAMES)}, or the URL of a bundle that "
-            "velfield train wrote"
+            f"no such model: model={model}; give {', '.join(analytic.NAMES)}, {shipped.PRETRAINED}, or the "
+            "URL of a bundle that velfield train wrote"
         )
     if smoothing is not None:
         raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")

@@ -19,7 +19,7 @@ from velfield.guide import COMPONENTS, Guide
 from velfield.normalisation import Normalisation
 from velfield.orientations import over_orientations
 from velfield.sources import condition_of, describe, differing, symmetries_of_boxes
-from velfield.store import PREDICTED
+from velfield.store_layout import PREDICTED
 from velfield.symmetry import CUBE, Symmetry
 from velfield.unet import UNet
 from velfield.validation import Calibration
@@ -261,12 +261,12 @@ class Model:
 
 
 def load_model(url: str, device: str = "auto") -> Model:
-    """Open a model bundle at any fsspec URL.
+    """Open a model bundle.
 
     Parameters
     ----------
     url : str
-        The bundle's folder.
+        The bundle's folder at any fsspec URL, or ``pretrained`` for the one that comes with velfield.
     device : str
         ``auto`` takes a GPU where there is one; or ``cpu``, ``cuda``.
     """

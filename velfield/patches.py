@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from velfield import scatter
 from velfield.boxes import BoxLayout
+from velfield.clouds import CELLS_PER_AXIS
 from velfield.cosmology import Cosmology
 from velfield.errors import VelfieldError
-from velfield.paint import CELLS_PER_AXIS, Canvas
+from velfield.paint import Canvas
 from velfield.redshift_space import Sightlines, nearest_image, redshift_space
 from velfield.scatter import Patch
 

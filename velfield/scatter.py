@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from velfield.boxes import BoxLayout
+from velfield.clouds import CELLS_PER_AXIS, LARGEST_CELL, cloud_along_axis
 from velfield.errors import VelfieldError
 from velfield.kernel import kernel
-from velfield.paint import CELLS_PER_AXIS, LARGEST_CELL, cloud_along_axis
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from velfield import checkpoint, normalisation, shards, storage
+from velfield import checkpoint, normalisation, shards, shipped, storage
 from velfield.batches import Boxes
 from velfield.bundle import METADATA, read_metadata
 from velfield.errors import StoreError, VelfieldError
@@ -109,6 +109,7 @@ def measure(
 
 def finished(out: str, settings: dict[str, Any]) -> TrainResult | None:
     """The result of a training that ended here before; refuses a place that holds something else."""
+    shipped.refuse_as_target(out)
     there = storage.names(out)
     if shards.ROOT in there or WORK in there:
         raise StoreError(f"a store is at the model's place: out={out}; choose another place for the model")

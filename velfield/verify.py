@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from velfield import manifest, shards, storage, store
+from velfield import manifest, shards, shipped, storage, store
 from velfield.catalogue import Catalogue, open_catalogue
 from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
 from velfield.findings import Finding, fault
@@ -53,6 +53,7 @@ class Report:
 
 def kind_of(url: str) -> str:
     """`STORE`, `MODEL`, `SIMULATION` or `CATALOGUE`, by what lies there; a place without any of them is refused."""
+    url = shipped.place(url)
     if shards.published(url) or storage.exists(storage.join(url, *manifest.KEY.split("/"))):
         return STORE
     for kind, names in _MARKS.items():

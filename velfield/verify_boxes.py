@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from velfield.boxes import BoxLayout
 from velfield.errors import VelfieldError
+from velfield.fill import fill_velocity
 from velfield.findings import Finding, fault
-from velfield.paint import fill_velocity
 from velfield.patches import outside_parent
 
 FASTEST = 3e4  # km/s: c/10, six times the fastest halos of any simulation

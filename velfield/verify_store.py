@@ -18,11 +18,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from velfield import manifest, shards, storage, store
+from velfield import manifest, shards, storage, store, store_layout
 from velfield.catalogue import open_catalogue
 from velfield.errors import StoreError, VelfieldError
 from velfield.findings import Finding, fault, note
 from velfield.redshift_space import sightlines
+from velfield.store_layout import SCHEMA, VARIABLES
 from velfield.verify_boxes import Scene
 from velfield.verify_shard import Entry, Part, against_manifest, said
 
@@ -105,7 +106,7 @@ def parts_of(opened: Opened) -> list[Part]:
     for key in opened.present:
         name, _, chunk = key.partition("/c/")
         first = chunk.partition("/")[0]
-        if name in store.VARIABLES and first.isdecimal():
+        if name in VARIABLES and first.isdecimal():
             by_shard.setdefault(int(first), {})[key] = listed.get(key)
     per = {_per_shard(opened, name) for name in (opened.layout.variables if opened.layout else ())}
     nbox = opened.layout.nbox if opened.layout and len(per) == 1 else 0
@@ -137,7 +138,7 @@ def _read_documents(opened: Opened) -> None:
     """Read metadata and coordinates, and hold them against the manifest."""
     for key, size in opened.present.items():
         name, _, rest = key.partition("/")
-        small = key == shards.ROOT or rest == shards.ROOT or (rest.startswith("c") and name not in store.VARIABLES)
+        small = key == shards.ROOT or rest == shards.ROOT or (rest.startswith("c") and name not in VARIABLES)
         if not small or size > LARGE:
             continue
         opened.documents[key] = data = storage.read_bytes(storage.join(opened.url, *key.split("/")))
@@ -146,7 +147,7 @@ def _read_documents(opened: Opened) -> None:
     try:
         opened.attrs = dict(json.loads(opened.documents[shards.ROOT])["attributes"])
         opened.kind = str(opened.attrs["velfield_kind"])
-        if (opened.kind, opened.attrs["velfield_schema"]) not in (("fields", store.SCHEMA), ("velocity", store.SCHEMA)):
+        if (opened.kind, opened.attrs["velfield_schema"]) not in (("fields", SCHEMA), ("velocity", SCHEMA)):
             raise ValueError(f"kind={opened.kind}, schema={opened.attrs['velfield_schema']}")
     except SENSELESS as error:
         opened.attrs = {}
@@ -166,8 +167,8 @@ def _rebuild(opened: Opened, *, inputs: bool) -> None:
         if not 0 < opened.attrs["boxes"] <= MOST_BOXES:
             raise ValueError(f"boxes={opened.attrs['boxes']}")
         if opened.kind == "fields":
-            spec = store.spec_of_attributes(opened.attrs, apart)
-            opened.layout, opened.complete = store.field_layout(spec), True
+            spec = store_layout.spec_of_attributes(opened.attrs, apart)
+            opened.layout, opened.complete = store_layout.field_layout(spec), True
             sight = sightlines(spec.rsd, spec.boxes, seed=spec.seed, observer_per_box=spec.observer_per_box)
             opened.scene = Scene(
                 boxes=spec.boxes,
@@ -179,7 +180,7 @@ def _rebuild(opened: Opened, *, inputs: bool) -> None:
             )
         else:
             source = _input_store(opened) if inputs else None
-            opened.layout = store.bare_velocity_layout(opened.attrs)
+            opened.layout = store_layout.bare_velocity_layout(opened.attrs)
             if source is not None:
                 opened.layout, opened.complete = source, True
     except SENSELESS as error:
@@ -297,7 +298,7 @@ def _input_store(opened: Opened) -> shards.Layout | None:
         opened.findings.append(note("an input cannot be reached", where, said(error), "the field store it came from"))
         return None
     model, fingerprint = json.loads(opened.attrs["model"]), opened.attrs["fingerprint"]
-    return store.velocity_layout(fields, model=model, source=url, fingerprint=fingerprint)
+    return store_layout.velocity_layout(fields, model=model, source=url, fingerprint=fingerprint)
 
 
 def _differences(key: str, path: str, found: Any, expected: Any) -> Iterator[Finding]:

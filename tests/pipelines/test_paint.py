@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from velfield import shards, storage, store
+from velfield import shards, storage, store, store_layout
 from velfield.catalogue import open_catalogue
 from velfield.cli import main
 from velfield.cosmology import OUTER_RIM, Cosmology
@@ -204,7 +204,7 @@ def test_a_first_try_that_wrote_no_shard_gives_way(client, tmp_path):
         paint(client, prepare(str(tmp_path / "f"), config_of(rsd="center_radial", max_shift=1.0)))
     killed = prepare(str(tmp_path / "f"), config_of(halos=None, margin=1))  # after its arrays were made
     killed.receipts.begin({})
-    shards.create(killed.out, store.field_layout(spec_of(killed, {"matter_number": 1.0}, {})))
+    shards.create(killed.out, store_layout.field_layout(spec_of(killed, {"matter_number": 1.0}, {})))
     painted(client, tmp_path / "f", particles=None)
     painted(client, tmp_path / "calm", particles=None)
     assert files(tmp_path / "f") == files(tmp_path / "calm")

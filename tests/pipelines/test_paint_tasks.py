@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from velfield import genericio, patches, shards, storage, store
+from velfield import genericio, patches, shards, storage, store, store_layout
 from velfield.catalogue import open_catalogue
 from velfield.errors import DamagedError
 from velfield.pipelines import paint_tasks, watch
@@ -24,10 +24,10 @@ def painted_here(out, **changes):
     config = PaintConfig(**{"halos": HALOS, "particles": PARTICLES, "boxes": 2, "cells": 16, "margin": 1} | changes)
     job = prepare(str(out), config)
     job.receipts.begin({})
-    per_shard = store.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
+    per_shard = store_layout.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
     blocks = {b: paint_block(b, job.config, job.scene, job.receipts, per_shard, job.versions) for b in job.blocks}
     totals = _add_up(job, blocks)
-    layout = store.field_layout(spec_of(job, store.means_of(totals, job.scene.boxes), totals))
+    layout = store_layout.field_layout(spec_of(job, store_layout.means_of(totals, job.scene.boxes), totals))
     shards.create(job.out, layout)
     objects = {}
     for shard in range(layout.nshard):
