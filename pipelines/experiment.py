@@ -26,13 +26,14 @@ from velfield.pipelines.deadline import Deadline
 from velfield.pipelines.diary import Diary, machine
 from velfield.pipelines.experiment_file import read_experiment
 from velfield.pipelines.experiment_plan import Plan, plan
-from velfield.pipelines.experiment_report import begin, finished, record_of, write
+from velfield.pipelines.experiment_report import begin, complete_cards, finished, record_of, write
 from velfield.pipelines.experiment_scale import pick_scale, read_scales
 from velfield.pipelines.steps import Evaluate, Note, Paint, Simulate, Train
 from velfield.progress import Progress
 from velfield.store import open_fields
 from velfield.version import __version__
 
+MINIATURE = "miniature"
 LAST = "last_seconds"  # of the run in which a step ended
 CONTOURS = {"contours": "", "contours_centre": "centre"}  # figure: part of the box
 
@@ -49,7 +50,7 @@ def experiment(
     name: str,
     folder: str,
     *,
-    scale: str = "miniature",
+    scale: str | None = None,
     scales: str | None = None,
     minutes: float | None = None,
     workers: int | None = None,
@@ -66,7 +67,8 @@ def experiment(
     folder : str
         Beneath it universes, stores, models and evaluations of all experiments lie, and a folder of each one's results.
     scale, scales : str
-        Name of the scale, and the file that has it; by default the one that comes with velfield.
+        Name of the scale, and the file that has it; by default the experiment's own, or miniature, of those that come
+        with velfield.
     minutes : float, optional
         Stop then, as at Ctrl-C, with an `OutOfTimeError`.
     workers : int, optional
@@ -77,7 +79,7 @@ def experiment(
         Are told of every step, and of what is worth knowing.
     """
     asked = read_experiment(name)
-    at = pick_scale(scale, read_scales() if scales is None else read_scales(scales))
+    at = pick_scale(scale or asked.scale or MINIATURE, read_scales() if scales is None else read_scales(scales))
     settled = plan(asked, at, folder, _device())
     keep = at.keep_universes if keep_universes is None else keep_universes
     with Deadline(minutes) as deadline:
@@ -116,14 +118,16 @@ class _Run:
             self.timed(training, partial(training.run, self.progress, self.note))
         with ExitStack() as stack:
             client = None
+            filtered = {one.url for one in self.plan.trainings if one.config.guide == analytic.WIENER}
             for evaluation in needed.evaluations:
-                spread = evaluation.model == analytic.WIENER  # seconds a box
+                spread = evaluation.model == analytic.WIENER or evaluation.model in filtered  # seconds a box
                 if spread and client is None:
                     client = stack.enter_context(cluster.connect(None, self.workers, quiet=True))
                 where = client if spread else None
                 self.timed(evaluation, partial(evaluation.run, self.progress, self.note, where))
         for name in self.missing_contours():
             self.draw_contours(name)
+        complete_cards(self.plan)
         write(self.plan)
 
     def needed(self) -> _Needed:

@@ -32,6 +32,7 @@ FILE = {
     "title": str,
     "reproduces": str,
     "says": str,
+    "scale": str,
     "measures": tuple[str, ...],
     "figures": tuple[str, ...],
     "painting": dict,
@@ -46,6 +47,7 @@ ROW = {
     "painting": dict,
     "training": dict,
     "trained_on": tuple[dict, ...],
+    "dealt": bool,
     "evaluation": dict,
     "paper": dict,
 }
@@ -69,6 +71,8 @@ class Row:
         Options of `TrainConfig` and `LossConfig`, less how long and how fast, which the scale says unless they do.
     trained_on : tuple of mapping
         Paintings that the network learns from together; by default the one that it is measured on.
+    dealt : bool
+        Whether these are dealt to the universes in turn, instead of each universe painted in all ways.
     evaluation : mapping
         ``tracer``, ``smoothing``, ``average`` as of `velfield.evaluate`.
     paper : mapping
@@ -82,6 +86,7 @@ class Row:
     painting: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     trained_on: tuple[Mapping[str, Any], ...] = ()
+    dealt: bool = False
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
 
@@ -93,12 +98,13 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a file says; ``name`` is the file's."""
+    """What a file says; ``name`` is the file's, ``scale`` the one that it is meant for, if it is meant for one."""
 
     name: str
     title: str
     reproduces: str
     says: str
+    scale: str | None
     measures: tuple[str, ...]
     figures: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -139,6 +145,7 @@ def read_experiment(name: str) -> Experiment:
         title=about["title"],
         reproduces=about["reproduces"],
         says=about.get("says", ""),
+        scale=about.get("scale"),
         measures=measures,
         figures=figures,
         rows=rows,
@@ -154,8 +161,10 @@ def _row(where: str, number: int, table: Mapping[str, Any], shared: Mapping[str,
             f"a row has one model: {here}, model={about['model']}, model_of={about['model_of']}; take one"
         )
     trained = "model" not in about and "model_of" not in about
-    if not trained and (about.keys() & {"training", "trained_on"}):
+    if not trained and (about.keys() & {"training", "trained_on", "dealt"}):
         raise VelfieldError(f"nothing is trained for this row: {here}; leave training and trained_on out, or its model")
+    if about.get("dealt") and not about.get("trained_on"):
+        raise VelfieldError(f"nothing to deal: {here}, key=dealt, value=True; give trained_on, a list of paintings")
     if "model" in about:
         one_of(f"{here}, key=model", (about["model"],), analytic.NAMES)
     for key, known in (("painting", PAINTING), ("training", TRAINING), ("evaluation", EVALUATION)):

@@ -135,12 +135,13 @@ class _Makes:
         return url
 
     def training(self, row: Row) -> Train:
-        config = self.scale.training_of(row.training)
-        stores = tuple(
-            self.store(painting, seed)
-            for painting in row.trained_on or (row.painting,)
-            for seed in self.scale.training_seeds
-        )
+        config, seeds = self.scale.training_of(row.training), self.scale.training_seeds
+        paintings = list(enumerate(row.trained_on or (row.painting,)))
+        if row.dealt:  # universe by universe, each painting in one of them
+            wanted = [(p, seed) for turn, seed in enumerate(seeds) for n, p in paintings if n % len(seeds) == turn]
+        else:
+            wanted = [(p, seed) for _, p in paintings for seed in seeds]
+        stores = tuple(dict.fromkeys(self.store(painting, seed) for painting, seed in wanted))
         settings = {"settings": config.settings(), "stores": [_bare(url) for url in stores]}
         seen = _painting_name((row.trained_on or (row.painting,))[0], self.stores[stores[0]].config)
         seen += "-and-others" if len(row.trained_on) > 1 else ""

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from velfield import experiment_figures, storage
-from velfield.bundle import read_metadata
+from velfield.bundle import add_tested, read_metadata
 from velfield.compare import pair_rows, parents_of
 from velfield.errors import VelfieldError
 from velfield.evaluate import RECORD, read_rows
@@ -48,6 +48,16 @@ def record_of(url: str) -> dict[str, Any]:
     """What is noted of how a universe, store, model or evaluation was made; empty where nothing is."""
     beside = f"{url}.json"
     return dict(storage.read_json(beside)) if storage.exists(beside) else {}
+
+
+def complete_cards(plan: Plan) -> None:
+    """Write on the model cards of the networks that are here what they reached, where that is of one universe."""
+    seeds = plan.scale.test_seeds
+    for one in plan.rows:
+        if one.train is None or len(seeds) > 1 or not one.train.done():
+            continue
+        record = storage.read_json(storage.join(one.evaluate.url, RECORD))
+        add_tested(one.train.url, read_rows(one.evaluate.url)[record["row"]], record, seed=seeds[0])
 
 
 def write(plan: Plan) -> None:

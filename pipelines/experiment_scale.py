@@ -31,7 +31,9 @@ SCALE = {
     "validation": float,
     "keep_universes": bool,
     "training": dict,
+    "painting_seed": int,
 }
+OPTIONAL = ("says", "painting_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Scale:
         Whether catalogues stay once they are painted, unless the command says.
     training : mapping
         Options of every training.
+    painting_seed : int, optional
+        Draws observers and validation boxes; by default the universe's own seed does.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Scale:
     validation: float
     keep_universes: bool
     training: Mapping[str, Any]
+    painting_seed: int | None = None
 
     def simulation(self, seed: int, device: str = "cpu") -> SimulateConfig:
         """Of a universe."""
@@ -96,17 +101,18 @@ class Scale:
                 f"{', '.join(f'{z:g}' for z in self.redshifts)}"
             )
         halos, particles = (storage.join(universe, name) for name in outer_rim_names(redshift_to_step(redshift)))
+        drawn = seed if self.painting_seed is None else self.painting_seed
         asked = PaintConfig(
             halos=halos,
             particles=particles,
             boxes=self.boxes,
             cells=self.cells,
             validation=self.validation,
-            seed=seed,
+            seed=drawn,
             **options,
         )
         layout = BoxLayout(boxsize=self.boxsize, boxes=self.boxes, cells=self.cells, margin=asked.margin)
-        sightlines(asked.rsd, layout, seed=seed, observer_per_box=asked.observer_per_box)  # refuses what cannot be
+        sightlines(asked.rsd, layout, seed=drawn, observer_per_box=asked.observer_per_box)  # refuses what cannot be
         return asked
 
     def training_of(self, training: Mapping[str, Any]) -> TrainConfig:
@@ -123,7 +129,7 @@ def read_scales(name: str = SCALES) -> dict[str, Scale]:
         if not isinstance(table, dict):
             raise VelfieldError(f"a key outside of a scale: file={name}, key={title}; put it beneath a [scale]")
         about = checked(where, table, SCALE)
-        need(where, about, *(key for key in SCALE if key not in ("says",)))
+        need(where, about, *(key for key in SCALE if key not in OPTIONAL))
         about["training"] = checked(f"{where}, section=training", about["training"], TRAINING)
         scale = Scale(name=title, **({"says": ""} | about))
         both = set(scale.training_seeds) & set(scale.test_seeds)

@@ -129,8 +129,13 @@ def test_a_redshift_that_the_universes_do_not_have(tmp_path):
         planned(mine)
 
 
-@pytest.mark.parametrize("scale", list(read_scales()))
-@pytest.mark.parametrize("name", shipped())
+def scales_of(name):
+    """The scales at which a file means something: its own, or all but those that are another's own."""
+    own = {read_experiment(other).scale for other in shipped()}
+    return [read_experiment(name).scale] if read_experiment(name).scale else sorted(set(read_scales()) - own)
+
+
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in shipped() for scale in scales_of(name)])
 def test_every_command_is_just_what_is_run(name, scale, monkeypatch):
     """Every row resolves to valid settings, and its commands, typed, ask for the same."""
     asked = []
@@ -165,11 +170,36 @@ def test_every_command_is_just_what_is_run(name, scale, monkeypatch):
                 shown = {name: getattr(step, name) for name in ("tracer", "smoothing", "average")}
                 assert options["figures"] is bool(step.compare)
                 assert {name: options[name] for name in shown} == shown
-    seeds = settled.scale.training_seeds
+
+    def seeds(urls):
+        return {settled.universes[settled.universe_of[url]].config.seed for url in urls}
+
     for training in settled.trainings:
-        assert {settled.stores[url].config.seed for url in training.stores} == set(seeds)
+        assert seeds(training.stores) == set(settled.scale.training_seeds)
     for evaluation in settled.evaluations:
-        assert {settled.stores[url].config.seed for url in evaluation.stores} == set(settled.scale.test_seeds)
+        assert seeds(evaluation.stores) == set(settled.scale.test_seeds)
+
+
+def test_paintings_may_be_dealt_to_the_universes(tmp_path):
+    row = ROW + "training = { condition = true }\ntrained_on = [{}, {}, { min_mass = 1e12 }, { redshift = 0.212 }]\n"
+    for words, expected in (
+        ("", [(1, 0, 0.0), (2, 0, 0.0), (1, 1e12, 0.0), (2, 1e12, 0.0), (1, 0, 0.212), (2, 0, 0.212)]),
+        ("dealt = true", [(1, 0, 0.0), (1, 1e12, 0.0), (2, 0, 0.0), (2, 0, 0.212)]),
+    ):
+        settled = planned(written(tmp_path, HEAD + row + words))
+        (training,) = settled.trainings
+        stores = [settled.stores[url].config for url in training.stores]
+        steps = [0.212 if "411" in str(config.halos) else 0.0 for config in stores]
+        assert [(c.seed, c.min_mass, z) for c, z in zip(stores, steps, strict=True)] == expected
+    with pytest.raises(VelfieldError, match=r"nothing to deal: file=.*, row=a, key=dealt, value=True; give trained_on"):
+        read_experiment(written(tmp_path, HEAD + ROW + "dealt = true"))
+
+
+def test_one_seed_may_draw_the_observers_of_all_universes(tmp_path):
+    scales = read_scales(written(tmp_path, SCALE.replace("boxes = 3", "boxes = 3\npainting_seed = 7")))
+    asked = read_experiment(written(tmp_path, HEAD + ROW))
+    assert {step.config.seed for step in plan(asked, scales["tiny"], "out").stores.values()} == {7}
+    assert {step.config.seed for step in planned("table-4").stores.values()} == {1, 2, 3}
 
 
 def test_what_is_the_same_is_shared_and_what_is_not_has_another_name():

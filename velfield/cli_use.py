@@ -79,7 +79,9 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
 @click.command(help=EXPERIMENT_HELP)
 @click.argument("name")
 @click.argument("folder")
-@click.option("--scale", default="miniature", help="How large: miniature, reduced or paper, or one of --scales.")
+@click.option(
+    "--scale", help="How large: miniature, reduced, paper, or one of --scales.  [default: the file's own, or miniature]"
+)
 @click.option("--scales", metavar="FILE", help="A file of other scales.")
 @click.option("--minutes", type=float, help="Stop after so long, as at Ctrl-C, and exit with 75.")
 @click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")

@@ -125,6 +125,18 @@ def test_one_command_makes_the_table_and_the_figures(done):
     assert sum(c.startswith("velfield train") for c in results["commands"]) == 1
 
 
+def test_the_networks_card_says_what_it_reached(done):
+    (bundle,) = made_in(done, "models")
+    folder = done / "models" / bundle
+    results = json.loads((done / "first-tiny" / "results.json").read_text())
+    tested = json.loads((folder / "metadata.json").read_text())["metrics"]["tested"]
+    assert [one["min_mass"] for one in tested] == [0.0, 1e12]
+    assert [one["seed"] for one in tested] == [2, 2]
+    for one, row in zip(tested, results["rows"], strict=False):
+        assert one["measures"]["slope"] == row["measured"]["slope"]
+    assert "## Reached on unseen parents" in (folder / "README.md").read_text()
+
+
 def test_the_same_command_again_does_nothing(done, files, capsys):
     before = times(done)
     assert main(command(files, "first", done)) == 0
