@@ -27,7 +27,7 @@ left: run the same command until it exits with 0.
 @click.argument("out")
 @click.option("--batch", type=click.IntRange(1), default=4, help="Boxes that go through the network together.")
 @click.option("--average", type=int, default=1, help=AVERAGE_HELP)
-@cluster_options
+@cluster_options()
 @config_option
 def predict(model: str, fields: str, out: str, batch: int, average: int, cluster: Cluster) -> None:
     """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
