@@ -134,7 +134,7 @@ def train_here(out: str, job: Job) -> TrainResult:
     saying = _Saying(worker, job.name, unwanted)
     with _alone(unwanted), saying, _threads(worker.state.nthreads), _may_have_processes(), stage("train"):
         try:
-            return run(job.fields, out, job.config, saying, saying.note, unwanted)
+            return run(job.fields, out, job.config, saying, saying.note, stop=unwanted)
         except KeyboardInterrupt as stopped:
             saying.say("stopped", text=str(stopped))
             raise Reschedule from stopped  # counts for nothing where the task is cancelled

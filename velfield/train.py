@@ -39,6 +39,8 @@ def train(
     config: TrainConfig,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    *,
+    remade: bool = False,
     stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train a network on field stores and write a model bundle.
@@ -56,6 +58,10 @@ def train(
         Is told of every step.
     note : callable, optional
         Is told what could not be done as asked.
+    remade : bool
+        An unfinished training goes on although the stores have other fingerprints than those that it began with: for
+        stores of the same seeds and settings that were made again, where rounding may differ in the last bits. Their
+        number must be the same.
     stop : callable, optional
         Is asked after every step; where it says True, the training stops as it does at Ctrl-C.
     """
@@ -63,7 +69,7 @@ def train(
     with joined(device) as ranks:
         speaks = progress is not None and ranks.first
         told = progress if speaks and progress else Silent()
-        return _train(fields, out, config, device, ranks, told, note, stop or _never)
+        return _train(fields, out, config, device, ranks, told, note, remade, stop or _never)
 
 
 def _never() -> bool:
@@ -78,6 +84,7 @@ def _train(
     ranks: Ranks,
     progress: Progress,
     note: Callable[[str], None] | None,
+    remade: bool,
     stop: Callable[[], bool],
 ) -> TrainResult:
     began = time.monotonic()
@@ -91,6 +98,8 @@ def _train(
         checkpoint.begin(out)
     saved = checkpoint.read(out)
     if saved is not None:
+        if remade and len(saved.settings["stores"]) == len(sources):
+            settings["stores"] = saved.settings["stores"]
         checkpoint.refuse_other(out, saved.settings, settings)
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
