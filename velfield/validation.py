@@ -1,9 +1,10 @@
 """What a network reaches on validation boxes, and the calibration of its error bars there.
 
 Error bars are learnt by likelihood, which does not promise that 68 % of the truth lies within one of them. So the σ
-that the network gives [σ_v] is mapped by σ → factor · σ^power, the same for all components: for any power the factor is
-the quantile that makes the coverage at 68 % nominal, and the power is the one, between limits, at which that at 95 % is
-nearest to nominal. A power above 0 keeps the order of the cells.
+that the network gives [σ_v] is mapped by σ → factor · σ^power, the same for all components. Residuals have heavier
+tails than a Gaussian, so no factor may make the coverages at 68 and 95 % nominal together: for any power the factor is
+the one at which they miss by equally much, one above and one below, and the power is the one, between limits, at which
+that is least. A power above 0 keeps the order of the cells.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ def calibrate(residual: NDArray[Any], sigma: NDArray[Any]) -> Calibration:
     size, log_sigma = np.abs(residual.astype(np.float64)), np.log(sigma.astype(np.float64))
     best: tuple[float, float, float] | None = None
     for power in sorted(POWERS, key=lambda p: abs(p - 1)):  # of equals the one that changes least
-        scaled = size * np.exp(-power * log_sigma)
-        factor = float(np.quantile(scaled, 0.68)) / Z68
-        miss = abs(float((scaled <= Z95 * factor).mean()) - 0.95)
+        scaled = np.sort(size * np.exp(-power * log_sigma))
+        factor = _balanced(scaled)
+        miss = abs(_share(scaled, Z95 * factor) - 0.95)
         if factor > 0 and (best is None or miss < best[0] - 1e-4):
             best = miss, factor, float(power)
     if best is None:  # residuals that are zero
@@ -98,6 +99,24 @@ def calibrate(residual: NDArray[Any], sigma: NDArray[Any]) -> Calibration:
         before_68=covered(Z68),
         before_95=covered(Z95),
     )
+
+
+def _share(ordered: NDArray[np.float64], largest: float) -> float:
+    """Share of sorted numbers that are not above the largest."""
+    return float(np.searchsorted(ordered, largest, side="right")) / len(ordered)
+
+
+def _balanced(ordered: NDArray[np.float64]) -> float:
+    """Of sorted |residual|/σ the factor at which the coverages at 68 and 95 % miss by equally much, in opposite ways.
+
+    Both rise with the factor, so the sum of what they miss has one zero, between the factors that make either nominal.
+    """
+    low, high = sorted(float(np.quantile(ordered, share)) / z for share, z in ((0.68, Z68), (0.95, Z95)))
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        over = _share(ordered, Z68 * middle) - 0.68 + _share(ordered, Z95 * middle) - 0.95
+        low, high = (low, middle) if over > 0 else (middle, high)
+    return high
 
 
 def calibrate_on(forward: Forward, batches: Iterable[Batch], boxes: int) -> Calibration:
