@@ -61,7 +61,7 @@ def _halos(metadata: dict[str, Any]) -> str:
         return f"redshift {trained['redshift']:g}, halos above {trained['min_mass']:g} h⁻¹M⊙"
     (z, z_max), (mass, mass_max), (dense, dense_max) = (ranges[n] for n in ("redshift", "min_mass", "density"))
     return (
-        f"redshifts {z:g} to {z_max:g}, halos above {mass:.3g} to {mass_max:.3g} h⁻¹M⊙ ({dense:.3g} to "
+        f"redshifts {z:.3g} to {z_max:.3g}, halos above {mass:.3g} to {mass_max:.3g} h⁻¹M⊙ ({dense:.3g} to "
         f"{dense_max:.3g} of them in a (h⁻¹Mpc)³)"
     )
 
