@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 MODULES = {
-    "core": "__init__ version errors kernel cosmology boxes redshift_space clouds paint fill scatter"
+    "core": "__init__ version errors kernel cosmology boxes redshift_space clouds paint fill scatter canvases"
     " patches linear wiener radial reconstruction spectra scales places calibration measures symmetry condition"
     " normalisation tracers units findings verify_boxes verify_whole tables",
     "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
