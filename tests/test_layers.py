@@ -15,8 +15,8 @@ MODULES = {
     " normalisation tracers units findings verify_boxes verify_whole tables",
     "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
     " genericio_read genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv"
-    " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard verify_store"
-    " verify",
+    " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
+    " verify_opened verify_store verify",
     "theory": "whole analytic guide",
     "analysis": "judged pieces evaluate figures curves compare report",
     "torch": "gravity halos simulate_config simulate unet loss batches validation orientations model_card bundle model"
