@@ -47,6 +47,17 @@ class Channel:
     mean: float
     std: float
 
+    def __post_init__(self) -> None:
+        if self.transform not in TRANSFORMS:
+            raise VelfieldError(
+                f"unknown transform of the inputs: transform={self.transform!r}; choose {', '.join(TRANSFORMS)}"
+            )
+        if not (0 < self.scale < np.inf and abs(self.mean) < np.inf and 0 < self.std < np.inf):
+            raise VelfieldError(
+                f"no such normalisation of an input: input={self.kind}, scale={self.scale}, mean={self.mean}, "
+                f"std={self.std}; the mean must be finite, the others positive"
+            )
+
     def transformed(self, values: NDArray[Any]) -> NDArray[Any]:
         """The transform alone."""
         if self.transform == "linear":
@@ -71,6 +82,10 @@ class Normalisation:
     channels: tuple[Channel, ...]
     sigma_v: float
     condition: Ranges | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_v < np.inf:
+            raise VelfieldError(f"no such unit of velocities: sigma_v={self.sigma_v}; it must be positive")
 
     def inputs(self, values: NDArray[Any], of: Condition | None = None) -> NDArray[np.float32]:
         """Densities (..., channel, x, y, z) in their own units to what the network takes, float32.
@@ -112,7 +127,9 @@ class Normalisation:
         """Rebuild what `to_dict` wrote."""
         ranges = values.get("condition")
         return cls(
-            channels=tuple(Channel(**c) for c in values["channels"]),
+            channels=tuple(
+                Channel(**(c | {name: float(c[name]) for name in ("scale", "mean", "std")})) for c in values["channels"]
+            ),
             sigma_v=float(values["sigma_v"]),
             condition=None if ranges is None else Ranges.from_dict(ranges),
         )
@@ -137,8 +154,6 @@ def measure(
     conditions : sequence of Condition
         Those of the boxes' stores, one for each box, for a conditioned network.
     """
-    if transform not in TRANSFORMS:
-        raise VelfieldError(f"unknown transform of the inputs: transform={transform!r}; choose {', '.join(TRANSFORMS)}")
     kept, square, cells = [], 0.0, 0
     for number, (inputs, velocity, flag) in enumerate(boxes):
         kept.append(np.asarray(inputs, dtype=np.float32))
