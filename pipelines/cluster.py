@@ -40,6 +40,7 @@ class CapThreads(WorkerPlugin):
         # libraries read these when they are first loaded, and processes that start from here on inherit them
         for pool in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
             os.environ.setdefault(f"{pool}_NUM_THREADS", "1")
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it
         numba.config.NUMBA_NUM_THREADS = 1  # type: ignore[attr-defined]  # for every thread; set_num_threads would be for the one that calls it
         zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
         if torch := sys.modules.get("torch"):

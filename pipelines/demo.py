@@ -6,31 +6,24 @@ Every step is the verb of the same name; each is skipped where its result is the
 from __future__ import annotations
 
 import platform
-import shlex
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from distributed import Client
 
 from velfield import storage
 from velfield.bundle import read_metadata
 from velfield.catalogue import outer_rim_names, redshift_to_step
 from velfield.errors import VelfieldError
-from velfield.evaluate import evaluate, read_rows, without_boxes
+from velfield.evaluate import read_rows, without_boxes
 from velfield.pipelines import cluster
-from velfield.pipelines.paint import paint
+from velfield.pipelines.diary import Diary
 from velfield.pipelines.paint_job import PaintConfig
-from velfield.pipelines.paint_job import prepare as prepare_paint
-from velfield.pipelines.predict import predict
-from velfield.pipelines.predict import prepare as prepare_predict
+from velfield.pipelines.steps import Evaluate, Paint, Predict, Simulate, Train
 from velfield.progress import Progress
 from velfield.report import load_figures, write_report
-from velfield.simulate import SimulateConfig, simulate
-from velfield.train import TrainConfig, train
+from velfield.simulate import SimulateConfig
+from velfield.train import TrainConfig
 from velfield.version import __version__
 
 ROWS = ("unet", "linear", "linear_padded", "linear_halo_padded")
@@ -117,35 +110,6 @@ class DemoConfig:
         return TrainConfig(steps=self.steps, seed=self.seed)
 
 
-@dataclass(kw_only=True)
-class Diary:
-    """What was run: commands in order, and the seconds of each stage, over all runs that it took."""
-
-    url: str
-    settings: dict[str, Any]
-    seconds: dict[str, float]
-    commands: list[str] = field(default_factory=list)
-
-    def note(self, verb: str, *arguments: str, **options: Any) -> None:
-        """Note a command as one would type it."""
-        words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", _word(value))]
-        self.commands.append(shlex.join(["velfield", verb, *arguments, *words]))
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; interrupted, its seconds count all the same."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
-            self.keep()
-
-    def keep(self) -> None:
-        """Write what is known so far."""
-        storage.write_json(self.url, {"settings": self.settings, "seconds": self.seconds})
-
-
 def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | None = None) -> bool:
     """Run what is left of the journey beneath ``folder``. Returns False if all of it was there."""
     settings = {**asdict(config), "version": __version__}
@@ -156,28 +120,43 @@ def demo(folder: str, config: DemoConfig, progress: Progress, workers: int | Non
     diary.keep()
     seeds = (*config.training_seeds, config.test_seed)
     for seed in seeds:
+        simulated = Simulate(url=_universe(folder, seed), config=config.simulation(seed))
         with diary.stage("simulate"):
-            _simulate(folder, config, seed, progress, diary)
-    fields = [storage.join(folder, f"fields-{seed}.zarr") for seed in seeds]
+            simulated.run(progress)
+        diary.commands.append(simulated.command())
+    stores = tuple(storage.join(folder, f"fields-{seed}.zarr") for seed in seeds)
     model = storage.join(folder, "model")
     with cluster.connect(None, workers) as client, diary.stage("paint"):
-        for seed, out in zip(seeds, fields, strict=True):
-            _paint(client, folder, config, seed, out, progress, diary)
+        for seed, url in zip(seeds, stores, strict=True):
+            painted = Paint(url=url, config=config.painting(_universe(folder, seed), seed))
+            painted.run(client, progress)
+            diary.commands.append(painted.command())
     with diary.stage("train"):
-        trained = _train(fields[:-1], model, config, progress, diary)
+        trained = Train(url=model, stores=stores[:-1], config=config.training())
+        trained.run(progress)
+        diary.commands.append(trained.command())
     with diary.stage("evaluate"):
-        _evaluate(folder, model, fields[-1], progress, diary)
+        for row in ROWS:
+            drawn = row == "unet"
+            evaluated = Evaluate(
+                url=storage.join(folder, "evaluation", row),
+                model=model if drawn else row,
+                stores=stores[-1:],
+                compare=COMPARED if drawn else (),
+            )
+            evaluated.run(progress)
+            diary.commands.append(evaluated.command())
     with cluster.connect(None, workers, quiet=True) as client, diary.stage("predict"):
-        velocity = storage.join(folder, "velocity.zarr")
-        predict(client, prepare_predict(model, fields[-1], velocity), progress)
-        diary.note("predict", model, fields[-1], velocity)
+        predicted = Predict(url=storage.join(folder, "velocity.zarr"), model=model, store=stores[-1])
+        predicted.run(client, progress)
+        diary.commands.append(predicted.command())
     rows = rows_of(folder)
     storage.write_json(storage.join(folder, "metrics.json"), {n: without_boxes(row) for n, row in rows.items()})
     write_report(
         folder,
         metrics=rows,
         figures=load_figures(storage.join(folder, "evaluation", "unet", "figures")),
-        run=_what_was_run(config, diary, trained),
+        run=_what_was_run(config, diary, read_metadata(model)),
         title="A miniature universe, reconstructed",
     )
     storage.write_json(receipt, {"settings": settings, "seconds": diary.seconds, "commands": diary.commands})
@@ -202,46 +181,6 @@ def _begin(folder: str, settings: dict[str, Any]) -> Diary:
     if storage.names(folder):
         raise VelfieldError(f"this folder is not empty: folder={folder}; name another, or empty it")
     return diary
-
-
-def _simulate(folder: str, config: DemoConfig, seed: int, progress: Progress, diary: Diary) -> None:
-    url, asked = _universe(folder, seed), config.simulation(seed)
-    simulate(url, asked, progress)
-    diary.note(
-        "simulate",
-        url,
-        boxsize=asked.boxsize,
-        particles=asked.particles,
-        redshift=asked.redshifts[0],
-        seed=seed,
-        min_halo_mass=asked.min_halo_mass,
-    )
-
-
-def _paint(
-    client: Client, folder: str, config: DemoConfig, seed: int, out: str, progress: Progress, diary: Diary
-) -> None:
-    asked = config.painting(_universe(folder, seed), seed)
-    paint(client, prepare_paint(out, asked), progress)
-    named = ("halos", "particles", "boxes", "cells", "rsd", "seed")
-    diary.note("paint", out, **{name: getattr(asked, name) for name in named})
-
-
-def _train(fields: Sequence[str], model: str, config: DemoConfig, progress: Progress, diary: Diary) -> dict[str, Any]:
-    asked = config.training()
-    train(fields, model, asked, progress)
-    diary.note("train", *fields, model, steps=asked.steps, seed=asked.seed)
-    return read_metadata(model)
-
-
-def _evaluate(folder: str, model: str, fields: str, progress: Progress, diary: Diary) -> None:
-    for row in ROWS:
-        out = storage.join(folder, "evaluation", row)
-        drawn = row == "unet"
-        name = model if drawn else row
-        evaluate(name, fields, out, figures=drawn, compare=COMPARED, progress=progress)
-        options = [word for other in COMPARED for word in ("--compare", other)] if drawn else ["--no-figures"]
-        diary.note("evaluate", name, fields, out, *options)
 
 
 def _what_was_run(config: DemoConfig, diary: Diary, trained: dict[str, Any]) -> dict[str, Any]:
@@ -281,12 +220,6 @@ def _what_was_run(config: DemoConfig, diary: Diary, trained: dict[str, Any]) -> 
         },
         "Commands": diary.commands,
     }
-
-
-def _word(value: Any) -> str:
-    """A value as one would type it, and not a digit less."""
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def _universe(folder: str, seed: int) -> str:

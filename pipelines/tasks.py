@@ -40,15 +40,22 @@ class Piece:
 
 
 def run_tasks(
-    client: Client, task: Callable[..., Any], items: Sequence[Any], *common: Any, name: str
+    client: Client,
+    task: Callable[..., Any],
+    items: Sequence[Any],
+    *common: Any,
+    name: str,
+    resource: str | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Run ``task(item, *common)`` for every item, a few ahead at a time, and yield (item, result) as they finish.
 
     Results are let go as soon as they are here, so a worker that dies later takes no finished work with it. What fails
     for a reason that may pass is tried again, a few times; any other error is raised here and cancels the rest. How far
-    ahead tasks are submitted follows the workers that there are.
+    ahead tasks are submitted follows the workers that there are. With ``resource``, only workers that offer it are
+    given tasks, and a task takes one of it.
     """
-    work = _Work(client, task, common, name, deque(Piece(item, number) for number, item in enumerate(items)))
+    pieces = deque(Piece(item, number) for number, item in enumerate(items))
+    work = _Work(client, task, common, name, pieces, resource)
     try:
         while work.left or work.running:
             yield from work.step()
@@ -66,12 +73,19 @@ class _Work:
     """The pieces that are left, those that run, and those that ended."""
 
     def __init__(
-        self, client: Client, task: Callable[..., Any], common: tuple[Any, ...], name: str, left: deque[Piece]
+        self,
+        client: Client,
+        task: Callable[..., Any],
+        common: tuple[Any, ...],
+        name: str,
+        left: deque[Piece],
+        resource: str | None,
     ) -> None:
         self.client, self.task, self.common, self.name, self.left = client, task, common, name, left
+        self.needs = {resource: 1} if resource else None
         self.running: dict[Any, tuple[Future, Piece]] = {}
         self.ended: SimpleQueue[Future] = SimpleQueue()
-        self.workers = Workers(client)
+        self.workers = Workers(client, resource)
         self.record = watch.current()
 
     def step(self) -> list[tuple[Any, Any]]:
@@ -127,7 +141,9 @@ class _Work:
             return
         piece.tries += 1
         key = f"{self.name}-{uuid.uuid4().hex}"
-        future = self.client.submit(stages.measured, self.task, piece.item, *self.common, key=key, pure=False)
+        future = self.client.submit(
+            stages.measured, self.task, piece.item, *self.common, key=key, pure=False, resources=self.needs
+        )
         self.running[key] = (future, piece)
         future.add_done_callback(self.ended.put)
 
@@ -176,8 +192,8 @@ def lost(client: Client) -> ClusterError:
 class Workers:
     """A look now and then at the workers that there are: how much to submit, and whether anybody works at all."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, client: Client, resource: str | None = None) -> None:
+        self.client, self.resource = client, resource
         self.wait = float(dask.config.get("velfield.wait", WAIT))
         self.threads = 0
         self.looked = self.said = -1e9
@@ -208,25 +224,42 @@ class Workers:
         watch.current().look(self.client, found)
         if isinstance(self.client.cluster, LocalCluster):
             replace_dead(self.client.cluster)
-        paused = sum(worker.get("status") == "paused" for worker in found.values())
-        self.threads = sum(worker["nthreads"] for worker in found.values() if worker.get("status") != "paused")
+        working = [worker for worker in found.values() if self._may_work(worker)]
+        self.threads = sum(worker["nthreads"] for worker in working)
         if self.threads:
             self.alive = now
             self.said = -1e9
             return
-        why = f"all {paused} workers are paused, their memory is full" if paused else "there are none"
         where = f"scheduler={watch.address(self.client)}"
+        why, way_out = self._why(found, watch.address(self.client))
         if now - self.alive > self.wait:
             raise ClusterError(
-                f"no worker works: {where}, {why}, waited={now - self.alive:.0f} s; start workers, then {GO_ON}"
+                f"no worker works: {where}, {why}, waited={now - self.alive:.0f} s; {way_out}, then {GO_ON}"
             )
         if now - self.said > 30:
             self.said = now
             print(  # noqa: T201
-                f"waiting for workers: {where}, {why}; giving up in {self.wait - (now - self.alive):.0f} s",
+                f"waiting for workers: {where}, {why}; "
+                + (f"{way_out}; " if self.resource else "")
+                + f"giving up in {self.wait - (now - self.alive):.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
+
+    def _may_work(self, worker: Mapping[str, Any]) -> bool:
+        """Whether a worker counts. A paused one takes no task, but goes on with one that may need all its memory."""
+        if self.resource is not None:
+            return bool(worker.get("resources", {}).get(self.resource, 0) >= 1)
+        return worker.get("status") != "paused"
+
+    def _why(self, found: Mapping[str, Any], scheduler: str) -> tuple[str, str]:
+        """Why nobody works, and what to do."""
+        if self.resource is not None:
+            none = f"none of its {len(found)} workers offers {self.resource}=1"
+            return none, f"start one with dask worker {scheduler} --resources {self.resource}=1 --memory-limit 0"
+        if found:
+            return f"all {len(found)} workers are paused, their memory is full", "start workers"
+        return "there are none", "start workers"
 
 
 def replace_dead(cluster: LocalCluster) -> None:

@@ -192,7 +192,7 @@ def test_every_choice_of_a_training_is_an_option():
     from velfield.loss import LossConfig
     from velfield.train_config import TrainConfig
 
-    no_choice = ("fields", "model", "config", "storage_option")
+    no_choice = ("fields", "model", "config", "storage_option", "scheduler", "wait")
     options = {p.name: p.default for p in cli.commands["train"].params if p.name not in no_choice}
     wanted = {f.name: f.default for f in (*fields(TrainConfig), *fields(LossConfig)) if f.name != "loss"}
     assert set(options) == set(wanted)

@@ -18,13 +18,15 @@ MODULES = {
     " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
     " verify_opened verify_store verify",
     "theory": "whole analytic guide",
-    "analysis": "judged pieces evaluate figures curves compare report",
+    "analysis": "judged pieces evaluate figures curves compare report experiment_table experiment_figures",
     "torch": "gravity halos simulate_config simulate unet loss batches validation orientations model_card bundle model"
     " train_config checkpoint compiled ema ranks step train_record train",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
     " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"
-    " pipelines.evaluate pipelines.demo pipelines.verify",
+    " pipelines.evaluate pipelines.train pipelines.diary pipelines.steps pipelines.demo pipelines.verify"
+    " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
+    " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",
     "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}

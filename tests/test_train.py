@@ -95,6 +95,24 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(fields, whole, tmp_path
     assert not storage.exists(storage.join(out, ".checkpoint"))
 
 
+def test_goes_on_with_stores_that_were_made_again_only_if_told(fields, whole, tmp_path):
+    out = str(tmp_path / "model")
+    with pytest.raises(KeyboardInterrupt):
+        train(fields, out, config(dropout=0.2), stop_at(3))
+    again = [
+        write_universe(str(tmp_path / f"{seed}"), seed=seed, cells=6, margin=1, fingerprint=f"another-{seed}")
+        for seed in (1, 2)
+    ]
+    with pytest.raises(StoreError, match=r"stores=\['store-1', 'store-2'\] there and \['another-1', 'another-2'\]"):
+        train(again, out, config(dropout=0.2))
+    with pytest.raises(StoreError, match="another training is at this place"):
+        train(again[:1], out, config(dropout=0.2), remade=True)
+    with pytest.raises(StoreError, match=r"dropout=0\.2 there and 0\.1 asked"):
+        train(again, out, config(dropout=0.1), remade=True)
+    train(again, out, config(dropout=0.2), remade=True)
+    assert_same_weights(whole.model, out)
+
+
 def test_a_process_that_dies_goes_on_from_its_last_checkpoint(fields, whole, tmp_path):
     def die() -> None:
         raise MemoryError

@@ -124,7 +124,7 @@ class Boxes(Dataset[Tensors]):
         velocity = np.asarray(self._array(number, "velocity")[inside])[:, *core]
         flag = np.asarray(self._array(number, "velocity_flag")[inside])[core]
         lost = flag.max(initial=0) > 2  # a chunk that is not there reads as 255, or as NaN
-        if lost or not np.isfinite(inputs).all() or not np.isfinite(velocity[:, flag != 2]).all():
+        if lost or not np.isfinite(inputs).all() or not (np.isfinite(velocity) | (flag == 2)).all():
             raise StoreError(
                 f"a box of the store has lost its data: store={source.url}, box={inside}; "
                 "check it with velfield verify, and paint it again"

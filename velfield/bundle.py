@@ -111,7 +111,7 @@ def add_tested(url: str, row: Mapping[str, Any], about: Mapping[str, Any], *, se
     Parameters
     ----------
     url : str
-        The bundle. What was added for the same store, measured in the same way, is replaced.
+        The bundle. What was added for the same store, measured in the same way, is replaced; the same again is left.
     row : mapping
         The bundle's row of ``metrics.json``, as `velfield.evaluate.evaluate` returns it.
     about : mapping
@@ -145,6 +145,8 @@ def add_tested(url: str, row: Mapping[str, Any], about: Mapping[str, Any], *, se
         "measures": {name: {k: row[name][k] for k in ("mean", "std")} for name in BY_NAME if name in row},
     }
     metrics = metadata.get("metrics", {})
+    if tested in metrics.get("tested", []):
+        return
     others = [one for one in metrics.get("tested", []) if any(one[name] != value for name, value in how.items())]
     metadata["metrics"] = metrics | {"tested": [*others, tested]}
     storage.write_bytes(storage.join(url, CARD), card(metadata).encode())

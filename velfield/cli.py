@@ -27,6 +27,7 @@ VERBS = (
     cli_learn.compare,
     cli_use.predict,
     cli_use.demo,
+    cli_use.experiment,
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from velfield.cli_options import AVERAGE_HELP, Cluster, cluster_options, note
+from velfield.errors import VelfieldError
 from velfield.progress import Terminal
 from velfield.runfile import config_option, given_instead
 
@@ -97,11 +98,16 @@ LOSS = ("mse", "dice", "weighted", "alpha", "floor", "dice_over", "count_filled"
 @click.option("--validate-every", type=int, default=100, help="Steps between validations.")
 @click.option("--checkpoint-every", type=int, default=100, help="Steps between checkpoints.")
 @click.option("--seed", type=int, default=1, help="Of weights, order and orientations.")
+@cluster_options("scheduler", "wait")
 @config_option
-def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | None, **options: Any) -> None:
+def train(
+    fields: tuple[str, ...], model: str, steps: int | None, epochs: int | None, cluster: Cluster, **options: Any
+) -> None:
     """Train a network on field stores FIELDS… (one a parent simulation) and write the bundle MODEL.
 
     With several GPUs: torchrun --nproc-per-node N -m velfield train FIELDS… MODEL.
+
+    With --scheduler (or DASK_SCHEDULER_ADDRESS) a worker trains that was started with --resources GPU=1.
     """
     from velfield.loss import LossConfig
     from velfield.train import TrainConfig
@@ -115,8 +121,21 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
     if steps is None and epochs is None:
         epochs = 100
     loss = LossConfig(**{name: options.pop(name) for name in LOSS})
-    with Terminal() as progress:
-        result = run(fields, model, TrainConfig(steps=steps, epochs=epochs, loss=loss, **options), progress, note)
+    config = TrainConfig(steps=steps, epochs=epochs, loss=loss, **options)
+    if cluster.wanted():
+        if "RANK" in os.environ:
+            raise VelfieldError(
+                f"torchrun and a scheduler are both asked for: rank={os.environ['RANK']}, "
+                f"scheduler={cluster.scheduler or os.environ['DASK_SCHEDULER_ADDRESS']}; start it without torchrun, "
+                "or leave --scheduler and DASK_SCHEDULER_ADDRESS out"
+            )
+        from velfield.pipelines.train import train as on_a_worker
+
+        with cluster.running("train", {"fields": fields, "model": model}) as (client, progress):
+            result = on_a_worker(client, fields, model, config, progress, note)
+    else:
+        with Terminal() as progress:
+            result = run(fields, model, config, progress, note)
     if os.environ.get("RANK", "0") != "0":
         return  # the first of several processes speaks
     if result.already_done:
@@ -144,7 +163,7 @@ def train(fields: tuple[str, ...], model: str, steps: int | None, epochs: int | 
 @click.option("--count-filled/--no-count-filled", default=True, help="Count cells without a particle.")
 @click.option("--average", type=int, default=1, help=AVERAGE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
-@cluster_options
+@cluster_options()
 @config_option
 def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, cluster: Cluster, **options: Any) -> None:
     """Measure MODEL on field stores FIELDS… against their truth; metrics, table and figures go to OUT.

@@ -74,7 +74,7 @@ def simulate(url: str, steps: int | None, redshift: tuple[float, ...], **options
 @click.option("--max-shift", type=float, default=50.0, help="Refuse halos carried further [h⁻¹Mpc].")
 @catalogue_options
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
-@cluster_options
+@cluster_options()
 @config_option
 def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
     """Paint catalogues into a field store of boxes at OUT."""
@@ -118,7 +118,7 @@ def info(url: str, as_json: bool, **options: Any) -> None:
 @click.option("--inputs/--no-inputs", default=True, help="Look at what a store was made from, where it can be reached.")
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@cluster_options
+@cluster_options()
 def verify(url: str, inputs: bool, as_json: bool, cluster: Cluster, **reading: Any) -> int:
     """Read all of a store, model bundle, simulation or catalogue at URL and say what is wrong with it.
 

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -38,21 +38,22 @@ class Cluster:
     """Where the tasks of a verb run, and what is told about them, as its options say."""
 
     scheduler: str | None
-    workers: int | None
-    threads: int
     wait: float
-    report: str | None
+    workers: int | None = None
+    threads: int = 1
+    report: str | None = None
 
     def wanted(self) -> bool:
         """Whether a cluster is asked for, of a verb that also works without; its other options need one."""
         if self.scheduler or self.workers or os.environ.get("DASK_SCHEDULER_ADDRESS"):
             return True
         context = click.get_current_context()
+        known = {flag for parameter in context.command.params for flag in parameter.opts}
+        asking = "--workers or --scheduler" if "--workers" in known else "--scheduler"
         for name in ("threads", "wait", "report"):
-            if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            if f"--{name}" in known and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
                 raise VelfieldError(
-                    f"no cluster is asked for: {name}={getattr(self, name)}; add --workers or --scheduler, or leave "
-                    f"--{name} out"
+                    f"no cluster is asked for: {name}={getattr(self, name)}; add {asking}, or leave --{name} out"
                 )
         return False
 
@@ -78,28 +79,34 @@ def _report(_context: click.Context, _parameter: click.Parameter, given: str | N
     return given
 
 
-def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of verbs that run on a cluster; the verb gets them together, as ``cluster``."""
+CLUSTER = {
+    "scheduler": click.option("--scheduler", help="Running Dask scheduler (tcp://…), also DASK_SCHEDULER_ADDRESS."),
+    "workers": click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]"),
+    "threads": click.option("--threads", type=click.IntRange(1), default=1, help="Threads of a local worker."),
+    "wait": click.option("--wait", type=float, default=600.0, help="Give up when no worker works for so long [s]."),
+    "report": click.option(
+        "--report",
+        callback=_report,
+        help="Write Dask's performance report here (….html) and a summary beside it (….json).",
+    ),
+}
 
-    @functools.wraps(command)
-    def with_cluster(**options: Any) -> Any:
-        cluster = Cluster(**{field.name: options.pop(field.name) for field in fields(Cluster)})
-        return command(**options, cluster=cluster)
 
-    wrapped: Callable[..., Any] = with_cluster
-    for option in (
-        click.option(
-            "--report",
-            callback=_report,
-            help="Write Dask's performance report here (….html) and a summary beside it (….json).",
-        ),
-        click.option("--wait", type=float, default=600.0, help="Give up when no worker works for so long [s]."),
-        click.option("--threads", type=click.IntRange(1), default=1, help="Threads of a local worker."),
-        click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]"),
-        click.option("--scheduler", help="Running Dask scheduler (tcp://…), also DASK_SCHEDULER_ADDRESS."),
-    ):
-        wrapped = option(wrapped)
-    return wrapped
+def cluster_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of verbs that run on a cluster, or some; the verb gets them together, as ``cluster``."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_cluster(**options: Any) -> Any:
+            cluster = Cluster(**{name: options.pop(name) for name in names or CLUSTER})
+            return command(**options, cluster=cluster)
+
+        wrapped: Callable[..., Any] = with_cluster
+        for name in reversed(names or tuple(CLUSTER)):
+            wrapped = CLUSTER[name](wrapped)
+        return wrapped
+
+    return add
 
 
 def catalogue_options(command: Callable[..., Any]) -> Callable[..., Any]:

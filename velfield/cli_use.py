@@ -1,4 +1,4 @@
-"""Verbs that use what was learnt: predict, and demo, which goes the whole way."""
+"""Verbs that use what was learnt: predict; and demo and experiment, which go the whole way."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ import click
 
 from velfield import storage
 from velfield.cli_options import AVERAGE_HELP, Cluster, cluster_options, note
+from velfield.pipelines.checked_toml import shipped
 from velfield.progress import Terminal
 from velfield.runfile import config_option
+
+EXPERIMENT_HELP = f"""An experiment of the paper, from nothing to its table and figures, beneath FOLDER.
+
+NAME is one of {", ".join(shipped())}, or a file like theirs (docs/experiments.md). Experiments in one FOLDER, run one
+after the other, share universes, stores, models and evaluations. Exits with 75 when --minutes are over and work is
+left: run the same command until it exits with 0.
+"""
 
 
 @click.command()
@@ -19,7 +27,7 @@ from velfield.runfile import config_option
 @click.argument("out")
 @click.option("--batch", type=click.IntRange(1), default=4, help="Boxes that go through the network together.")
 @click.option("--average", type=int, default=1, help=AVERAGE_HELP)
-@cluster_options
+@cluster_options()
 @config_option
 def predict(model: str, fields: str, out: str, batch: int, average: int, cluster: Cluster) -> None:
     """Predict the velocity of every box of the field store FIELDS, into a velocity store at OUT.
@@ -66,3 +74,32 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
     for sentence in headline(rows):
         click.echo(click.wrap_text(sentence, width=min(shutil.get_terminal_size().columns, 100)))
     click.echo(f"report: {storage.join(folder, 'report.html')}")
+
+
+@click.command(help=EXPERIMENT_HELP)
+@click.argument("name")
+@click.argument("folder")
+@click.option(
+    "--scale", help="How large: miniature, reduced, paper, or one of --scales.  [default: the file's own, or miniature]"
+)
+@click.option("--scales", metavar="FILE", help="A file of other scales.")
+@click.option("--minutes", type=float, help="Stop after so long, as at Ctrl-C, and exit with 75.")
+@click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")
+@click.option(
+    "--keep-universes/--no-keep-universes",
+    default=None,
+    help="Whether catalogues stay once they are painted.  [default: the scale's]",
+)
+def experiment(name: str, folder: str, **options: Any) -> None:
+    """Run an experiment."""
+    from velfield.pipelines.experiment import experiment as run
+    from velfield.pipelines.experiment_report import TABLE
+
+    with Terminal() as progress:
+        outcome = run(name, folder, progress=progress, note=note, **options)
+    if not outcome.new:
+        click.echo(f"already there, nothing done: {outcome.out}")
+    page = storage.join(outcome.out, TABLE)
+    _, said, rest = storage.read_bytes(page).decode().partition("Mean ±")
+    click.echo(said + rest.partition("\n##")[0].partition("\n![")[0])
+    click.echo(f"results: {page}")

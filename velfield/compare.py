@@ -14,7 +14,7 @@ from velfield import storage
 from velfield.errors import StoreError, VelfieldError
 from velfield.evaluate import RECORD, read_rows
 from velfield.measures import MEASURES, PARTS
-from velfield.tables import BY_NAME, Entry
+from velfield.tables import entry_of
 
 HIGH = ("residuals_200", "residuals_200_magnitude", "residuals_200_vector", "cos_theta", "r")  # other measures: 1
 OTHERS = {  # what is best, and beside what: scalars that not every evaluation has
@@ -112,7 +112,7 @@ def compare(a: str, b: str) -> Comparison:
         [read_rows(_seen(url)) for url in (a, b)],
         [storage.read_json(storage.join(u, RECORD)) for u in (a, b)],
     )
-    parents = [_parents(url, record) for url, record in zip((a, b), records, strict=True)]
+    parents = [parents_of(url, record) for url, record in zip((a, b), records, strict=True)]
     asked = [(_boxes(record), record["count_filled"]) for record in records]
     if asked[0] != asked[1]:
         said = ", ".join(
@@ -124,14 +124,20 @@ def compare(a: str, b: str) -> Comparison:
         )
     names = [record["row"] for record in records]
     first, second = (found[name] for found, name in zip(rows, names, strict=True))
+    return Comparison(rows=(names[0], names[1]), urls=(a, b), measures=pair_rows(first, second, parents[0]))
+
+
+def pair_rows(
+    first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]], parents: Sequence[str]
+) -> dict[str, Paired]:
+    """Compare two rows, with the values of each box, in every measure that both have; ``parents`` of the boxes."""
     best = _best()
-    measures = {
+    return {
         name: paired
         for name in best
         if name in first and name in second
-        and (paired := pair(name, first[name]["boxes"], second[name]["boxes"], parents[0], *best[name])) is not None
+        and (paired := pair(name, first[name]["boxes"], second[name]["boxes"], parents, *best[name])) is not None
     }  # fmt: skip
-    return Comparison(rows=(names[0], names[1]), urls=(a, b), measures=measures)
 
 
 def pair(
@@ -200,8 +206,8 @@ def _boxes(record: Mapping[str, Any]) -> list[tuple[str, list[int]]]:
     return [(store["fingerprint"], store["boxes"]) for store in record["fields"]]
 
 
-def _parents(url: str, record: Mapping[str, Any]) -> list[str]:
-    """The parent of each box."""
+def parents_of(url: str, record: Mapping[str, Any]) -> list[str]:
+    """The parent of each box of an evaluation, by its record."""
     found = []
     for store in record["fields"]:
         names = store["parents"]
@@ -215,7 +221,7 @@ def _parents(url: str, record: Mapping[str, Any]) -> list[str]:
 
 
 def _cells(paired: Paired) -> list[str]:
-    entry = BY_NAME.get(paired.measure) or Entry(name=paired.measure, label=paired.measure, best=paired.best)
+    entry = entry_of(paired.measure, paired.best)
     digits = entry.decimals + 1
 
     def shown(value: float | None, sign: str = "") -> str:

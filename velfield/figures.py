@@ -157,20 +157,28 @@ def _slice(ax: Axes, v: NDArray[Any], cellsize: float, limit: float) -> tuple[An
     return image, arrows
 
 
-def contours(true: NDArray[Any], fields: Mapping[str, NDArray[Any]], cellsize: float, part: str = "") -> Figure:
+def contours(
+    true: NDArray[Any] | Mapping[str, NDArray[Any]],
+    fields: Mapping[str, NDArray[Any]],
+    cellsize: float,
+    part: str = "",
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
     """Figure 5, and with ``part="centre"`` figure 9: predicted against true components, 68, 95 and 99.7 % of the cells.
 
-    Each panel has the fitted line, its slope, and the diagonal.
+    Each panel has the fitted line, its slope, and the diagonal. ``true`` may be another for each field, by its name, as
+    ``colours`` are; without them they are the models' own.
     """
-    where = _part((true, *fields.values()), cellsize, part)
-    limit = 1.1 * max(float(np.nanpercentile(np.abs(v[:, where]), 99.9)) for v in (true, *fields.values()))
+    truths = true if isinstance(true, Mapping) else dict.fromkeys(fields, true)
+    where = _part((*truths.values(), *fields.values()), cellsize, part)
+    limit = 1.1 * max(float(np.nanpercentile(np.abs(v[:, where]), 99.9)) for v in (*truths.values(), *fields.values()))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.4, 3.0 * len(fields) + 0.5), layout="constrained")
         axes = figure.subplots(len(fields), 3, sharex=True, sharey=True, squeeze=False)
         for row, (name, v) in enumerate(fields.items()):
             for i, component in enumerate(COMPONENTS):
                 ax = axes[row, i]
-                _component(ax, true[i][where], v[i][where], limit, colour(name))
+                _component(ax, truths[name][i][where], v[i][where], limit, (colours or {}).get(name, colour(name)))
                 ax.set_aspect("equal")
                 ax.locator_params(nbins=5)
                 if row == 0:

@@ -42,6 +42,38 @@ class Silent:
 NARROW = 100  # columns of a terminal below which the bar gives way to the numbers
 
 
+class Stage:
+    """How far a stage is, and the line that says it; parameters as of `Progress.start`."""
+
+    def __init__(self, label: str, total: float, unit: str, before: float = 0) -> None:
+        self.label, self.total, self.unit, self.before = label, total, unit, before
+        self.count, self.nbytes, self.note = before, 0.0, ""
+        self.began = time.monotonic()
+
+    def advance(self, amount: float, note: str, nbytes: float) -> None:
+        """Count what is done; a note stays until there is another."""
+        self.count += amount
+        self.nbytes += nbytes
+        self.note = note or self.note
+
+    def rate(self, now: float) -> str:
+        """Units, and bytes if there are any, a second; nothing before the first unit."""
+        seconds = now - self.began
+        here = self.count - self.before
+        if seconds <= 0 or not here:
+            return ""
+        rate = f"{short(here / seconds)} {self.unit}/s"
+        return f"{self.nbytes / seconds / 1e6:.3g} MB/s, {rate}" if self.nbytes else rate
+
+    def line(self, now: float) -> str:
+        """Count, rate, time left and note."""
+        here = self.count - self.before
+        left = (now - self.began) / here * (self.total - self.count) if here else float("nan")
+        return (
+            f"{self.label}: {short(self.count)}/{short(self.total)} {self.unit}, {self.rate(now)}, {left:.0f} s left"
+        ) + (f", {self.note}" if self.note else "")
+
+
 class Terminal:
     """Progress on standard error: a bar on a terminal, otherwise a line every ``every`` seconds and one at the end."""
 
@@ -49,9 +81,8 @@ class Terminal:
         self.console = Console(stderr=True)
         self.every = every
         self.bar: RichProgress | None = None
-        self.label, self.unit, self.note = "", "", ""
-        self.total = self.count = self.before = self.nbytes = 0.0
-        self.began = self.printed = 0.0
+        self.stage: Stage | None = None
+        self.printed = 0.0
 
     def __enter__(self) -> Terminal:
         return self
@@ -59,16 +90,16 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.label:
-            self._close(finished=kind is None)
+        self._close(finished=kind is None)
 
     def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:
-        """Begin a stage of ``total`` units of work, ``before`` of them done earlier; ends the stage before it."""
-        if self.label:
-            self.done()
-        self.label, self.unit, self.note = label, unit, ""
-        self.total, self.count, self.before, self.nbytes = total, before, before, 0.0
-        self.began = self.printed = time.monotonic()
+        """Begin a stage of ``total`` units of work, ``before`` of them done earlier; ends the stage before it.
+
+        A stage that has not come to its total is said to have stopped there.
+        """
+        self._close(finished=self.stage is None or self.stage.count >= self.stage.total)
+        self.stage = Stage(label, total, unit, before)
+        self.printed = self.stage.began
         if self.console.is_terminal:
             wide = self.console.width >= NARROW
             columns = (
@@ -88,47 +119,33 @@ class Terminal:
 
     def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:
         """Count ``amount`` units, and bytes that were read or written for them, as done; ``note`` is shown beside."""
-        self.count += amount
-        self.nbytes += nbytes
-        self.note = note or self.note
+        if (stage := self.stage) is None:
+            return
+        stage.advance(amount, note, nbytes)
         now = time.monotonic()
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.count, rate=self._rate(now), note=self.note)
+            self.bar.update(self.bar.task_ids[0], completed=stage.count, rate=stage.rate(now), note=stage.note)
         elif now - self.printed >= self.every:
             self.printed = now
-            here = self.count - self.before
-            left = (now - self.began) / here * (self.total - self.count) if here else float("nan")
-            print(  # noqa: T201
-                f"{self.label}: {short(self.count)}/{short(self.total)} {self.unit}, {self._rate(now)}, "
-                f"{left:.0f} s left" + (f", {self.note}" if self.note else ""),
-                file=sys.stderr,
-                flush=True,
-            )
+            print(stage.line(now), file=sys.stderr, flush=True)  # noqa: T201
 
     def done(self, note: str = "") -> None:
         """End the stage and leave one line that says how long it took."""
-        self.note = note or self.note
-        self._close(finished=True)
+        self._close(finished=True, note=note)
 
-    def _close(self, *, finished: bool) -> None:
+    def _close(self, *, finished: bool, note: str = "") -> None:
+        stage, self.stage = self.stage, None
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        if stage is None:
+            return
         now = time.monotonic()
-        state = "done" if finished else f"stopped at {short(self.count)} of {short(self.total)} {self.unit}"
-        parts = [f"{self.label}: {state} in {now - self.began:.1f} s", self.note]
-        if self.nbytes:
-            parts.append(self._rate(now))
+        state = "done" if finished else f"stopped at {short(stage.count)} of {short(stage.total)} {stage.unit}"
+        parts = [f"{stage.label}: {state} in {now - stage.began:.1f} s", note or stage.note]
+        if stage.nbytes:
+            parts.append(stage.rate(now))
         print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)  # noqa: T201
-        self.label = ""
-
-    def _rate(self, now: float) -> str:
-        seconds = now - self.began
-        here = self.count - self.before
-        if seconds <= 0 or not here:
-            return ""
-        rate = f"{short(here / seconds)} {self.unit}/s"
-        return f"{self.nbytes / seconds / 1e6:.3g} MB/s, {rate}" if self.nbytes else rate
 
 
 def short(number: float) -> str:

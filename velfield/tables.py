@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,14 @@ OPPONENTS = {  # of the network in the headline, as sentences call them
 SURE = 2.0  # standard errors: a smaller difference is none
 MINUS = "\u2212"
 BY_NAME = {entry.name: entry for entry in ENTRIES}
+
+
+def entry_of(name: str, best: str = "one") -> Entry:
+    """How a measure is shown: that of a part as that of the whole; one of which only ``best`` is known, plainly."""
+    whole, _, part = name.rpartition("_")
+    if name not in BY_NAME and whole in BY_NAME:
+        return replace(BY_NAME[whole], name=name, label=f"{BY_NAME[whole].label}, {part}")
+    return BY_NAME.get(name) or Entry(name=name, label=name, best=best)
 
 
 def entries_of(rows: Rows) -> list[Entry]:

@@ -39,6 +39,9 @@ def train(
     config: TrainConfig,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    *,
+    remade: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train a network on field stores and write a model bundle.
 
@@ -55,11 +58,22 @@ def train(
         Is told of every step.
     note : callable, optional
         Is told what could not be done as asked.
+    remade : bool
+        An unfinished training goes on although the stores have other fingerprints than those that it began with: for
+        stores of the same seeds and settings that were made again, where rounding may differ in the last bits. Their
+        number must be the same.
+    stop : callable, optional
+        Is asked after every step; where it says True, the training stops as it does at Ctrl-C.
     """
     device = pick_device(config.device)
     with joined(device) as ranks:
         speaks = progress is not None and ranks.first
-        return _train(fields, out, config, device, ranks, progress if speaks and progress else Silent(), note)
+        told = progress if speaks and progress else Silent()
+        return _train(fields, out, config, device, ranks, told, note, remade, stop or _never)
+
+
+def _never() -> bool:
+    return False
 
 
 def _train(
@@ -70,6 +84,8 @@ def _train(
     ranks: Ranks,
     progress: Progress,
     note: Callable[[str], None] | None,
+    remade: bool,
+    stop: Callable[[], bool],
 ) -> TrainResult:
     began = time.monotonic()
     sources = open_sources(fields, config.inputs, condition=config.condition)
@@ -82,13 +98,15 @@ def _train(
         checkpoint.begin(out)
     saved = checkpoint.read(out)
     if saved is not None:
+        if remade and len(saved.settings["stores"]) == len(sources):
+            settings["stores"] = saved.settings["stores"]
         checkpoint.refuse_other(out, saved.settings, settings)
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         training = _Training(sources, config, device, settings, ranks, progress, note, out)
         if saved is not None:
             training.restore(saved)
-        training.run(out, progress, began)
+        training.run(out, progress, began, stop)
         bundle = training.bundle(time.monotonic() - began)
     if ranks.first:
         bundle.save(out)
@@ -150,12 +168,12 @@ class _Training:
         self.losses = record["train"].tolist()
         self.validations = [(int(step), loss) for step, loss in record["validation"].tolist()]
 
-    def run(self, out: str, progress: Progress, began: float) -> None:
+    def run(self, out: str, progress: Progress, began: float, stop: Callable[[], bool]) -> None:
         """Do the steps that are left; interrupted, write a checkpoint first."""
         training, validation = self._batches(progress)
         before = self.seconds
         progress.start("train", self.steps, "steps", before=self.done)
-        with checkpoint.StopAsked() as stop:
+        with checkpoint.StopAsked() as signals:
             parts: list[Batch] = []
             for part in training:
                 parts.append(part)
@@ -169,7 +187,7 @@ class _Training:
                     self.reached = validate(self._predicted, validation, self.config.loss)
                     self.validations.append((self.done, self.reached["loss"]))
                 progress.advance(1, self._note())
-                asked = self.ranks.any(stop.asked, self.device)
+                asked = self.ranks.any(signals.asked or stop(), self.device)
                 if self.ranks.first and (asked or last or self.done % self.config.checkpoint_every == 0):
                     self.seconds = before + time.monotonic() - began
                     self._checkpoint(out)
