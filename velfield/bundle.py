@@ -20,7 +20,7 @@ import torch
 
 from velfield import shipped, storage
 from velfield.condition import NUMBERS
-from velfield.errors import StoreError, VelfieldError
+from velfield.errors import SENSELESS, StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
 from velfield.model_card import card
 from velfield.normalisation import Normalisation
@@ -73,7 +73,7 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
             raise ValueError(f"condition={config.condition}, ranges={normalisation.condition}")
         if guided != config.guide or int(metadata.get("context", trained["margin"])) < 0:
             raise ValueError(f"guide={metadata.get('guide')}, context={metadata.get('context')}")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, VelfieldError) as error:
+    except SENSELESS as error:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
         ) from error
@@ -94,7 +94,7 @@ def read_metadata(url: str) -> dict[str, Any]:
         raise StoreError(f"no model here, or an unfinished one: model={url}; make one with velfield train")
     try:
         metadata = json.loads(_read(file, LARGEST_METADATA))
-    except (ValueError, RecursionError) as error:
+    except SENSELESS as error:
         raise StoreError(f"the model's metadata cannot be read: model={url}; fetch it again") from error
     found = (metadata.get("velfield_kind"), metadata.get("velfield_schema")) if isinstance(metadata, dict) else None
     if found != ("model", SCHEMA):

@@ -15,14 +15,13 @@ import zarr
 from numpy.typing import NDArray
 
 from velfield import manifest, shards, storage, store, store_layout
-from velfield.errors import StoreError, VelfieldError
+from velfield.errors import SENSELESS, StoreError
 from velfield.findings import Finding, fault, note
 from velfield.redshift_space import sightlines
 from velfield.store_layout import SCHEMA, VARIABLES
 from velfield.verify_boxes import Scene
 from velfield.verify_shard import against_manifest, said
 
-SENSELESS = (KeyError, TypeError, ValueError, AttributeError, VelfieldError)  # what attributes that are wrong raise
 LARGE = 2**30  # bytes: no coordinate is that large
 MOST_BOXES = 1000  # along a side
 
@@ -170,7 +169,7 @@ def boxes_per_shard(opened: Opened, name: str) -> int:
     try:
         document = json.loads(opened.documents[f"{name}/{shards.ROOT}"])
         return max(1, int(document["chunk_grid"]["configuration"]["chunk_shape"][0]))
-    except (*SENSELESS, IndexError):
+    except SENSELESS:
         return opened.layout.boxes_per_shard if opened.layout else 1
 
 

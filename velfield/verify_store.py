@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from velfield import shards
 from velfield.catalogue import open_catalogue
+from velfield.errors import SENSELESS
 from velfield.findings import Finding, fault, note
 from velfield.store_layout import VARIABLES
-from velfield.verify_opened import SENSELESS, Opened, boxes_per_shard, coordinate, read_store
+from velfield.verify_opened import Opened, boxes_per_shard, coordinate, read_store
 from velfield.verify_shard import Entry, Part, said
 
 COMPARED = ("node_type", "shape", "data_type", "fill_value", "dimension_names", "attributes")  # of an array's document
