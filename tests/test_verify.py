@@ -42,7 +42,8 @@ def bundle(tmp_path):
     torch.manual_seed(3)
     channel = Channel(kind="mass_overdensity", transform="linear", scale=1.0, mean=0.6, std=0.4)
     trained = {"cellsize": 5.0, "cells": 8, "margin": 0, "redshift": 0.0, "min_mass": 0.0, "rsd": "none",
-               "assignment": "ngp", "cosmology": {"omega_m": 0.3, "sigma8": 0.8}}  # fmt: skip
+               "assignment": "ngp", "cosmology": {"omega_m": 0.3, "sigma8": 0.8},
+               "units of mass_overdensity": "1"}  # fmt: skip
     training = {"boxes": 6, "steps": 10, "settings": {"batch": 4}, "parameters": 1}
     net = UNet(UNetConfig(in_channels=1, width=4, groups=2, depth=1))
     model = Model(net, Normalisation(channels=(channel,), sigma_v=300.0),
