@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
+from bundle_files import weights
 from fields_fixture import write_universe
 
 from velfield import analytic, guide, storage, symmetry
@@ -23,20 +23,13 @@ from velfield.store import open_fields
 from velfield.train import TrainConfig, train
 from velfield.unet import UNet, UNetConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("number_overdensity",)
 NAME = "linear_halo_padded"
 SMALL = TrainConfig(
     steps=6, width=4, groups=2, depth=1, batch=3, inputs=KINDS, guide=NAME, context=1, device="cpu", checkpoint_every=2
 )
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +51,6 @@ def data(fields, tmp_path):
 
 def config(**changes: Any) -> TrainConfig:
     return dataclasses.replace(SMALL, **changes)
-
-
-def weights(url: str) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load(storage.read_bytes(storage.join(url, "model.safetensors")))
 
 
 def untrained(fields: str, name: str = NAME, context: int = 0, smoothing: float | None = None) -> Model:

@@ -10,16 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 MODULES = {
-    "core": "__init__ version errors kernel cosmology boxes redshift_space clouds paint fill scatter patches"
-    " linear wiener radial reconstruction spectra scales places calibration measures symmetry condition normalisation"
-    " tracers units findings verify_boxes verify_whole tables",
-    "files": "storage object_store manifest shards progress genericio genericio_layout genericio_read"
-    " genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv meaning"
-    " table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard verify_store verify",
+    "core": "__init__ version errors kernel cosmology boxes redshift_space clouds paint fill scatter canvases"
+    " patches linear wiener radial reconstruction spectra scales places calibration measures symmetry condition"
+    " normalisation tracers units findings verify_boxes verify_whole tables",
+    "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
+    " genericio_read genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv"
+    " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
+    " verify_opened verify_store verify",
     "theory": "whole analytic guide",
     "analysis": "judged pieces evaluate figures curves compare report experiment_table experiment_figures",
-    "torch": "gravity halos simulate unet loss batches validation orientations model_card bundle model train_config"
-    " checkpoint compiled ema ranks step train_record train",
+    "torch": "gravity halos simulate_config simulate unet loss batches validation orientations model_card bundle model"
+    " train_config checkpoint compiled ema ranks step train_record train",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
     " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"

@@ -188,6 +188,8 @@ def test_mistakes_are_named():
         linear_velocity(delta, (10.0, 10.0))
     with pytest.raises(VelfieldError, match=r"no such cube: shape=\(4, 4, 4\), boxsize=0.0"):
         linear_velocity(delta, 0.0)
+    with pytest.raises(VelfieldError, match=r"no such cube: shape=\(4, 4, 4\), boxsize=inf"):
+        linear_velocity(delta, np.inf)
     for wrong in ({"bias": 0.0}, {"pad": 0.5}, {"smoothing": -1.0}, {"bias": np.nan}):
         with pytest.raises(VelfieldError, match=r"no such reconstruction: bias=.*, pad=.*, smoothing="):
             linear_velocity(delta, 10.0, **wrong)

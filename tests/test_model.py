@@ -50,6 +50,9 @@ def bundle(model, tmp_path):
     return url
 
 
+CHANNEL = {"kind": "number_overdensity", "transform": "linear", "scale": 1.0, "mean": 0.0, "std": 1.0}
+
+
 def edit(url: str, **changes: Any) -> None:
     path = storage.join(url, "metadata.json")
     storage.write_json(path, storage.read_json(path) | changes)
@@ -218,7 +221,15 @@ def test_not_a_bundle(bundle, fields, tmp_path):
     [
         {"architecture": {"in_channels": 2, "layers": 3}},
         {"architecture": None},
+        {"architecture": {"in_channels": 2, "depth": 10**400}},
         {"normalisation": {"channels": []}},
+        {"normalisation": {"channels": [], "sigma_v": float("nan")}},
+        {"normalisation": {"channels": [CHANNEL | {"std": 0.0}], "sigma_v": 1.0}},
+        {"normalisation": {"channels": [CHANNEL | {"mean": 10**400}], "sigma_v": 1.0}},
+        {"normalisation": {"channels": [CHANNEL | {"transform": "sqrt"}], "sigma_v": 1.0}},
+        {"normalisation": {"channels": [CHANNEL | {"kind": "stars"}], "sigma_v": 1.0}},
+        {"context": None},
+        {"trained_on": {"cellsize": 10.0, "margin": 0}},
         {"weights": {}},
         {"trained_on": {}},
         {"parents": None},
@@ -228,6 +239,19 @@ def test_senseless_metadata(bundle, change):
     edit(bundle, **change)
     with pytest.raises(StoreError, match=r"metadata do not make sense: model=.*train or fetch it again"):
         load_model(bundle)
+
+
+def test_an_architecture_that_makes_no_network(bundle):
+    architecture = storage.read_json(storage.join(bundle, "metadata.json"))["architecture"]
+    edit(bundle, architecture=architecture | {"width": 8.0})
+    with pytest.raises(StoreError, match=r"the model's architecture makes no network: model=.*; train or fetch it"):
+        load_model(bundle)
+
+
+def test_metadata_that_lead_nowhere(tmp_path):
+    storage.write_bytes(f"{tmp_path}/x/metadata.json", b"[" * 100_000)
+    with pytest.raises(StoreError, match="the model's metadata cannot be read"):
+        load_model(f"{tmp_path}/x")
 
 
 def test_a_flipped_bit_or_a_cut_file_is_refused(bundle):

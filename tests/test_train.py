@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
+from bundle_files import weights
 from fields_fixture import write_universe
 
 from velfield import storage
@@ -23,15 +23,8 @@ from velfield.model import load_model
 from velfield.store import open_fields
 from velfield.train import TrainConfig, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = TrainConfig(steps=6, width=4, groups=2, depth=1, batch=3, validate_every=3, checkpoint_every=2, device="cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +35,6 @@ def fields(tmp_path_factory):
 
 def config(**changes: Any) -> TrainConfig:
     return dataclasses.replace(TINY, **changes)
-
-
-def weights(url: str) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load(storage.read_bytes(storage.join(url, "model.safetensors")))
 
 
 def assert_same_weights(one: str, other: str) -> None:

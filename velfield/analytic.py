@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -37,52 +37,54 @@ HALO_SMOOTHING = 5.0  # h⁻¹Mpc, Gaussian: docs/measures.md has the scan
 WHOLE_SMOOTHING = 3.5  # where more is known less smoothing is best
 
 
-class _Plain:
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for evaluation.json."""
-        return asdict(cast(Any, self))
-
-
 @dataclass(frozen=True, kw_only=True)
-class LinearSettings(_Plain):
-    """What a linear row was computed with.
+class _Tracers:
+    """What every row was computed with.
 
     Parameters
     ----------
     variable : str
         The store's field whose over-density is used.
+    bias : float
+        Linear bias of the halos, weighted as the field is; 1 for matter.
+    min_mass : float or None
+        Least halo mass [h⁻¹M⊙] that the bias is for; None for matter.
+    """
+
+    variable: str
+    bias: float
+    min_mass: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for evaluation.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSettings(_Tracers):
+    """What a linear row was computed with, further to what all have.
+
+    Parameters
+    ----------
     pad : int
         Side of the transform over the side of the box.
     smoothing : float
         Gaussian radius [h⁻¹Mpc]; 0 for none.
-    bias : float
-        The over-density is divided by it.
-    min_mass : float or None
-        Least halo mass [h⁻¹M⊙] that the bias is for; None for matter.
     margin : int
         Cells of the box's surroundings that are seen: those that the store has, none for a box taken as periodic.
     """
 
-    variable: str
     pad: int
     smoothing: float
-    bias: float
-    min_mass: float | None
     margin: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class WienerSettings(_Plain):
-    """What a Wiener row was computed with.
+class WienerSettings(_Tracers):
+    """What a Wiener row was computed with, further to what all have.
 
     Parameters
     ----------
-    variable : str
-        The store's field whose over-density is used.
-    bias : float
-        Linear bias of the halos.
-    min_mass : float
-        Least halo mass [h⁻¹M⊙] that the bias is for.
     density : float
         Halos per (h⁻¹Mpc)³, for the shot noise.
     rsd : str
@@ -91,36 +93,24 @@ class WienerSettings(_Plain):
         Cells of the box's surroundings that are seen: those that the store has.
     """
 
-    variable: str
-    bias: float
-    min_mass: float
     density: float
     rsd: str
     margin: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholeSettings(_Plain):
-    """What a row of linear theory on the whole parent was computed with.
+class WholeSettings(_Tracers):
+    """What a row of linear theory on the whole parent was computed with, further to what all have.
 
     Parameters
     ----------
-    variable : str
-        The store's field whose over-density is used.
     smoothing : float
         Gaussian radius [h⁻¹Mpc]; 0 for none.
-    bias : float
-        Linear bias of the halos, weighted as the field is.
-    min_mass : float
-        Least halo mass [h⁻¹M⊙] that the bias is for.
     rsd : str
         The store's redshift-space pattern, which is undone to linear order.
     """
 
-    variable: str
     smoothing: float
-    bias: float
-    min_mass: float
     rsd: str
 
 
@@ -149,26 +139,35 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
         raise VelfieldError(f"unknown tracer: tracer={tracer!r}; choose number or mass")
     if smoothing is not None and not 0 <= smoothing < np.inf:
         raise VelfieldError(f"no such smoothing: smoothing={smoothing}; give a length in h⁻¹Mpc, or 0 for none")
-    if name == WIENER:
-        return _wiener_settings(ds, tracer, smoothing)
+    if name == WIENER and (tracer != "number" or smoothing is not None):
+        raise VelfieldError(
+            f"the Wiener filter weighs modes by itself, and its noise is that of numbers: tracer={tracer}, "
+            f"smoothing={smoothing}; leave both out"
+        )
     pad = 2 if name.endswith("_padded") else 1
-    margin = int(ds.attrs["margin"]) if pad > 1 else 0
-    variable = TRACERS[tracer] if name in (*HALOS, WHOLE) else "matter_number"
+    margin = int(ds.attrs["margin"]) if pad > 1 or name == WIENER else 0
+    variable = "matter_number" if name in ("linear", "linear_padded") else TRACERS[tracer]
     ds.isel(box=slice(0, 0)).velfield.overdensity(variable)  # refuses a store without it; no data are read
     if variable == "matter_number":
         return LinearSettings(
-            variable=variable, pad=pad, smoothing=smoothing or 0.0, bias=1.0, min_mass=None, margin=margin
+            variable=variable,
+            bias=1.0,
+            min_mass=None,
+            pad=pad,
+            smoothing=smoothing or 0.0,
+            margin=margin,
         )
     min_mass = least_mass(ds, cosmology_of(ds))
     bias = cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer)
-    usual = WHOLE_SMOOTHING if name == WHOLE else HALO_SMOOTHING
-    radius = usual if smoothing is None else smoothing
+    tracers: dict[str, Any] = {"variable": variable, "bias": bias, "min_mass": min_mass}
+    if name == WIENER:
+        return WienerSettings(**tracers, density=halo_density(ds), rsd=str(ds.attrs["rsd"]), margin=margin)
     if name == WHOLE:
         check_whole(ds)
-        return WholeSettings(
-            variable=variable, smoothing=radius, bias=bias, min_mass=min_mass, rsd=str(ds.attrs["rsd"])
-        )
-    return LinearSettings(variable=variable, pad=pad, smoothing=radius, bias=bias, min_mass=min_mass, margin=margin)
+        radius = WHOLE_SMOOTHING if smoothing is None else smoothing
+        return WholeSettings(**tracers, smoothing=radius, rsd=str(ds.attrs["rsd"]))
+    radius = HALO_SMOOTHING if smoothing is None else smoothing
+    return LinearSettings(**tracers, pad=pad, smoothing=radius, margin=margin)
 
 
 def reconstruct(
@@ -221,23 +220,6 @@ def velocities(
         velocity = _wiener(how, ds, box, delta) if isinstance(how, WienerSettings) else _linear(how, ds, delta)
         out[place] = velocity[:, inner, inner, inner]
     return out
-
-
-def _wiener_settings(ds: xr.Dataset, tracer: str, smoothing: float | None) -> WienerSettings:
-    if tracer != "number" or smoothing is not None:
-        raise VelfieldError(
-            f"the Wiener filter weighs modes by itself, and its noise is that of numbers: tracer={tracer}, "
-            f"smoothing={smoothing}; leave both out"
-        )
-    density, min_mass = halo_density(ds), least_mass(ds, cosmology_of(ds))
-    return WienerSettings(
-        variable=TRACERS[tracer],
-        bias=cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer),
-        min_mass=min_mass,
-        density=density,
-        rsd=str(ds.attrs["rsd"]),
-        margin=int(ds.attrs["margin"]),
-    )
 
 
 def _linear(how: LinearSettings, ds: xr.Dataset, delta: NDArray[Any]) -> NDArray[np.float32]:

@@ -19,10 +19,12 @@ import safetensors.torch
 import torch
 
 from velfield import shipped, storage
-from velfield.errors import StoreError, VelfieldError
+from velfield.condition import NUMBERS
+from velfield.errors import SENSELESS, StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
 from velfield.model_card import card
 from velfield.normalisation import Normalisation
+from velfield.store import INPUTS
 from velfield.tables import BY_NAME
 from velfield.unet import UNet, UNetConfig
 from velfield.validation import Calibration
@@ -61,14 +63,17 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
         config = UNetConfig.from_dict(metadata["architecture"])
         normalisation = Normalisation.from_dict(metadata["normalisation"])
         digest, size = str(metadata["weights"]["sha256"]), int(metadata["weights"]["bytes"])
-        float(metadata["trained_on"]["cellsize"]), list(metadata["parents"])
+        trained = metadata["trained_on"]
+        float(trained["cellsize"]), list(metadata["parents"])
+        for channel in normalisation.channels:
+            str(INPUTS[channel.kind]), str(trained[f"units of {channel.kind}"])
         Calibration.from_dict(metadata.get("calibration", {}))
         guided = metadata.get("guide") is not None and bool(Guide.from_dict(metadata["guide"]))
-        if bool(config.condition) != (normalisation.condition is not None):
+        if config.condition != (0 if normalisation.condition is None else NUMBERS):
             raise ValueError(f"condition={config.condition}, ranges={normalisation.condition}")
-        if guided != config.guide or int(metadata.get("context", 0)) < 0:
+        if guided != config.guide or int(metadata.get("context", trained["margin"])) < 0:
             raise ValueError(f"guide={metadata.get('guide')}, context={metadata.get('context')}")
-    except (KeyError, TypeError, ValueError, AttributeError, VelfieldError) as error:
+    except SENSELESS as error:
         raise StoreError(
             f"the model's metadata do not make sense: model={url}, at={error}; train or fetch it again"
         ) from error
@@ -89,7 +94,7 @@ def read_metadata(url: str) -> dict[str, Any]:
         raise StoreError(f"no model here, or an unfinished one: model={url}; make one with velfield train")
     try:
         metadata = json.loads(_read(file, LARGEST_METADATA))
-    except ValueError as error:
+    except SENSELESS as error:
         raise StoreError(f"the model's metadata cannot be read: model={url}; fetch it again") from error
     found = (metadata.get("velfield_kind"), metadata.get("velfield_schema")) if isinstance(metadata, dict) else None
     if found != ("model", SCHEMA):
@@ -154,8 +159,14 @@ def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: b
         weights = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise StoreError(f"the model's weights cannot be read: model={url}; fetch it again") from error
-    with torch.device("meta"):
-        net = UNet(config)
+    try:
+        with torch.device("meta"):
+            net = UNet(config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise StoreError(
+            f"the model's architecture makes no network: model={url}, because={reason}; train or fetch it again"
+        ) from error
     expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in weights.items()}
     channels = len(normalisation.channels) + (COMPONENTS if config.guide else 0)

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from velfield import storage, table_csv, table_fits, table_genericio, table_hdf5, table_parquet
+from velfield.blocks import Block
 from velfield.errors import CatalogueError, VelfieldError
-from velfield.genericio import Block
 from velfield.genericio_layout import BYTE_ORDERS
 from velfield.hacc import outer_rim_names, redshift_to_step, step_to_redshift
 from velfield.meaning import Meaning, meaning_of, pairs

@@ -19,6 +19,7 @@ from velfield.errors import VelfieldError
 
 NUMBERS = 2  # that the network is given: log density, growth
 SLACK = 0.05  # of the density: that of one universe's halos differs from another's
+NARROWEST = (0.1, 0.01)  # half widths of a range of log density and growth: stores alike are not told apart by chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +78,19 @@ class Ranges:
         return cls(**{name: (float(low), float(high)) for name, (low, high) in values.items()})
 
     def vector(self, condition: Condition) -> NDArray[np.float32]:
-        """What the network is given (`NUMBERS`,): −1 to 1 within the ranges; beyond an end it is that end's."""
+        """What the network is given (`NUMBERS`,): −1 to 1 within the ranges; beyond an end it is that end's.
+
+        A range that is narrower than `NARROWEST` is given its part of −1 to 1 only.
+        """
         pairs = (
             (np.log10(condition.density), np.log10(self.density)),
             (condition.growth, np.asarray(self.growth)),
         )
-        placed = [2 * (value - low) / (high - low) - 1 if high > low else 0.0 for value, (low, high) in pairs]
-        return np.clip(np.array(placed, dtype=np.float32), -1, 1)
+        placed = [
+            (np.clip(value, low, high) - (low + high) / 2) / max((high - low) / 2, narrowest)
+            for (value, (low, high)), narrowest in zip(pairs, NARROWEST, strict=True)
+        ]
+        return np.array(placed, dtype=np.float32)
 
     def outside(self, condition: Condition) -> dict[str, tuple[str, float]]:
         """What of a store lies beyond: name to (the range, the store's)."""

@@ -37,3 +37,7 @@ class ClusterError(VelfieldError):
     """Machines that gave out while they worked. Nothing was wrong with the request: run again, it goes on."""
 
     status = 1
+
+
+# what is raised where a document that others wrote holds other values, or other shapes of them, than it should
+SENSELESS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, VelfieldError)

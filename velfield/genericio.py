@@ -11,44 +11,18 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from velfield import storage
+from velfield.blocks import Block, check_names, chosen_blocks, row_range
 from velfield.errors import CatalogueError
 from velfield.genericio_layout import CRC_BYTES, Column, Header
 from velfield.genericio_read import BATCH, Piece, Running, check_packed, fetch, files_state, read_headers, suffix
 from velfield.genericio_write import write
 
 __all__ = ["Block", "Column", "GenericIO", "open", "open_again", "write"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """The rows that one rank of the simulation wrote.
-
-    Parameters
-    ----------
-    index : int
-        Place in ``GenericIO.blocks``.
-    rank : int
-        Number of the rank in the whole job.
-    nrows : int
-        Rows; may be 0.
-    lower, upper : tuple of float, or None
-        Corners of the rank's volume [h⁻¹Mpc]; None where the file does not tell.
-    url : str
-        The file that holds the rows.
-    """
-
-    index: int
-    rank: int
-    nrows: int
-    lower: tuple[float, float, float] | None
-    upper: tuple[float, float, float] | None
-    url: str
 
 
 class GenericIO:
@@ -108,9 +82,10 @@ class GenericIO:
             In native byte order.
         """
         names = list(self.columns) if columns is None else list(columns)
-        self._check_names(names)
-        chosen = self._chosen(blocks)
-        span = _span(chosen, rows)
+        check_names(self.url, self.columns, names)
+        chosen = chosen_blocks(self.url, self.blocks, blocks)
+        inside = row_range(chosen, rows)
+        span = None if inside is None else slice(*inside)
         order = {name: v for v, name in enumerate(self.columns)}
         for block in chosen:
             f, r = self._places[block.index]
@@ -133,8 +108,8 @@ class GenericIO:
             With the last range, where a CRC does not match.
         """
         names = list(self.columns) if columns is None else list(columns)
-        self._check_names(names)
-        (chosen,) = self._chosen([block])
+        check_names(self.url, self.columns, names)
+        (chosen,) = chosen_blocks(self.url, self.blocks, [block])
         f, r = self._places[chosen.index]
         if chosen.nrows == 0 or self.headers[f].compressed[r].any():
             whole = self.read(names, [block])
@@ -153,7 +128,7 @@ class GenericIO:
 
         Of a compressed block that is all of its values, and a batch of its stored bytes.
         """
-        self._check_names(columns)
+        check_names(self.url, self.columns, columns)
         rowbytes = sum(self.columns[name].rowbytes for name in columns)
         packed = [h.nrows[h.compressed.any(axis=1)] for h in self.headers]
         most_packed = max((int(n.max()) for n in packed if len(n)), default=0)
@@ -165,9 +140,9 @@ class GenericIO:
 
     def stored_bytes(self, columns: Sequence[str] | None = None, blocks: Sequence[int] | None = None) -> int:
         """Bytes that `read` fetches for these columns and blocks."""
-        self._check_names(columns or ())
+        check_names(self.url, self.columns, columns or ())
         wanted = [v for v, name in enumerate(self.columns) if columns is None or name in columns]
-        places = [self._places[b.index] for b in self._chosen(blocks)]
+        places = [self._places[b.index] for b in chosen_blocks(self.url, self.blocks, blocks)]
         return sum(int(self.headers[f].sizes[r, wanted].sum()) + CRC_BYTES * len(wanted) for f, r in places)
 
     def fingerprint(self) -> str:
@@ -189,23 +164,6 @@ class GenericIO:
         for part in (*(h.digest for h in self.headers), struct.pack("<Q", self.nrows), *trailers):
             digest.update(part)
         return digest.hexdigest()
-
-    def _check_names(self, names: Sequence[str]) -> None:
-        unknown = [name for name in names if name not in self.columns]
-        if unknown:
-            raise CatalogueError(
-                f"no such column: file={self.url}, column={', '.join(unknown)}; the file has {', '.join(self.columns)}"
-            )
-
-    def _chosen(self, blocks: Sequence[int] | None) -> list[Block]:
-        if blocks is None:
-            return self.blocks
-        wrong = [b for b in blocks if not 0 <= b < len(self.blocks)]
-        if wrong:
-            raise CatalogueError(
-                f"no such block: file={self.url}, block={wrong[0]}; the file has blocks 0 to {len(self.blocks) - 1}"
-            )
-        return [self.blocks[b] for b in blocks]
 
     def _pieces(
         self,
@@ -318,20 +276,6 @@ def _check_ranks(url: str, ranks: Sequence[NDArray[np.int64]]) -> None:
 def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
     x, y, z = values.tolist()
     return (x, y, z)
-
-
-def _span(chosen: Sequence[Block], rows: tuple[int, int] | None) -> slice | None:
-    if rows is None:
-        return None
-    if len(chosen) != 1:
-        raise CatalogueError(f"rows are counted within one block: rows={rows}, blocks={len(chosen)}; give one block")
-    start, stop = rows
-    if not 0 <= start <= stop <= chosen[0].nrows:
-        raise CatalogueError(
-            f"no such rows: file={chosen[0].url}, rank={chosen[0].rank}, rows={rows}; "
-            f"the block has {chosen[0].nrows} rows"
-        )
-    return slice(start, stop)
 
 
 def _native(values: NDArray) -> NDArray:

@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import optimize
 
 from velfield.cosmology import Cosmology
-from velfield.errors import VelfieldError
+from velfield.errors import StoreError, VelfieldError
 
 MASS_RANGE = (1e8, 1e15)  # h⁻¹M⊙: where the threshold of a store that states none is sought
 
@@ -33,4 +33,10 @@ def least_mass(ds: xr.Dataset, cosmology: Cosmology) -> float:
 def halo_density(ds: xr.Dataset) -> float:
     """The parent's mean number of halos per (h⁻¹Mpc)³."""
     ds.isel(box=slice(0, 0)).velfield.overdensity("halo_number")  # refuses a store without halos; reads nothing
-    return float(ds["halo_number"].attrs["mean"]) / float(ds.attrs["cellsize"]) ** 3
+    mean = float(ds["halo_number"].attrs["mean"])
+    if not 0 < mean < np.inf:
+        raise StoreError(
+            f"the store's parent has no halo: mean of halo_number={mean}, min_mass={ds.attrs['min_mass']:g}; "
+            "paint it again with a lower --min-mass"
+        )
+    return mean / float(ds.attrs["cellsize"]) ** 3

@@ -14,10 +14,12 @@ from velfield.tables import HEADLINE
 
 SHOWN = 12  # hexadecimal digits of a fingerprint, for people
 HASH = re.compile("[0-9a-f]{64}")
+SCALED = "sigma_v / (a H f D σ₈)"  # of a conditioned network
 UNITS = {  # of values by their names, for people
     **dict.fromkeys(("boxsize", "cellsize", "max_shift", "smoothing"), " h⁻¹Mpc"),
     **dict.fromkeys(("min_mass", "min_halo_mass"), " h⁻¹M⊙"),
     "sigma_v": " km/s",
+    SCALED: " h⁻¹Mpc",
     "margin": " cells on every side",
     "seconds": " s",
 }
@@ -121,6 +123,8 @@ def _lines_of(name: str, value: Any, indent: int, cut: bool) -> list[str]:
     if isinstance(value, dict) and set(value) == {"mean", "std"}:
         mean, std = (_text(value[n]) for n in ("mean", "std"))
         return [f"{start}{label:<20} {mean}" + ("" if value["std"] is None else f" ± {std}")]
+    if name == "normalisation" and isinstance(value, dict) and value.get("condition"):
+        value = {SCALED if n == "sigma_v" else n: item for n, item in value.items()}
     if isinstance(value, dict):
         inside = "cells" in value or "boxsize" in value
         return [f"{start}{label}:"] + [

@@ -5,7 +5,7 @@ Fourier conventions: docs/conventions.md. The cube is taken as periodic unless i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def linear_velocity(
     delta = np.asarray(delta)
     if delta.ndim != 3:
         raise VelfieldError(f"density contrast of the wrong shape: delta={delta.shape}; give one cube (x, y, z)")
-    sides = _check_cube(delta, boxsize)
+    sides = cube_sides(delta.shape, boxsize)
     if not (0 < bias < np.inf and 1 <= pad < np.inf and 0 <= smoothing < np.inf):
         raise VelfieldError(
             f"no such reconstruction: bias={bias}, pad={pad}, smoothing={smoothing}; "
@@ -90,7 +90,7 @@ def smooth(field: NDArray[Any], boxsize: ArrayLike, radius: float, *, workers: i
     ``boxsize`` [h⁻¹Mpc] is the side of the cube, or its three sides. float32 stays float32; all else becomes float64.
     """
     field = np.asarray(field)
-    sides = _check_cube(field, boxsize)
+    sides = cube_sides(field.shape, boxsize, axes=field.ndim)
     if not radius >= 0:
         raise VelfieldError(f"no such smoothing: radius={radius}; give 0 or a positive length")
     shape, axes = field.shape[-3:], (-3, -2, -1)
@@ -100,12 +100,16 @@ def smooth(field: NDArray[Any], boxsize: ArrayLike, radius: float, *, workers: i
     return np.asarray(scipy.fft.irfftn(modes, s=shape, axes=axes, workers=workers, overwrite_x=True))
 
 
-def _check_cube(field: NDArray[Any], boxsize: ArrayLike) -> NDArray[np.float64]:
-    """Three sides [h⁻¹Mpc] of a field whose last three axes are space."""
+def cube_sides(shape: Sequence[int], boxsize: ArrayLike, axes: int = 3) -> NDArray[np.float64]:
+    """Three sides [h⁻¹Mpc] of a field of at most so many ``axes``, the last three of which are space.
+
+    ``boxsize`` [h⁻¹Mpc] is the side of the cube, or its three sides.
+    """
     sides = np.asarray(boxsize, dtype=np.float64)
-    if field.ndim < 3 or 0 in field.shape or sides.shape not in ((), (3,)) or not (sides > 0).all():
+    positive = sides.shape in ((), (3,)) and bool(((sides > 0) & (sides < np.inf)).all())
+    if not 3 <= len(shape) <= axes or 0 in shape or not positive:
         raise VelfieldError(
-            f"no such cube: shape={field.shape}, boxsize={sides.tolist()}; "
+            f"no such cube: shape={tuple(shape)}, boxsize={sides.tolist()}; "
             "give axes x, y, z (last) and one positive side or three"
         )
     return np.broadcast_to(sides, 3)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from velfield import storage
-from velfield.errors import StoreError
+from velfield.errors import SENSELESS, StoreError
 
 SCHEMA = 1
 KEY = "manifest/zarr.json"
@@ -53,7 +53,7 @@ def read(url: str) -> dict[str, dict[str, Any]]:
         attributes = json.loads(data)["attributes"]
         schema, objects = attributes["velfield_schema"], dict(attributes["objects"])
         whole = document(objects) == data
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except SENSELESS as error:
         raise StoreError(f"the manifest cannot be read: file={where}, reason={error}; fetch the store again") from error
     if schema != SCHEMA:
         raise StoreError(f"a manifest of another schema: file={where}, schema={schema}, expected={SCHEMA}")

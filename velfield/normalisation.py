@@ -47,11 +47,26 @@ class Channel:
     mean: float
     std: float
 
+    def __post_init__(self) -> None:
+        if self.transform not in TRANSFORMS:
+            raise VelfieldError(
+                f"unknown transform of the inputs: transform={self.transform!r}; choose {', '.join(TRANSFORMS)}"
+            )
+        if not (0 < self.scale < np.inf and abs(self.mean) < np.inf and 0 < self.std < np.inf):
+            raise VelfieldError(
+                f"no such normalisation of an input: input={self.kind}, scale={self.scale}, mean={self.mean}, "
+                f"std={self.std}; the mean must be finite, the others positive"
+            )
+
     def transformed(self, values: NDArray[Any]) -> NDArray[Any]:
         """The transform alone."""
         if self.transform == "linear":
             return values
         return np.log1p((values + 1 if self.kind.endswith("_overdensity") else values) / self.scale)
+
+    def in_units(self, values: NDArray[Any], units: NDArray[np.float32]) -> NDArray[Any]:
+        """Over-densities transformed and in units of b D σ₈, those of each store; the mean density is 0."""
+        return (self.transformed(values) - self.transformed(np.zeros(1, dtype=np.float32))) / units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +87,10 @@ class Normalisation:
     sigma_v: float
     condition: Ranges | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_v < np.inf:
+            raise VelfieldError(f"no such unit of velocities: sigma_v={self.sigma_v}; it must be positive")
+
     def inputs(self, values: NDArray[Any], of: Condition | None = None) -> NDArray[np.float32]:
         """Densities (..., channel, x, y, z) in their own units to what the network takes, float32.
 
@@ -80,9 +99,11 @@ class Normalisation:
         self._check(of)
         out = np.empty(values.shape, dtype=np.float32)
         for number, channel in enumerate(self.channels):
-            part = channel.transformed(values[..., number, :, :, :])
-            if of is not None:
-                part = part / np.float32(of.inputs[number])
+            part = values[..., number, :, :, :]
+            if of is None:
+                part = channel.transformed(part)
+            else:
+                part = channel.in_units(part, np.array(of.inputs[number], dtype=np.float32))
             out[..., number, :, :, :] = (part - np.float32(channel.mean)) / np.float32(channel.std)
         return out
 
@@ -102,6 +123,12 @@ class Normalisation:
                 f"the condition does not fit the model: condition={of}, the model's={self.condition}; a conditioned "
                 "model needs its store's (condition_of), no other takes one"
             )
+        if of is not None and len(of.inputs) != len(self.channels):
+            kinds = ", ".join(channel.kind for channel in self.channels)
+            raise VelfieldError(
+                f"the condition is for other inputs: scales={len(of.inputs)}, the model's inputs={kinds}; "
+                "make it with the model's (condition_of)"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for metadata."""
@@ -112,7 +139,9 @@ class Normalisation:
         """Rebuild what `to_dict` wrote."""
         ranges = values.get("condition")
         return cls(
-            channels=tuple(Channel(**c) for c in values["channels"]),
+            channels=tuple(
+                Channel(**(c | {name: float(c[name]) for name in ("scale", "mean", "std")})) for c in values["channels"]
+            ),
             sigma_v=float(values["sigma_v"]),
             condition=None if ranges is None else Ranges.from_dict(ranges),
         )
@@ -137,8 +166,6 @@ def measure(
     conditions : sequence of Condition
         Those of the boxes' stores, one for each box, for a conditioned network.
     """
-    if transform not in TRANSFORMS:
-        raise VelfieldError(f"unknown transform of the inputs: transform={transform!r}; choose {', '.join(TRANSFORMS)}")
     kept, square, cells = [], 0.0, 0
     for number, (inputs, velocity, flag) in enumerate(boxes):
         kept.append(np.asarray(inputs, dtype=np.float32))
@@ -151,10 +178,10 @@ def measure(
     if not sigma_v:
         raise VelfieldError(f"no velocity to learn from: cells={cells}, rms={sigma_v} km/s; paint boxes with particles")
     stacked = np.stack(kept)
-    units = np.array([of.inputs for of in conditions] or np.ones((len(kept), len(kinds))), dtype=np.float32)
+    units = np.array([of.inputs for of in conditions], dtype=np.float32)[..., None, None, None] if conditions else None
     return Normalisation(
         channels=tuple(
-            _channel(kind, transform, stacked[:, number], units[:, number, None, None, None])
+            _channel(kind, transform, stacked[:, number], None if units is None else units[:, number])
             for number, kind in enumerate(kinds)
         ),
         sigma_v=sigma_v,
@@ -162,13 +189,13 @@ def measure(
     )
 
 
-def _channel(kind: str, transform: str, values: NDArray[np.float32], units: NDArray[np.float32]) -> Channel:
+def _channel(kind: str, transform: str, values: NDArray[np.float32], units: NDArray[np.float32] | None) -> Channel:
     overdensity = kind.endswith("_overdensity")
     scale = 1.0 if overdensity else float(values.mean(dtype=np.float64))
     if scale <= 0:
         raise VelfieldError(f"an input without tracers: input={kind}, mean={scale}; leave it out or paint it again")
     channel = Channel(kind=kind, transform=transform, scale=scale, mean=0.0, std=1.0)
-    transformed = channel.transformed(values) / units
+    transformed = channel.transformed(values) if units is None else channel.in_units(values, units)
     std = float(transformed.std(dtype=np.float64))
     if not std:
         raise VelfieldError(f"an input that is the same everywhere: input={kind}, std={std}; leave it out")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from velfield import scatter
 from velfield.boxes import BoxLayout
+from velfield.canvases import Region, contains, cut, region_bytes, union
 from velfield.clouds import CELLS_PER_AXIS
 from velfield.cosmology import Cosmology
 from velfield.errors import VelfieldError
@@ -125,8 +126,8 @@ class BlockPainter:
             self._hold(scatter.patches(self.scene.boxes, self.scene.ngrid, self.scene.assignment, seen, vel, mass))
             return
         canvas = self._canvas
-        if canvas is None or not _contains(canvas, region):
-            wider = region if canvas is None else _union(canvas, region)
+        if canvas is None or not contains(canvas, region):
+            wider = region if canvas is None else union(canvas, region)
             if canvas is not None and not self._fits(wider):
                 self._cut_canvas()
                 canvas, wider = None, region
@@ -140,7 +141,7 @@ class BlockPainter:
 
     def _fits(self, region: Region) -> bool:
         within = max(region[1]) <= (self.scene.ngrid or 2**31)
-        return within and _bytes(region, self._fields) <= CANVAS_BYTES
+        return within and region_bytes(region, self._fields) <= CANVAS_BYTES
 
     @property
     def _fields(self) -> int:
@@ -172,14 +173,14 @@ class BlockPainter:
         else:
             start, stop = np.clip(start, -margin, ngrid + margin - 1), np.clip(stop, 1 - margin, ngrid + margin)
         region = _triple(start), _triple(stop - start)
-        if _bytes(region, self._fields) > CANVAS_BYTES or np.prod(region[1], dtype=float) > SPARSE * len(seen):
-            inside = self._canvas is not None and _contains(self._canvas, region)
+        if region_bytes(region, self._fields) > CANVAS_BYTES or np.prod(region[1], dtype=float) > SPARSE * len(seen):
+            inside = self._canvas is not None and contains(self._canvas, region)
             return region if inside else None
         return region
 
     def _cut_canvas(self) -> None:
         if self._canvas is not None:
-            self._hold(_cut(self.scene, self._canvas))
+            self._hold(cut(self._canvas, self.scene.boxes, periodic=self.scene.periodic))
             self._canvas = None
 
     def _hold(self, patches: Iterable[tuple[int, Patch]]) -> None:
@@ -205,9 +206,6 @@ class BlockPainter:
             seen = self._see(here, vel[near], box)
             carried = vel[near] if self.momentum else None
             self._hold(_box_patch(self, box, seen, carried, None if mass is None else mass[near]))
-
-
-Region = tuple[tuple[int, int, int], tuple[int, int, int]]  # first cell on the parent's grid, cells along each axis
 
 
 def core_sums(boxes: BoxLayout, patch: Patch, *, mass: bool, momentum: bool) -> dict[str, Any]:
@@ -249,67 +247,6 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> dict[int, Patch]:
     return {int(box): Patch(cells=c, sums=s) for box, c, s in parts}
 
 
-def _triple(values: NDArray[Any]) -> tuple[int, int, int]:
-    i, j, k = (int(v) for v in values)
-    return i, j, k
-
-
-def _bytes(region: Region, fields: int) -> float:
-    return float(np.prod(region[1], dtype=float) * fields * 8)
-
-
-def _contains(canvas: Canvas, region: Region) -> bool:
-    return all(
-        s <= r and r + m <= s + n for s, n, r, m in zip(canvas.start, canvas.shape, region[0], region[1], strict=True)
-    )
-
-
-def _union(canvas: Canvas, region: Region) -> Region:
-    start = [min(s, r) for s, r in zip(canvas.start, region[0], strict=True)]
-    stop = [max(s + n, r + m) for s, n, r, m in zip(canvas.start, canvas.shape, region[0], region[1], strict=True)]
-    shape = [b - a for a, b in zip(start, stop, strict=True)]
-    return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
-
-
-def _cut(scene: Scene, canvas: Canvas) -> Iterator[tuple[int, Patch]]:
-    """What a canvas holds of each box, in the order of the boxes."""
-    boxes, sums = scene.boxes, canvas.sums
-    axes = [_segments(boxes, s, n, scene.periodic) for s, n in zip(canvas.start, canvas.shape, strict=True)]
-    ny, nz = boxes.shape[1:]
-    for index in product(*(sorted(axis) for axis in axes)):
-        cells, values = [], []
-        for x, y, z in product(*(axis[i] for axis, i in zip(axes, index, strict=True))):
-            found, added = scatter.filled(sums[x[0], y[0], z[0]], ((x[1] * ny) + y[1]) * nz + z[1], ny, nz)
-            cells.append(found)
-            values.append(added)
-        if any(len(found) for found in cells):
-            box = (index[0] * boxes.boxes + index[1]) * boxes.boxes + index[2]
-            yield box, Patch(cells=_joined(cells), sums=_joined(values))
-
-
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _segments(boxes: BoxLayout, start: int, n: int, periodic: bool) -> dict[int, list[tuple[slice, int]]]:
-    """Along one axis: the parts of a canvas that each box's window covers, and where in the window they begin."""
-    width, found = boxes.shape[0], {}
-    for box in range(boxes.boxes):
-        first = box * boxes.cells - boxes.margin
-        turns = range(1)
-        if periodic:
-            turns = range((start - first - width) // boxes.ngrid, (start + n - first) // boxes.ngrid + 1)
-        parts = []
-        for turn in turns:
-            window = first + turn * boxes.ngrid
-            low, high = max(start, window), min(start + n, window + width)
-            if low < high:
-                parts.append((slice(low - start, high - start), low - window))
-        if parts:
-            found[box] = parts
-    return found
-
-
 def _box_patch(
     painter: BlockPainter, box: int, seen: NDArray[Any], vel: NDArray[Any] | None, mass: NDArray[Any] | None
 ) -> Iterator[tuple[int, Patch]]:
@@ -345,3 +282,8 @@ def _reached(scene: Scene, pos: NDArray[Any], reach: float) -> list[int]:
                 continue
             found.add(int((place[0] * boxes.boxes + place[1]) * boxes.boxes + place[2]))
     return sorted(found)
+
+
+def _triple(values: NDArray[Any]) -> tuple[int, int, int]:
+    i, j, k = (int(v) for v in values)
+    return i, j, k

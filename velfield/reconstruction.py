@@ -16,7 +16,7 @@ import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
 from velfield.errors import VelfieldError
-from velfield.linear import derivative, wavevectors
+from velfield.linear import cube_sides, derivative, wavevectors
 
 ITERATIONS = 60  # at a bias of 0.1 and f = 1, a factor of 0.83 each, 1e-4 is reached in 50
 
@@ -59,9 +59,8 @@ def matter_contrast(
         Where shapes or numbers make no sense, or the iteration does not end.
     """
     delta = np.asarray(delta)
-    sides = np.asarray(boxsize, dtype=np.float64)
-    _check(delta, sides, bias, growth_rate, line_of_sight, observer, tolerance)
-    sides = np.broadcast_to(sides, 3)
+    sides = cube_sides(delta.shape, boxsize)
+    _check(bias, growth_rate, line_of_sight, observer, tolerance)
     real = np.float32 if delta.dtype == np.float32 else np.float64
     data = scipy.fft.rfftn(delta.astype(real, copy=False), workers=workers)
     if line_of_sight is not None:
@@ -150,18 +149,12 @@ def _away(shape: tuple[int, ...], sides: NDArray[np.float64], observer: NDArray[
 
 
 def _check(
-    delta: NDArray[Any],
-    sides: NDArray[np.float64],
     bias: float,
     growth_rate: float,
     line_of_sight: ArrayLike | None,
     observer: ArrayLike | None,
     tolerance: float,
 ) -> None:
-    if delta.ndim != 3 or 0 in delta.shape or sides.shape not in ((), (3,)) or not (sides > 0).all():
-        raise VelfieldError(
-            f"no such cube: shape={delta.shape}, boxsize={sides.tolist()}; give axes x, y, z and one side or three"
-        )
     if not (0 < bias < np.inf and 0 <= growth_rate < np.inf and 0 < tolerance < 1):
         raise VelfieldError(
             f"no such reconstruction: bias={bias}, growth_rate={growth_rate}, tolerance={tolerance}; the bias must be "

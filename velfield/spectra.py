@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import eval_legendre
 
 from velfield.errors import VelfieldError
+from velfield.linear import cube_sides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +108,9 @@ def _check(
     field: NDArray[Any], other: NDArray[Any] | None, boxsize: ArrayLike, bins: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sides of the cube (3,) and edges of the shells."""
-    sides = np.asarray(boxsize, dtype=np.float64)
-    if field.ndim not in (3, 4) or sides.shape not in ((), (3,)) or not (sides > 0).all():
-        raise VelfieldError(
-            f"no such cube: shape={field.shape}, boxsize={sides.tolist()}; "
-            "give (x, y, z) or (component, x, y, z) and one positive side or three"
-        )
+    sides = cube_sides(field.shape, boxsize, axes=4)
     if other is not None and other.shape != field.shape:
         raise VelfieldError(f"fields of different shapes: {field.shape}, {other.shape}; give two on the same grid")
-    sides = np.broadcast_to(sides, 3)
     if bins is None:
         fundamental = 2 * np.pi / sides.max()
         nyquist = np.pi * (np.array(field.shape[-3:]) / sides).min()

@@ -107,8 +107,8 @@ def means_of(totals: Mapping[str, Any], boxes: BoxLayout) -> dict[str, float]:
 def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
     """What a field store's root attributes say of it: all that follows from them is made anew.
 
-    ``validation`` is the number of boxes set apart. Attributes that make no sense raise KeyError, TypeError, ValueError
-    or VelfieldError.
+    ``validation`` is the number of boxes set apart. Attributes that make no sense raise what
+    `velfield.errors.SENSELESS` names.
     """
     boxes = BoxLayout(boxsize=attrs["boxsize"], boxes=attrs["boxes"], cells=attrs["cells"], margin=attrs["margin"])
     sight = sightlines(attrs["rsd"], boxes, seed=attrs["seed"], observer_per_box=attrs["observer_per_box"])

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield.blocks import Block, chosen_blocks
 from velfield.errors import CatalogueError, VelfieldError
-from velfield.genericio import Block
 from velfield.kernel import kernel
 from velfield.meaning import Meaning, Source
-from velfield.table_format import Column, Table, chosen_blocks
+from velfield.table_format import Column, Table
 from velfield.tracers import NAMES, Tracers, bring_inside, check_tracers
 
 PART = 2**17  # rows: of six float32 columns 3 MB

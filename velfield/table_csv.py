@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield import storage
+from velfield.blocks import Block, check_names, chosen_blocks
 from velfield.errors import CatalogueError
-from velfield.genericio import Block
-from velfield.table_format import Column, Facts, TableReader, check_names, chosen_blocks, fetch, reading
+from velfield.table_format import Column, Facts, TableReader, fetch, reading
 
 PIECE = 32 * 2**20  # bytes of a block: some half a million rows
 NAME = re.compile(r"(.*?)\s*\[([^\]]*)\]")

@@ -13,20 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield import storage
+from velfield.blocks import Block, check_names, chosen_blocks
 from velfield.errors import CatalogueError
-from velfield.genericio import Block
-from velfield.table_format import (
-    BLOCK_ROWS,
-    Column,
-    Facts,
-    TableReader,
-    check_names,
-    chosen_blocks,
-    fetch,
-    library,
-    reading,
-    row_blocks,
-)
+from velfield.table_format import BLOCK_ROWS, Column, Facts, TableReader, fetch, library, reading, row_blocks
 
 MAGIC = b"SIMPLE  "
 BATCH = 2**16  # rows decoded at a time, so that beyond the result only these are held

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield import storage
+from velfield.blocks import Block, check_names, chosen_blocks, row_range
 from velfield.errors import CatalogueError, VelfieldError
-from velfield.genericio import Block
 
 BLOCK_ROWS = 2**20  # rows of a block where the format has none: some 30 MB of what is painted
 SAMPLE = 64 * 1024  # bytes at the beginning, the middle and the end of a file that a fingerprint covers
@@ -175,40 +175,6 @@ def row_blocks(url: str, nrows: int, *, first: int = 0, size: int = BLOCK_ROWS) 
         Block(index=first + i, rank=first + i, nrows=edges[i + 1] - edges[i], lower=None, upper=None, url=url)
         for i in range(count)
     ]
-
-
-def chosen_blocks(url: str, blocks: Sequence[Block], chosen: Sequence[int] | None) -> list[Block]:
-    """The blocks of these numbers, all by default."""
-    if chosen is None:
-        return list(blocks)
-    wrong = [b for b in chosen if not 0 <= b < len(blocks)]
-    if wrong:
-        raise CatalogueError(f"no such block: file={url}, block={wrong[0]}; the file has blocks 0 to {len(blocks) - 1}")
-    return [blocks[b] for b in chosen]
-
-
-def row_range(chosen: Sequence[Block], rows: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Check a range of rows, which are counted within one block."""
-    if rows is None:
-        return None
-    if len(chosen) != 1:
-        raise CatalogueError(f"rows are counted within one block: rows={rows}, blocks={len(chosen)}; give one block")
-    start, stop = rows
-    if not 0 <= start <= stop <= chosen[0].nrows:
-        raise CatalogueError(
-            f"no such rows: file={chosen[0].url}, rank={chosen[0].rank}, rows={rows}; "
-            f"the block has {chosen[0].nrows} rows"
-        )
-    return start, stop
-
-
-def check_names(url: str, columns: Mapping[str, Column], names: Sequence[str]) -> None:
-    """Refuse names that the file does not have."""
-    unknown = [name for name in names if name not in columns]
-    if unknown:
-        raise CatalogueError(
-            f"no such column: file={url}, column={', '.join(unknown)}; the file has {', '.join(columns)}"
-        )
 
 
 def fingerprint_of(files: Sequence[str], sizes: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield import genericio, hacc
-from velfield.genericio import Block
+from velfield.blocks import Block
 from velfield.table_format import Column, Facts
 
 

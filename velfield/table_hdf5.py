@@ -17,19 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield import storage
+from velfield.blocks import Block, check_names, chosen_blocks
 from velfield.errors import CatalogueError
-from velfield.genericio import Block
-from velfield.table_format import (
-    BLOCK_ROWS,
-    Column,
-    Facts,
-    TableReader,
-    check_names,
-    chosen_blocks,
-    library,
-    reading,
-    row_blocks,
-)
+from velfield.table_format import BLOCK_ROWS, Column, Facts, TableReader, library, reading, row_blocks
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 KINDS = {"halo_properties": "halos", "halo_particles": "particles"}

@@ -14,19 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield import storage
+from velfield.blocks import Block, check_names, chosen_blocks
 from velfield.errors import CatalogueError
-from velfield.genericio import Block
-from velfield.table_format import (
-    BLOCK_ROWS,
-    Column,
-    Facts,
-    TableReader,
-    check_names,
-    chosen_blocks,
-    fetch,
-    library,
-    reading,
-)
+from velfield.table_format import BLOCK_ROWS, Column, Facts, TableReader, fetch, library, reading
 
 MAGIC = b"PAR1"
 FOOTER = 64 * 1024  # bytes read from a file's end; holds the footer of most

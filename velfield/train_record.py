@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from velfield import checkpoint, normalisation, shards, shipped, storage
 from velfield.batches import Boxes
 from velfield.bundle import METADATA, read_metadata
+from velfield.condition import Ranges
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import Guide, Kept, prepare
 from velfield.progress import Progress
@@ -102,6 +104,9 @@ def measure(
 
     conditions = [of for n, _ in data.which if (of := sources[n].condition) is not None]
     measured = normalisation.measure(boxes(), config.inputs, config.transform, conditions)
+    if conditions:  # some boxes are measured, but all are learnt from
+        every = [of for n in sorted({n for n, _ in which}) if (of := sources[n].condition) is not None]
+        measured = dataclasses.replace(measured, condition=Ranges.of(every))
     unit = "a H f D σ₈" if measured.condition else "km/s"
     progress.done(f"σ_v = {measured.sigma_v:.3g} {unit}")
     return measured

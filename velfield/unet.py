@@ -155,7 +155,7 @@ class Block(nn.Module):
         y = self.norm2(self.conv2(y))
         if self.modulation is not None and told is not None:
             factor, shift = self.modulation(told)[..., None, None, None].chunk(2, dim=1)
-            y = y * (1 + factor) + shift
+            y = y * (1 + factor.float()).to(y.dtype) + shift  # in bfloat16 1 + 0.003 is 1
         if self.skip is not None:
             y = y + self.skip(x)
         return self.act2(y)

@@ -9,7 +9,7 @@ from typing import Any
 
 from velfield import manifest, shards, shipped, storage, store
 from velfield.catalogue import Catalogue, open_catalogue
-from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
+from velfield.errors import SENSELESS, CatalogueError, StorageError, StoreError, VelfieldError
 from velfield.findings import Finding, fault
 
 STORE, MODEL, SIMULATION, CATALOGUE = "store", "model bundle", "simulation", "catalogue"
@@ -101,7 +101,7 @@ def catalogues_of(url: str) -> tuple[list[tuple[str, dict[str, Any], int | None]
             for snapshot in storage.read_json(record)["snapshots"]
             for kind in ("halos", "particles")
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except SENSELESS as error:
         return [], [fault("the record makes no sense", f"file={record}", f"{error}", "what velfield simulate writes")]
     return list(found), []
 

@@ -2,7 +2,7 @@
 
 Two layers. The manifest names every object with its size and hash: damage since the store was made shows there. And the
 store's root attributes imply nearly all else: layout, coordinates, units, means and sums are made anew from them and
-compared, which also shows a store that was written wrong. Metadata and coordinates are read here, shards in
+compared, which also shows a store that was written wrong. Here metadata and coordinates are compared, shards in
 `velfield.verify_shard`.
 """
 
@@ -11,72 +11,20 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from velfield import manifest, shards, storage, store, store_layout
+from velfield import shards
 from velfield.catalogue import open_catalogue
-from velfield.errors import StoreError, VelfieldError
+from velfield.errors import SENSELESS
 from velfield.findings import Finding, fault, note
-from velfield.redshift_space import sightlines
-from velfield.store_layout import SCHEMA, VARIABLES
-from velfield.verify_boxes import Scene
-from velfield.verify_shard import Entry, Part, against_manifest, said
+from velfield.store_layout import VARIABLES
+from velfield.verify_opened import Opened, boxes_per_shard, coordinate, read_store
+from velfield.verify_shard import Entry, Part, said
 
-SENSELESS = (KeyError, TypeError, ValueError, AttributeError, VelfieldError)  # what attributes that are wrong raise
 COMPARED = ("node_type", "shape", "data_type", "fill_value", "dimension_names", "attributes")  # of an array's document
-LARGE = 2**30  # bytes: no coordinate is that large
-MOST_BOXES = 1000  # along a side
-
-
-@dataclass(kw_only=True)
-class Opened:
-    """A store's metadata as they are, what they should be, and what is wrong with them.
-
-    Parameters
-    ----------
-    url, kind : str
-        Where it is; ``fields`` or ``velocity``, or "" where it does not say.
-    present : dict
-        Size of each object by key.
-    listed : dict or None
-        The manifest's objects; None without one.
-    documents : dict
-        Metadata documents and coordinate chunks, by key.
-    attrs : dict
-        Root attributes; empty where the root is damaged.
-    layout : Layout or None
-        What the store should be; None where its attributes make no sense.
-    complete : bool
-        Whether ``layout`` names all of the store's arrays.
-    scene : Scene or None
-        What the boxes of a field store must obey.
-    """
-
-    url: str
-    kind: str = ""
-    present: dict[str, int]
-    listed: dict[str, Any] | None
-    documents: dict[str, bytes] = field(default_factory=dict)
-    attrs: dict[str, Any] = field(default_factory=dict)
-    layout: shards.Layout | None = None
-    complete: bool = False
-    scene: Scene | None = None
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def totals(self) -> dict[str, Any]:
-        """What was read and painted."""
-        return dict(json.loads(self.attrs["totals"])) if self.scene else {}
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """What a field store was painted from."""
-        return dict(json.loads(self.attrs["inputs"])) if self.scene else {}
 
 
 def open_store(url: str, *, inputs: bool = True) -> Opened:
@@ -87,9 +35,7 @@ def open_store(url: str, *, inputs: bool = True) -> Opened:
     inputs : bool
         Whether the catalogues, field store or model that it was made from are looked at, where they can be reached.
     """
-    opened = _listing(url)
-    _read_documents(opened)
-    _rebuild(opened, inputs=inputs)
+    opened = read_store(url, inputs=inputs)
     _compare_objects(opened)
     if opened.layout is not None:
         _compare_documents(opened, opened.layout)
@@ -108,84 +54,13 @@ def parts_of(opened: Opened) -> list[Part]:
         first = chunk.partition("/")[0]
         if name in VARIABLES and first.isdecimal():
             by_shard.setdefault(int(first), {})[key] = listed.get(key)
-    per = {_per_shard(opened, name) for name in (opened.layout.variables if opened.layout else ())}
+    per = {boxes_per_shard(opened, name) for name in (opened.layout.variables if opened.layout else ())}
     nbox = opened.layout.nbox if opened.layout and len(per) == 1 else 0
     step = per.pop() if nbox else 1
     return [
         Part(shard=s, boxes=range(min(s * step, nbox), min((s + 1) * step, nbox)), objects=objects)
         for s, objects in sorted(by_shard.items())
     ]
-
-
-def _listing(url: str) -> Opened:
-    present = storage.sizes(url)
-    findings = []
-    left = [key for key in present if key.startswith(f"{store.WORK}/")]
-    if left:
-        where = f"folder={store.WORK}"
-        findings.append(note("work files are left", where, f"{len(left)} files", "none; the verb that made it clears"))
-    listed = None
-    try:
-        listed = manifest.read(url)
-    except StoreError as error:
-        what = "no manifest" if manifest.KEY not in present else "the manifest is damaged"
-        findings.append(fault(what, f"object={manifest.KEY}", str(error), "size and hash of every object"))
-    kept = {key: size for key, size in present.items() if key not in left and key != manifest.KEY}
-    return Opened(url=url, present=kept, listed=listed, findings=findings)
-
-
-def _read_documents(opened: Opened) -> None:
-    """Read metadata and coordinates, and hold them against the manifest."""
-    for key, size in opened.present.items():
-        name, _, rest = key.partition("/")
-        small = key == shards.ROOT or rest == shards.ROOT or (rest.startswith("c") and name not in VARIABLES)
-        if not small or size > LARGE:
-            continue
-        opened.documents[key] = data = storage.read_bytes(storage.join(opened.url, *key.split("/")))
-        if opened.listed is not None:
-            opened.findings += against_manifest(key, data, opened.listed.get(key))
-    try:
-        opened.attrs = dict(json.loads(opened.documents[shards.ROOT])["attributes"])
-        opened.kind = str(opened.attrs["velfield_kind"])
-        if (opened.kind, opened.attrs["velfield_schema"]) not in (("fields", SCHEMA), ("velocity", SCHEMA)):
-            raise ValueError(f"kind={opened.kind}, schema={opened.attrs['velfield_schema']}")
-    except SENSELESS as error:
-        opened.attrs = {}
-        if shards.ROOT in opened.documents:
-            found, expected = said(error), "the root document of a field or velocity store"
-            opened.findings.append(fault("the root cannot be understood", f"object={shards.ROOT}", found, expected))
-
-
-def _rebuild(opened: Opened, *, inputs: bool) -> None:
-    """Make anew what the root attributes imply."""
-    if not opened.attrs:
-        return
-    apart = 0
-    with contextlib.suppress(Exception):  # damaged, which is said elsewhere
-        apart = list(_coordinate(opened, "split")).count("validation")
-    try:
-        if not 0 < opened.attrs["boxes"] <= MOST_BOXES:
-            raise ValueError(f"boxes={opened.attrs['boxes']}")
-        if opened.kind == "fields":
-            spec = store_layout.spec_of_attributes(opened.attrs, apart)
-            opened.layout, opened.complete = store_layout.field_layout(spec), True
-            sight = sightlines(spec.rsd, spec.boxes, seed=spec.seed, observer_per_box=spec.observer_per_box)
-            opened.scene = Scene(
-                boxes=spec.boxes,
-                periodic=bool(spec.periodic),
-                assignment=spec.assignment,
-                min_mass=float(spec.min_mass),
-                shared=sight.shared,
-                rows={kind: float(total["kept"]) for kind, total in spec.totals.items()},
-            )
-        else:
-            source = _input_store(opened) if inputs else None
-            opened.layout = store_layout.bare_velocity_layout(opened.attrs)
-            if source is not None:
-                opened.layout, opened.complete = source, True
-    except SENSELESS as error:
-        where = f"object={shards.ROOT}"
-        opened.findings.append(fault("the attributes make no sense", where, said(error), "those of a store"))
 
 
 def _compare_objects(opened: Opened) -> None:
@@ -247,7 +122,7 @@ def _compare_coordinates(opened: Opened, layout: shards.Layout) -> None:
         if not any(key.startswith(f"{name}/c") for key in opened.documents):
             continue  # missing, which is said already
         try:
-            values = _coordinate(opened, name)
+            values = coordinate(opened, name)
         except Exception as error:  # whatever a codec makes of damaged bytes
             found, expected = said(error), "a whole chunk"
             opened.findings.append(fault("a coordinate cannot be decoded", f"variable={name}", found, expected))
@@ -288,19 +163,6 @@ def _provenance(opened: Opened) -> Iterator[Finding]:
                 yield fault("an input is not what was painted", f"{where}, {name}", f"{value}", f"{known[name]}")
 
 
-def _input_store(opened: Opened) -> shards.Layout | None:
-    """The layout that follows from the field store that a velocity store was made from, if it can be reached."""
-    url = str(opened.attrs["input"])
-    try:
-        fields = store.open_fields(url, chunks=None)
-    except Exception as error:  # of any file system, for any reason
-        where = f"store=input, url={url}"
-        opened.findings.append(note("an input cannot be reached", where, said(error), "the field store it came from"))
-        return None
-    model, fingerprint = json.loads(opened.attrs["model"]), opened.attrs["fingerprint"]
-    return store_layout.velocity_layout(fields, model=model, source=url, fingerprint=fingerprint)
-
-
 def _differences(key: str, path: str, found: Any, expected: Any) -> Iterator[Finding]:
     """Where two documents differ, value by value."""
     if isinstance(found, str) and isinstance(expected, str) and expected.startswith("{"):
@@ -318,22 +180,8 @@ def _differences(key: str, path: str, found: Any, expected: Any) -> Iterator[Fin
 
 def _data_keys(opened: Opened, layout: shards.Layout) -> Iterator[str]:
     for name, variable in layout.variables.items():
-        for shard in range(-(-layout.nbox // _per_shard(opened, name))):
+        for shard in range(-(-layout.nbox // boxes_per_shard(opened, name))):
             yield "/".join([name, "c", str(shard), *["0"] * len(variable.shape)])
-
-
-def _per_shard(opened: Opened, name: str) -> int:
-    """Boxes in a shard, as the store has it."""
-    try:
-        document = json.loads(opened.documents[f"{name}/{shards.ROOT}"])
-        return max(1, int(document["chunk_grid"]["configuration"]["chunk_shape"][0]))
-    except (*SENSELESS, IndexError):
-        return opened.layout.boxes_per_shard if opened.layout else 1
-
-
-def _coordinate(opened: Opened, name: str) -> NDArray[Any]:
-    of_it = {key.partition("/")[2]: data for key, data in opened.documents.items() if key.startswith(f"{name}/")}
-    return np.asarray(zarr.open_array(shards.in_memory(of_it), mode="r", zarr_format=3)[...])
 
 
 def _size(listed: Mapping[str, Any] | None, key: str) -> str:

@@ -23,7 +23,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from velfield.cosmology import Cosmology
 from velfield.errors import VelfieldError
-from velfield.linear import derivative, wavevectors
+from velfield.linear import cube_sides, derivative, wavevectors
 from velfield.radial import RadialView
 
 ITERATIONS = 300
@@ -99,7 +99,7 @@ def wiener_velocity(
     delta = np.asarray(delta)
     mask = np.ones(delta.shape, dtype=bool) if survey.mask is None else np.asarray(survey.mask, dtype=bool)
     _check(delta, mask, survey, pad, tolerance)
-    sides = np.broadcast_to(np.asarray(survey.boxsize, dtype=np.float64), 3)
+    sides = cube_sides(delta.shape, survey.boxsize)
     problem = _Problem(delta.shape, sides, survey, cosmology, redshift, pad, workers)
     noise = delta.size / (survey.density * float(np.prod(sides)))
     data = np.where(mask, delta, 0).astype(np.float32)
@@ -217,9 +217,6 @@ def _check(delta: NDArray[Any], mask: NDArray[np.bool_], survey: Survey, pad: fl
         raise VelfieldError(
             f"shapes do not fit: delta={delta.shape}, mask={mask.shape}; give one cube (x, y, z), and its mask"
         )
-    sides = np.asarray(survey.boxsize, dtype=np.float64)
-    if sides.shape not in ((), (3,)) or not (sides > 0).all() or not np.isfinite(sides).all():
-        raise VelfieldError(f"no such cube: boxsize={sides.tolist()}; give one positive side or three")
     if not (0 < survey.bias < np.inf and 0 < survey.density < np.inf and 1 <= pad < np.inf and 0 < tolerance < 1):
         raise VelfieldError(
             f"no such reconstruction: bias={survey.bias}, density={survey.density}, pad={pad}, tolerance={tolerance}; "

@@ -30,6 +30,13 @@ def test_a_networks_row_is_the_same(client, fields, bundle):
         assert there[name]["mean"] == pytest.approx(alone[name]["mean"], rel=1e-4)
 
 
+def test_a_conditioned_networks_row_is_the_same(client, conditioned):
+    model, other = conditioned
+    there, alone = evaluate(client, model, other, None)["unet"], here(model, other, None)["unet"]
+    for name in ("slope", "cos_theta", "r", "rms"):
+        assert there[name]["mean"] == pytest.approx(alone[name]["mean"], rel=1e-4)
+
+
 def test_mistakes_on_a_worker_are_raised_here(client, fields, tmp_path):
     torn = str(tmp_path / "torn")
     shutil.copytree(fields, torn)

@@ -33,6 +33,17 @@ def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path)
     assert made.velfield.core(made).velocity.equals(made.velocity)
 
 
+def test_a_conditioned_model_is_told_of_the_store(client, conditioned, tmp_path):
+    model, other = conditioned
+    job = prepare(model, other, str(tmp_path / "v"))
+    assert any("redshift=0.212 to 0.212, the store has redshift=0.0" in line for line in job.differences)
+    assert predict(client, job)
+    from velfield.model import load_model
+
+    expected = load_model(model).predict(store.open_fields(other)).velocity
+    np.testing.assert_allclose(xr.open_zarr(tmp_path / "v").velocity, expected, rtol=0, atol=1e-2)
+
+
 def test_analytic_models_too(client, fields, tmp_path):
     out = str(tmp_path / "v")
     assert predict(client, prepare("linear_padded", fields, out))
