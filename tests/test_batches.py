@@ -7,10 +7,11 @@ import torch
 from fields_fixture import write_universe
 
 from velfield import batches, symmetry
-from velfield.batches import AS_IT_IS, Batches, Boxes, StepSamples, step_samples
+from velfield.batches import Batches, Boxes
 from velfield.errors import StoreError, VelfieldError
 from velfield.normalisation import measure
 from velfield.progress import Silent
+from velfield.samples import AS_IT_IS, StepSamples, step_samples
 from velfield.sources import boxes_of, open_sources
 from velfield.store import open_fields
 

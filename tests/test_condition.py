@@ -10,12 +10,13 @@ from fields_fixture import write_universe
 from gaussian import write_fields
 
 from velfield import info, open_fields, storage
-from velfield.batches import AS_IT_IS, Boxes
+from velfield.batches import Boxes
 from velfield.condition import SLACK, Condition, Ranges
 from velfield.cosmology import OUTER_RIM
 from velfield.errors import StoreError, VelfieldError
 from velfield.model import load_model
 from velfield.normalisation import Normalisation, measure
+from velfield.samples import AS_IT_IS
 from velfield.sources import condition_of, open_sources
 from velfield.train import TrainConfig, train
 from velfield.unet import UNet, UNetConfig

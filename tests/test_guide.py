@@ -11,13 +11,14 @@ from bundle_files import weights
 from fields_fixture import write_universe
 
 from velfield import analytic, guide, storage, symmetry
-from velfield.batches import AS_IT_IS, Batches, Boxes, StepSamples, turned_inputs
+from velfield.batches import Batches, Boxes, turned_inputs
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import Guide
 from velfield.loss import LossConfig, counted_cells, velocity_loss
 from velfield.model import Model, load_model
 from velfield.normalisation import Channel, Normalisation
 from velfield.progress import Silent
+from velfield.samples import AS_IT_IS, StepSamples
 from velfield.sources import boxes_of, describe, open_sources
 from velfield.store import open_fields
 from velfield.train import TrainConfig, train

@@ -8,13 +8,11 @@ start by forkserver: a forked copy of a process that has used Zarr on object sto
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,15 +27,14 @@ from velfield.errors import StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Kept
 from velfield.normalisation import Normalisation
 from velfield.progress import Progress
+from velfield.samples import AS_IT_IS, Sample
 from velfield.sources import FieldSource
 from velfield.store import INPUTS
 
 LOADERS = ("auto", "resident", "stream")
 RESIDENT_SHARE = 0.5  # of the free memory that the resident mode may take: the rest is for the network and others
 READERS = 8  # boxes read at once into the resident mode: hides the latency of object storage
-AS_IT_IS = -1  # in place of a symmetry's number
 
-Sample = tuple[int, int]  # which of the boxes, which of the symmetries
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]  # what `Batch` has, of one box
 
 
@@ -181,48 +178,6 @@ def turned_inputs(inputs: Tensor, s: symmetry.Symmetry, *, guide: bool) -> Tenso
         return symmetry.apply_scalar(inputs, s).contiguous()
     densities, vector = inputs[..., :-COMPONENTS, :, :, :], inputs[..., -COMPONENTS:, :, :, :]
     return torch.cat([symmetry.apply_scalar(densities, s), symmetry.apply_vector(vector, s)], dim=-4)
-
-
-def step_samples(step: int, *, boxes: int, symmetries: int, batch: int, seed: int) -> list[Sample]:
-    """The samples of a step: epochs are shuffled one by one and cut into batches without a seam between them."""
-    samples = []
-    for place in range(step * batch, (step + 1) * batch):
-        epoch, inside = divmod(place, boxes)
-        order, turns = _epoch(boxes, symmetries, seed, epoch)
-        samples.append((int(order[inside]), int(turns[inside])))
-    return samples
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepSamples:
-    """The samples of each of ``steps``, made when their turn comes; the rest as in `step_samples`.
-
-    A step's samples may be cut into ``of`` parts, whose lengths differ by one at most; of these ``parts`` come.
-    """
-
-    steps: range
-    boxes: int
-    symmetries: int
-    batch: int
-    seed: int
-    parts: range = range(1)
-    of: int = 1
-
-    def __len__(self) -> int:
-        return len(self.steps) * len(self.parts)
-
-    def __iter__(self) -> Iterator[list[Sample]]:
-        for step in self.steps:
-            all_ = step_samples(step, boxes=self.boxes, symmetries=self.symmetries, batch=self.batch, seed=self.seed)
-            yield from (all_[part :: self.of] for part in self.parts)
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch(boxes: int, symmetries: int, seed: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(boxes)
-    turns = rng.integers(symmetries, size=boxes) if symmetries else np.full(boxes, AS_IT_IS)
-    return order, turns
 
 
 class Batches:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from velfield import checkpoint, train_record
-from velfield.batches import AS_IT_IS, Batch, Batches, Boxes, StepSamples, fits_in_memory
+from velfield.batches import Batch, Batches, Boxes, fits_in_memory
 from velfield.compiled import Compiled
 from velfield.ema import Average
 from velfield.errors import VelfieldError
@@ -24,6 +24,7 @@ from velfield.loss import counted_cells, loss_sums
 from velfield.model import Model, pick_device
 from velfield.progress import Progress, Silent
 from velfield.ranks import Ranks, joined
+from velfield.samples import AS_IT_IS, StepSamples
 from velfield.sources import FieldSource, boxes_of, open_sources, symmetries_of
 from velfield.step import gradients
 from velfield.train_config import TrainConfig, TrainResult

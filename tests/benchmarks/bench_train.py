@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from velfield import store
-from velfield.batches import Batch, Batches, Boxes, StepSamples
+from velfield.batches import Batch, Batches, Boxes
 from velfield.boxes import BoxLayout
 from velfield.compiled import Compiled
 from velfield.loss import LossConfig, counted_cells, loss_sums
@@ -44,6 +44,7 @@ from velfield.model import pick_device
 from velfield.normalisation import measure
 from velfield.progress import Silent
 from velfield.ranks import Ranks
+from velfield.samples import StepSamples
 from velfield.sources import boxes_of, open_sources, symmetries_of
 from velfield.step import gradients
 from velfield.train_config import TrainConfig
