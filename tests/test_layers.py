@@ -20,7 +20,7 @@ MODULES = {
     "theory": "whole analytic guide",
     "analysis": "judged pieces evaluate figures curves compare report experiment_table experiment_figures",
     "torch": "gravity halos simulate_config simulate unet loss samples batches validation orientations model_card"
-    " bundle model train_config checkpoint compiled ema ranks step train_record train",
+    " bundle model train_config checkpoint compiled ema ranks step train_record training train",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
     " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"

@@ -335,7 +335,7 @@ def test_only_an_empty_place_is_taken_and_before_the_work(fields, tmp_path, monk
     (tmp_path / "file").write_text("a file")
     with pytest.raises(StoreError, match="this place is not empty"):
         train(fields, str(tmp_path / "file"), TINY)
-    monkeypatch.setattr("velfield.train._Training", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("velfield.train.Training", lambda *_: pytest.fail("worked"))
     monkeypatch.setattr(storage, "write_bytes", lambda *_: (_ for _ in ()).throw(PermissionError()))
     with pytest.raises(PermissionError):
         train(fields, str(tmp_path / "out"), TINY)
