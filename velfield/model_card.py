@@ -98,7 +98,8 @@ def _tested(tested: list[dict[str, Any]]) -> list[str]:
     head = ["redshift", "halos above [h⁻¹M⊙]", "pattern", "boxes", "seed", "orientations", *(e.label for e in shown)]
     lines = ["## Reached on unseen parents", "", _row(head), _row(["---"] * len(head))]
     for one in tested:
-        where = [f"{one['redshift']:.3g}", f"{one['min_mass']:.3g}", one["rsd"], f"{one['boxes']}"]
+        least = f"{one['min_mass']:.3g}" if one["min_mass"] else "all"
+        where = [f"{one['redshift']:.3g}", least, one["rsd"], f"{one['boxes']}"]
         where += ["–" if one["seed"] is None else f"{one['seed']}", f"{one['average']}"]
         lines.append(_row([*where, *(entry.text(one["measures"]) for entry in shown)]))
     said = "Mean±scatter over boxes of universes that are not among those above, by `velfield evaluate`; seed of the "
