@@ -84,7 +84,10 @@ def _not_for(metadata: dict[str, Any]) -> list[str]:
     if guide.get("name") == "linear_whole":
         lines.append("Boxes without the rest of their periodic parent: its guide, linear_whole, sees all of it.")
     elif guide.get("name") in ("linear_halo_padded", "wiener"):
-        lines.append(f"Another margin than {trained['margin']} cells: its guide, {guide['name']}, sees all of it.")
+        lines.append(
+            f"Another margin than {trained['margin']} cells, unless you test it there: its guide, {guide['name']}, sees "
+            "all of it, and error bars need not fit."
+        )
     if metadata.get("calibration") is None:
         lines.append("Statements of how sure a velocity is: it gives no error bars.")
     return lines
