@@ -79,6 +79,7 @@ OPPONENTS = {  # of the network in the headline, as sentences call them
 }
 SURE = 2.0  # standard errors: a smaller difference is none
 MINUS = "\u2212"
+PLAIN = {"cos_dense": "cos θ, δ > 2"}  # labels of measures that no table of an evaluation shows
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 
@@ -87,7 +88,7 @@ def entry_of(name: str, best: str = "one") -> Entry:
     whole, _, part = name.rpartition("_")
     if name not in BY_NAME and whole in BY_NAME:
         return replace(BY_NAME[whole], name=name, label=f"{BY_NAME[whole].label}, {part}")
-    return BY_NAME.get(name) or Entry(name=name, label=name, best=best)
+    return BY_NAME.get(name) or Entry(name=name, label=PLAIN.get(name, name), best=best)
 
 
 def entries_of(rows: Rows) -> list[Entry]:
