@@ -120,11 +120,11 @@ def test_a_network_is_called_by_the_row_that_trains_it(results):
 
 
 def test_parts_are_called_as_the_whole():
-    assert entry_of("cos_dense", "high").label == "cos θ, δ > 2"
     assert entry_of("slope_centre").label == "slope, pred. on true, centre"
     assert entry_of("rms_edge").best == "low"
     assert entry_of("cos_theta_edge") is BY_NAME["cos_theta_edge"]
     assert entry_of("unknown", "high").best == "high"
+    assert entry_of("cos_dense", "high").label == "cos θ, δ > 2"
 
 
 def test_a_mark_is_where_the_value_is(results):

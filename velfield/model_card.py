@@ -84,7 +84,10 @@ def _not_for(metadata: dict[str, Any]) -> list[str]:
     if guide.get("name") == "linear_whole":
         lines.append("Boxes without the rest of their periodic parent: its guide, linear_whole, sees all of it.")
     elif guide.get("name") in ("linear_halo_padded", "wiener"):
-        lines.append(f"Another margin than {trained['margin']} cells: its guide, {guide['name']}, sees all of it.")
+        lines.append(
+            f"Another margin than {trained['margin']} cells, unless you test it there: its guide, {guide['name']}, "
+            "sees all of it, and error bars need not fit."
+        )
     if metadata.get("calibration") is None:
         lines.append("Statements of how sure a velocity is: it gives no error bars.")
     return lines
@@ -95,11 +98,20 @@ def _tested(tested: list[dict[str, Any]]) -> list[str]:
     if not tested:
         return []
     shown = [BY_NAME[name] for name in TESTED if any(name in one["measures"] for one in tested)]
-    head = ["redshift", "halos above [h⁻¹M⊙]", "pattern", "boxes", "seed", "orientations", *(e.label for e in shown)]
+    head = [
+        "redshift",
+        "halos above [h⁻¹M⊙]",
+        "pattern",
+        "margin",
+        "boxes",
+        "seed",
+        "orientations",
+        *(e.label for e in shown),
+    ]
     lines = ["## Reached on unseen parents", "", _row(head), _row(["---"] * len(head))]
     for one in tested:
         least = f"{one['min_mass']:.3g}" if one["min_mass"] else "all"
-        where = [f"{one['redshift']:.3g}", least, one["rsd"], f"{one['boxes']}"]
+        where = [f"{one['redshift']:.3g}", least, one["rsd"], f"{one['margin']}", f"{one['boxes']}"]
         where += ["–" if one["seed"] is None else f"{one['seed']}", f"{one['average']}"]
         lines.append(_row([*where, *(entry.text(one["measures"]) for entry in shown)]))
     said = "Mean±scatter over boxes of universes that are not among those above, by `velfield evaluate`; seed of the "

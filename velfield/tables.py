@@ -65,6 +65,7 @@ ENTRIES = (
     ),
     Entry(name="chi2", label="χ² of error bars", best="one", optional=True),
 )
+UNLISTED = {"cos_dense": "cos θ, δ > 2"}  # labels of measures that no table has and comparisons show
 HEADLINE = {  # the measures that the paper claims to gain in, and r
     "slope": "slope",
     "residuals_200": "residuals below 200 km/s",
@@ -79,7 +80,6 @@ OPPONENTS = {  # of the network in the headline, as sentences call them
 }
 SURE = 2.0  # standard errors: a smaller difference is none
 MINUS = "\u2212"
-PLAIN = {"cos_dense": "cos θ, δ > 2"}  # labels of measures that no table of an evaluation shows
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 
@@ -88,7 +88,7 @@ def entry_of(name: str, best: str = "one") -> Entry:
     whole, _, part = name.rpartition("_")
     if name not in BY_NAME and whole in BY_NAME:
         return replace(BY_NAME[whole], name=name, label=f"{BY_NAME[whole].label}, {part}")
-    return BY_NAME.get(name) or Entry(name=name, label=PLAIN.get(name, name), best=best)
+    return BY_NAME.get(name) or Entry(name=name, label=UNLISTED.get(name, name), best=best)
 
 
 def entries_of(rows: Rows) -> list[Entry]:
