@@ -47,9 +47,8 @@ def read(name: str, what: str = "experiment") -> tuple[str, dict[str, Any]]:
         try:
             data = storage.read_bytes(name)
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise VelfieldError(
-                f"no such {what}: name={name}; give a path or URL of its file, or {choose(name, shipped())}"
-            ) from error
+            instead = choose(name, shipped()) if what == "experiment" else f"leave --{what} out"
+            raise VelfieldError(f"no such {what}: name={name}; give a path or URL of its file, or {instead}") from error
     if not _NAME.fullmatch(bare):
         raise VelfieldError(
             f"a name that folders cannot have: file={name}, name={bare}; use small letters, digits, dots and hyphens"

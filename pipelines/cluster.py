@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -15,6 +16,7 @@ from typing import Any
 import dask
 from dask.system import CPU_COUNT  # cores that this process may use, not all that there are
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.comm import get_address_host_port
 
 from velfield.errors import ClusterError, VelfieldError
 from velfield.pipelines.options import carry_options
@@ -99,6 +101,7 @@ def connect(
 @contextmanager
 def _remote(scheduler: str) -> Iterator[Client]:
     try:
+        get_address_host_port(scheduler)  # refuses what is no address; a client that fails at it prints a traceback
         client = Client(scheduler, timeout="10s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise VelfieldError(
@@ -127,7 +130,8 @@ def _local(workers: int, threads: int) -> Iterator[Client]:
     }
     with dask.config.set(settings):
         try:
-            with _interrupts_for_us_alone():
+            with _interrupts_for_us_alone(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")  # taken since we looked
                 local = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=threads,

@@ -19,7 +19,7 @@ from velfield.pipelines.receipts import Receipts, bytes_of
 from velfield.pipelines.stages import stage
 from velfield.pipelines.tasks import run_tasks
 from velfield.progress import Progress, Silent
-from velfield.sources import symmetries_of_boxes
+from velfield.sources import sentences, symmetries_of_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,7 @@ def prepare(model: str, fields: str, out: str, *, batch: int = 4, average: int =
         if average != 1:
             symmetries_of_boxes(ds, average)
             about["average"] = average
-        for name, (models, stores) in loaded.differences(ds).items():
-            differences.append(f"the model was trained at {name}={models}, the store has {name}={stores}")
+        differences = sentences(loaded.differences(ds), "the store")
     identity = about.get("weights", about)  # of a bundle, wherever it lies
     settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": store.document_hash(fields)}
     settings |= {name: about[name] for name in ("calibration", "average") if name in about}

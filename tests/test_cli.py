@@ -139,6 +139,7 @@ def test_info_on_a_bundle_counts_what_is_long(tmp_path, capsys):
         "learned": True,
         "rate": 4e-3,
         "boxes": 1234,
+        "metrics": {"tested": [{"boxes": 27, "cells": 60, "measures": {"r": {"mean": 0.5, "std": None}}}]},
     }
     storage.write_json(str(tmp_path / "metadata.json"), bundle)
     assert main(["info", str(tmp_path)]) == 0
@@ -147,6 +148,7 @@ def test_info_on_a_bundle_counts_what_is_long(tmp_path, capsys):
     assert "parents abababababab" in lines
     assert "train 2 values" in lines
     assert "all 20 values" in lines
+    assert {"boxes 27", "cells 60 along a side", "r 0.5"} <= set(lines)  # boxes that were tested, not along a side
     assert "fingerprint cdcdcdcdcdcd" in lines
     assert {"learned True", "rate 0.004", "boxes 1,234"} <= set(lines)
     assert main(["info", str(tmp_path), "--json"]) == 0

@@ -1,6 +1,7 @@
 """Paired comparison: t and sign tests against scipy, better as it is meant, and what cannot be compared."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -95,6 +96,10 @@ def test_a_row_against_itself_is_level(place):
 def test_other_boxes_are_refused(place, tmp_path, capsys):
     with pytest.raises(VelfieldError, match=r"other boxes cannot be compared: A=16 boxes of 2 stores.* B=8 boxes of 1"):
         compare(str(place / "linear"), str(place / "half"))
+    for row in ("linear", "half"):  # each is said with its stores
+        for store in json.loads((place / row / "evaluation.json").read_text())["fields"]:
+            with pytest.raises(VelfieldError, match=re.escape(f"{store['url']} ({store['fingerprint'][:12]})")):
+                compare(str(place / "linear"), str(place / "half"))
     with pytest.raises(StoreError, match=f"no evaluation here: url={tmp_path}; make one with velfield evaluate"):
         compare(str(place / "linear"), str(tmp_path))
     assert main(["compare", str(place / "linear"), str(tmp_path / "nothing")]) == 2

@@ -182,7 +182,7 @@ def test_differences_from_the_training_are_noted_for_each_store(tmp_path, bundle
     late = write_fields(str(tmp_path / "late"), boxes=2, cells=12, margin=1, seed=9, redshift=0.5)
     notes = []
     evaluate(bundle, [unseen, late], str(tmp_path / "out"), figures=False, note=notes.append)
-    assert notes == [f"the model was trained at redshift=0.0, {late} has redshift=0.5"]
+    assert notes == [f"the model was trained at redshift=0, {late} has redshift=0.5"]
     stores = storage.read_json(str(tmp_path / "out" / "evaluation.json"))["fields"]
     assert [store["settings"]["unlike_training"] for store in stores] == [{}, {"redshift": [0.0, 0.5]}]
     assert main(["evaluate", bundle, late, str(tmp_path / "cli"), "--no-figures"]) == 0

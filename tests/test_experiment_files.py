@@ -80,6 +80,8 @@ def test_files_that_are_not_there_and_names_that_folders_cannot_have(tmp_path):
         read_experiment("table4")
     with pytest.raises(VelfieldError, match="no such experiment: name=scales"):
         read_experiment("scales")
+    with pytest.raises(VelfieldError, match=r"no such scales: name=mine\.toml; .* or leave --scales out$"):
+        read_scales("mine.toml")
     with pytest.raises(VelfieldError, match=r"a name that folders cannot have: .*name=My Own"):
         read_experiment(written(tmp_path, HEAD + ROW, "My Own.toml"))
     with pytest.raises(VelfieldError, match="no such scale: scale=tiny; choose miniature"):

@@ -111,6 +111,14 @@ def test_it_says_how_it_was_made(results):
     assert "![measures](measures.png)" in page
 
 
+def test_a_network_is_called_by_the_row_that_trains_it(results):
+    first = results["rows"][0]
+    results["rows"].append(first | {"name": "heavy", "label": "the same, elsewhere"})
+    made = text(results).partition("## How it was made")[2]
+    assert "U-Net" in made
+    assert "elsewhere" not in made
+
+
 def test_parts_are_called_as_the_whole():
     assert entry_of("slope_centre").label == "slope, pred. on true, centre"
     assert entry_of("rms_edge").best == "low"

@@ -7,7 +7,7 @@ from fields_fixture import write_universe
 from velfield import symmetry
 from velfield.cosmology import OUTER_RIM
 from velfield.errors import StoreError, VelfieldError
-from velfield.sources import boxes_of, open_source, open_sources, symmetries_of
+from velfield.sources import boxes_of, open_source, open_sources, sentences, symmetries_of
 
 INPUTS = ("mass_overdensity", "number_density")
 TINY = {"boxes": 2, "cells": 4}
@@ -61,6 +61,21 @@ def test_the_cosmologys_name_is_only_a_name(tmp_path, url):
     renamed = dataclasses.replace(OUTER_RIM, name="mine")
     other = write_universe(str(tmp_path / "b"), seed=2, cosmology=renamed, **TINY)
     assert len(open_sources([url, other], INPUTS)) == 2
+
+
+def test_differences_are_said_in_numbers_that_can_be_read():
+    unlike = {
+        "redshift": (0.0, 0.9980119284294235),
+        "min_mass": (3e11, 1e12),
+        "density": ("0.000387 to 0.0698", 2.4305555555555558e-05),
+        "rsd": ("none", "center_radial"),
+    }
+    assert sentences(unlike, "f.zarr") == [
+        "the model was trained at redshift=0, f.zarr has redshift=0.998012",
+        "the model was trained at min_mass=3e+11, f.zarr has min_mass=1e+12 h⁻¹M⊙",
+        "the model was trained at density=0.000387 to 0.0698, f.zarr has density=2.43056e-05 halos in a (h⁻¹Mpc)³",
+        "the model was trained at rsd=none, f.zarr has rsd=center_radial",
+    ]
 
 
 def test_refuses(tmp_path, url):

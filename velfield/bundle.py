@@ -91,7 +91,10 @@ def read_metadata(url: str) -> dict[str, Any]:
     """What a bundle says about itself; refuses what is not a bundle of this schema."""
     file = storage.join(shipped.place(url), METADATA)
     if not storage.exists(file):
-        raise StoreError(f"no model here, or an unfinished one: model={url}; make one with velfield train")
+        raise StoreError(
+            f"no model here, or an unfinished one: model={url}; make one with velfield train, or take "
+            f"{shipped.PRETRAINED}"
+        )
     try:
         metadata = json.loads(_read(file, LARGEST_METADATA))
     except SENSELESS as error:

@@ -80,7 +80,9 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
 @click.argument("name")
 @click.argument("folder")
 @click.option(
-    "--scale", help="How large: miniature, reduced, paper, or one of --scales.  [default: the file's own, or miniature]"
+    "--scale",
+    help="How large: miniature, reduced, paper, pretrained, or one of --scales.  [default: the file's own, or "
+    "miniature]",
 )
 @click.option("--scales", metavar="FILE", help="A file of other scales.")
 @click.option("--minutes", type=float, help="Stop after so long, as at Ctrl-C, and exit with 75.")

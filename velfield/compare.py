@@ -24,6 +24,7 @@ OTHERS = {  # what is best, and beside what: scalars that not every evaluation h
     "coverage_95": ("one", 0.95),
     "chi2": ("one", 1.0),
 }
+SHOWN_HASH = 12  # hexadecimal digits of a fingerprint, as velfield info shows them
 SHOWN = ("slope", "residuals_200", "cos_theta", "coherence_median", "r", "rms", "cos_theta_centre", "cos_theta_edge")
 
 
@@ -115,10 +116,7 @@ def compare(a: str, b: str) -> Comparison:
     parents = [parents_of(url, record) for url, record in zip((a, b), records, strict=True)]
     asked = [(_boxes(record), record["count_filled"]) for record in records]
     if asked[0] != asked[1]:
-        said = ", ".join(
-            f"{name}={sum(len(boxes) for _, boxes in boxes_)} boxes of {len(boxes_)} stores, count_filled={filled}"
-            for name, (boxes_, filled) in zip("AB", asked, strict=True)
-        )
+        said = ", ".join(f"{name}={_counted(record)}" for name, record in zip("AB", records, strict=True))
         raise VelfieldError(
             f"evaluations of other boxes cannot be compared: {said}; evaluate both on the same stores and split"
         )
@@ -200,6 +198,14 @@ def _seen(url: str) -> str:
     if not storage.exists(storage.join(url, RECORD)):
         raise StoreError(f"no evaluation here: url={url}; make one with velfield evaluate MODEL FIELDS {url}")
     return url
+
+
+def _counted(record: Mapping[str, Any]) -> str:
+    """What an evaluation is of, in words; stores of one name may still differ, as painted anew."""
+    stores = record["fields"]
+    names = ", ".join(f"{store['url']} ({store['fingerprint'][:SHOWN_HASH]})" for store in stores)
+    number = sum(len(store["boxes"]) for store in stores)
+    return f"{number} boxes of {len(stores)} stores, {names}, count_filled={record['count_filled']}"
 
 
 def _boxes(record: Mapping[str, Any]) -> list[tuple[str, list[int]]]:

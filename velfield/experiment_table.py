@@ -58,7 +58,10 @@ def _how(results: Mapping[str, Any]) -> list[str]:
         f"{scale['cells']}³ cells.",
         "",
     ]
-    trained = {row["model"]: row for row in results["rows"] if "training" in row}
+    trained: dict[str, Mapping[str, Any]] = {}
+    for row in results["rows"]:
+        if "training" in row:
+            trained.setdefault(row["model"], row)  # later rows measure the same network elsewhere
     if trained:
         cells = []
         for row in trained.values():

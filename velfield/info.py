@@ -128,7 +128,9 @@ def _lines_of(name: str, value: Any, indent: int, cut: bool) -> list[str]:
     if isinstance(value, dict):
         inside = "cells" in value or "boxsize" in value
         return [f"{start}{label}:"] + [
-            line for key, item in value.items() for line in _lines_of(key, item, indent + 2, inside)
+            line
+            for key, item in value.items()
+            for line in _lines_of(key, item, indent + 2, inside and (key != "boxes" or "measures" not in value))
         ]
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return [line for i, item in enumerate(value, 1) for line in _lines_of(f"{name} {i}", item, indent, cut)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from velfield import analytic, shipped, storage
 from velfield.errors import VelfieldError
-from velfield.sources import symmetries_of_boxes
+from velfield.sources import sentences, symmetries_of_boxes
 
 BUNDLE = "unet"  # the row's name of every bundle
 
@@ -85,8 +85,7 @@ def judge(model: str, tests: Sequence[Test], tracer: str, smoothing: float | Non
         symmetries_of_boxes(test.ds, average)
         unlike = bundle.differences(test.ds)
         settings[test.url] = {"bundle": model, "unlike_training": unlike}
-        for name, (models, stores) in unlike.items():
-            notes.append(f"the model was trained at {name}={models}, {test.url} has {name}={stores}")
+        notes += sentences(unlike, test.url)
 
     def network(test: Test, boxes: Sequence[int]) -> Prediction:
         made = bundle.predict(test.ds, average=average, boxes=boxes).transpose("box", "component", "x", "y", "z", ...)

@@ -99,6 +99,7 @@ def evolve(config: SimulateConfig, progress: Progress = Silent()) -> Iterator[Sn
     """Run the universe; yield its snapshots, earliest first."""
     progress.start("initial conditions", 1, "field")
     delta = linear_density(config.cosmology, config.boxsize, config.particles, config.seed, config.device)
+    progress.advance()
     schedule = step_schedule(config)
     moving = leapfrog(
         delta,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ SHARED = ("cellsize", "cells", "margin", "redshift", "cosmology", "rsd", "observ
 
 WEIGHTS = {"mass_overdensity": "mass", "number_overdensity": "number", "matter_overdensity": None}  # of their bias
 CONDITIONED = ("redshift", "min_mass")  # these need not be shared by the stores of a conditioned network
+
+
+UNITS = {"min_mass": " h⁻¹M⊙", "density": " halos in a (h⁻¹Mpc)³"}  # of what stores differ in, for people
 
 
 AVERAGES = (1, 8, 16, 48)  # orientations that a prediction may be averaged over
@@ -194,6 +197,18 @@ def _axis(line_of_sight: tuple[float, ...] | None) -> int | None:
 def differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Entries of ``one`` that ``other`` has otherwise; numbers are compared to 1e-6, as sizes are quotients."""
     return {name: (v, other.get(name)) for name, v in one.items() if not _same(v, other.get(name))}
+
+
+def sentences(differences: Mapping[str, tuple[Any, Any]], store: str) -> list[str]:
+    """A sentence for each of `velfield.model.Model.differences`, for people; ``store`` is what they call the store."""
+    return [
+        f"the model was trained at {name}={_short(models)}, {store} has {name}={_short(stores)}{UNITS.get(name, '')}"
+        for name, (models, stores) in differences.items()
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _same(a: Any, b: Any) -> bool:

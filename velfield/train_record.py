@@ -107,7 +107,7 @@ def measure(
     if conditions:  # some boxes are measured, but all are learnt from
         every = [of for n in sorted({n for n, _ in which}) if (of := sources[n].condition) is not None]
         measured = dataclasses.replace(measured, condition=Ranges.of(every))
-    unit = "a H f D σ₈" if measured.condition else "km/s"
+    unit = "h⁻¹Mpc · a H f D σ₈" if measured.condition else "km/s"
     progress.done(f"σ_v = {measured.sigma_v:.3g} {unit}")
     return measured
 

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from velfield.errors import VelfieldError
 from velfield.pipelines import cluster
 
 
@@ -23,6 +24,15 @@ def test_a_worker_for_each_core_that_this_process_may_use(monkeypatch):
         with pytest.raises(KeyboardInterrupt), cluster.connect(workers=workers, quiet=True):
             pass
         assert asked["n_workers"] == expected
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://host", "tcp://host:port", "what://host:1"])
+def test_what_is_no_address_is_refused_before_a_client_tries_it(monkeypatch, address):
+    """A client that fails at it prints a traceback when it is thrown away."""
+    monkeypatch.setattr(cluster, "Client", lambda *_, **__: pytest.fail("tried"))
+    said = f"no Dask scheduler answers: scheduler={address}; start one"
+    with pytest.raises(VelfieldError, match=said), cluster.connect(address):
+        pass
 
 
 def pages_of_the_second():

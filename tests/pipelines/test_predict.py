@@ -36,7 +36,7 @@ def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path)
 def test_a_conditioned_model_is_told_of_the_store(client, conditioned, tmp_path):
     model, other = conditioned
     job = prepare(model, other, str(tmp_path / "v"))
-    assert any("redshift=0.212 to 0.212, the store has redshift=0.0" in line for line in job.differences)
+    assert any(line.endswith("redshift=0.212 to 0.212, the store has redshift=0") for line in job.differences)
     assert predict(client, job)
     from velfield.model import load_model
 
