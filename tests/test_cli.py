@@ -171,6 +171,12 @@ def test_info_on_what_verbs_leave(tmp_path, capsys):
     assert {"boxes 3 along a side", f"report.html {tmp_path}/d/report.html"} <= set(lines)
     assert said("b", demo__begun__json=settings)[0] == f"unfinished demo: {tmp_path}/b"
     assert said("s", simulation__begun__json={})[0] == f"unfinished simulation: {tmp_path}/s"
+    results = {"title": "t", "reproduces": "r", "boxes": 27, "parents": 1, "scale": {"name": "tiny", "boxes": 3}}
+    lines = said("x", results__json=results | {"rows": [{"label": "U-Net", "measured": row}]}, plan__json={"plan": "9"})
+    assert lines[0] == f"experiment: {tmp_path}/x"
+    assert lines[-4:] == ["rows:", "U-Net:", "slope 0.7 ± 0.06", "r 0.8"]
+    assert "scale tiny" in lines
+    assert said("y", plan__json={"plan": "9"})[0] == f"unfinished experiment: {tmp_path}/y"
     checkpoint.begin(str(tmp_path / "t"))
     assert said("t")[:2] == [f"unfinished training: {tmp_path}/t", "steps done 0"]
 

@@ -103,7 +103,7 @@ def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(url: str, as_json: bool, **options: Any) -> None:
-    """Say what is at URL: a catalogue, a store, a model bundle, a simulation, training, evaluation or demo.
+    """Say what is at URL: a catalogue, a store, a model bundle, a simulation, training, evaluation, experiment or demo.
 
     pretrained as URL is the model that comes with velfield.
     """

@@ -89,15 +89,28 @@ def _evaluation(url: str, record: dict[str, Any]) -> dict[str, Any]:
     return record | {"metrics": {name: row[name] for name in (*HEADLINE, "rms") if name in row}}
 
 
+def _experiment(_url: str, record: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: record[name] for name in ("title", "reproduces", "boxes", "parents")}
+    rows = {row["label"]: {n: row["measured"][n] for n in (*HEADLINE, "rms") if n in row["measured"]}
+            for row in record["rows"]}  # fmt: skip
+    return kept | {"scale": record["scale"]["name"], "rows": rows}
+
+
+def _begun(_url: str, _record: dict[str, Any]) -> dict[str, Any]:
+    return {"to_go_on": "run the same command again"}
+
+
 RECORDS: tuple[tuple[str, str, Callable[[str, dict[str, Any]], dict[str, Any]]], ...] = (
     ("metadata.json", "model bundle", _as_it_is),
     ("simulation.json", "simulation", _as_it_is),
     ("demo.json", "demo", _demo),
     ("evaluation.json", "evaluation", _evaluation),
+    ("results.json", "experiment", _experiment),
     (".checkpoint/begun.json", "unfinished training", _training),
     ("simulation.begun.json", "unfinished simulation", _as_it_is),
     ("demo.begun.json", "unfinished demo", _as_it_is),
     ("evaluation.begun.json", "unfinished evaluation", _as_it_is),
+    ("plan.json", "unfinished experiment", _begun),
 )
 
 
