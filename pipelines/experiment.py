@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from velfield import analytic, figures, storage
+from velfield import analytic, figure_style, figures, storage
 from velfield.errors import VelfieldError
 from velfield.experiment_figures import palette
 from velfield.judged import Test, judge
@@ -218,7 +218,7 @@ class _Run:
         cellsize = float(ds.attrs["cellsize"])
         colours = palette([plan_.row.label for plan_ in rows])
         figure = figures.contours(true, shown, cellsize, CONTOURS[name], colours)
-        figures.save(figure, storage.join(self.plan.out, f"{name}.png"))
+        figure_style.save(figure, storage.join(self.plan.out, f"{name}.png"))
         self.progress.done()
 
 

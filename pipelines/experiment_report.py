@@ -12,7 +12,7 @@ from velfield.compare import pair_rows, parents_of
 from velfield.errors import VelfieldError
 from velfield.evaluate import RECORD, read_rows
 from velfield.experiment_table import text
-from velfield.figures import save
+from velfield.figure_style import save
 from velfield.pipelines.experiment_plan import Plan, RowPlan
 from velfield.tables import entry_of
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gaussian import universe
 
-from velfield import curves, figures
+from velfield import curves, figure_style
 from velfield.measures import metrics
 
 N, CELLSIZE = 16, 10.0
@@ -28,7 +28,7 @@ def test_all_that_the_rows_have_are_drawn(tmp_path, rows):
     drawn = curves.draw(rows)
     assert list(drawn) == ["r_of_k", "transfer", "divergence", "error_by", "calibration"]
     for name, figure in drawn.items():
-        figures.save(figure, str(tmp_path / f"{name}.png"), dpi=60)
+        figure_style.save(figure, str(tmp_path / f"{name}.png"), dpi=60)
         data = (tmp_path / f"{name}.png").read_bytes()
         width, height = (int.from_bytes(data[i : i + 4]) for i in (16, 20))
         assert 250 < width < 1500

@@ -8,7 +8,7 @@ import pytest
 
 from velfield import experiment_figures
 from velfield.experiment_table import text
-from velfield.figures import png, save
+from velfield.figure_style import png, save
 from velfield.tables import BY_NAME, entry_of
 
 

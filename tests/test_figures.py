@@ -6,7 +6,7 @@ from gaussian import universe
 from matplotlib.contour import ContourSet
 from matplotlib.quiver import Quiver
 
-from velfield import figures
+from velfield import figure_style, figures
 
 N, CELLSIZE = 16, 10.0
 
@@ -109,7 +109,7 @@ def test_all_are_drawn_and_written(tmp_path, fields):
     drawn = figures.draw(true, models, CELLSIZE)
     assert list(drawn) == ["slices", "contours", "line", "distribution", "misalignment", "contours_centre"]
     for name, figure in drawn.items():
-        url = figures.save(figure, str(tmp_path / f"{name}.png"), dpi=60)
+        url = figure_style.save(figure, str(tmp_path / f"{name}.png"), dpi=60)
         data = (tmp_path / f"{name}.png").read_bytes()
         assert url.endswith(f"{name}.png")
         assert data.startswith(b"\x89PNG")
@@ -123,10 +123,10 @@ def test_holes_are_left_out(fields):
     true = true.copy()
     true[:, :4] = np.nan
     for figure in figures.draw(true, models, CELLSIZE).values():
-        figures.png(figure, dpi=40)  # no warning, no error
+        figure_style.png(figure, dpi=40)  # no warning, no error
 
 
 def test_unknown_models_are_shown_under_their_name():
-    assert figures.label("my-model") == "my-model"
-    assert figures.label("unet") == "U-Net"
-    assert figures.colour("my-model") != figures.colour("unet")
+    assert figure_style.label("my-model") == "my-model"
+    assert figure_style.label("unet") == "U-Net"
+    assert figure_style.colour("my-model") != figure_style.colour("unet")

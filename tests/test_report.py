@@ -9,7 +9,7 @@ import pytest
 from gaussian import universe
 from matplotlib.figure import Figure
 
-from velfield import figures
+from velfield import figure_style
 from velfield.errors import VelfieldError
 from velfield.measures import metrics
 from velfield.report import CAPTIONS, load_figures, write_report
@@ -71,7 +71,7 @@ def test_every_row_and_the_comparison_first(tmp_path, rows, picture):
     assert "The U-Net is behind the zero-padded FFT, which is given the dark matter itself in real space: " in words
     assert words.index("beats") < words.index("One box in slices") < words.index("The numbers")
     for name, row in rows.items():
-        assert figures.label(name) in words
+        assert figure_style.label(name) in words
         assert f"{row['cos_theta']['mean']:.2f}" in words
     assert "seed: 7" in words
     assert "velfield demo here\nvelfield info x" in page.text
@@ -80,7 +80,7 @@ def test_every_row_and_the_comparison_first(tmp_path, rows, picture):
 
 
 def test_pictures_are_inside_and_nothing_is_outside(tmp_path, rows, picture):
-    text, page = page_of(tmp_path, metrics=rows, figures={"slices": picture, "mine": figures.png(picture)}, run={})
+    text, page = page_of(tmp_path, metrics=rows, figures={"slices": picture, "mine": figure_style.png(picture)}, run={})
     images = [attrs for tag, attrs in page.tags if tag == "img"]
     assert len(images) == 6  # slices, four of all boxes, and the one of another name, last
     for attrs in images:
@@ -112,7 +112,7 @@ def test_everything_is_escaped(tmp_path, rows, picture):
 
 def test_figures_are_read_from_the_evaluation(tmp_path, rows, picture):
     for name in ("slices", "line"):
-        figures.save(picture, str(tmp_path / "figures" / f"{name}.png"))
+        figure_style.save(picture, str(tmp_path / "figures" / f"{name}.png"))
     found = load_figures(str(tmp_path / "figures"))
     assert list(found) == ["slices", "line"]
     url = write_report(str(tmp_path / "page.html"), metrics=rows, figures=found, run={})

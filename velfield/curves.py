@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from velfield.figures import LENGTH, STYLE, VELOCITY, colour, label, legend_above, line_of
+from velfield.figure_style import LENGTH, STYLE, VELOCITY, colour, label, legend_above, line_of
 
 Rows = Mapping[str, Mapping[str, Any]]
 RATIOS = (1e-3, 1e2)  # of power that are shown at most: linear theory has no vorticity but that of rounding

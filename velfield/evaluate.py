@@ -246,7 +246,7 @@ def _draw(
     rows: Mapping[str, Any],
 ) -> list[str]:
     """Write the figures of one box and return their paths below ``out``."""
-    from velfield import curves, figures  # matplotlib: only where something is drawn
+    from velfield import curves, figure_style, figures  # matplotlib: only where something is drawn
 
     test, box = drawn.test, drawn.box
     shown = {name: analytic.reconstruct(how, test.ds, box) for name, how in compare.items() if name != row}
@@ -256,7 +256,7 @@ def _draw(
     written = []
     drawings = figures.draw(true, shown, float(test.ds.attrs["cellsize"])) | curves.draw(rows)
     for name, figure in drawings.items():
-        figures.save(figure, storage.join(out, "figures", f"{name}.png"))
+        figure_style.save(figure, storage.join(out, "figures", f"{name}.png"))
         written.append(f"figures/{name}.png")
     return written
 

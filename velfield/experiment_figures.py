@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from velfield.figures import LENGTH, STYLE, VELOCITY, legend_above
+from velfield.figure_style import LENGTH, STYLE, VELOCITY, legend_above
 from velfield.tables import Entry
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#555555")  # Okabe and Ito's

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from velfield import curves, storage
-from velfield import figures as drawing
+from velfield import figure_style as drawing
 from velfield.errors import VelfieldError
 from velfield.tables import BY_NAME, HEADLINE, best, entries_of, headline
 from velfield.version import __version__

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from velfield.cosmology import OUTER_RIM
-from velfield.figures import STYLE, save
+from velfield.figure_style import STYLE, save
 from velfield.gravity import deposit, leapfrog, linear_density
 from velfield.redshift_space import redshift_space
 from velfield.simulate import SimulateConfig, evolve, halos_of, step_schedule
