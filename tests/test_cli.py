@@ -166,6 +166,7 @@ def test_info_on_what_verbs_leave(tmp_path, capsys):
     lines = said("e", evaluation__json={"model": "linear"}, metrics__json={"linear": row})
     assert lines == [f"evaluation: {tmp_path}/e", "model linear", "metrics:", "slope 0.7 ± 0.06", "r 0.8"]
     settings = {"settings": {"boxes": 3, "cells": 32}, "seconds": {"train": 77.0}}
+    assert not any("read as" in line for line in said("n", demo__json=settings | {"read_as": {}}))  # nothing to say
     lines = said("d", demo__json=settings, report__html={})
     assert lines[0] == f"demo: {tmp_path}/d"
     assert {"boxes 3 along a side", f"report.html {tmp_path}/d/report.html"} <= set(lines)

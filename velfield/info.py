@@ -138,6 +138,8 @@ def _lines_of(name: str, value: Any, indent: int, cut: bool) -> list[str]:
         return [f"{start}{label:<20} {mean}" + ("" if value["std"] is None else f" ± {std}")]
     if name == "normalisation" and isinstance(value, dict) and value.get("condition"):
         value = {SCALED if n == "sigma_v" else n: item for n, item in value.items()}
+    if value == {}:
+        return []
     if isinstance(value, dict):
         inside = "cells" in value or "boxsize" in value
         return [f"{start}{label}:"] + [
