@@ -200,10 +200,11 @@ def test_seen_on_the_dashboard_and_stopped_when_its_client_is_gone(gpus, cluster
     def look():
         table = WorkerTable(cluster.scheduler)
         table.update()
-        seen.extend(line for line in table.source.data.get("training", ()) if line and "steps/s" in line)
+        lines = table.source.data.get("training", ())  # of the last heartbeat: maybe of a training before
+        seen.extend(line for line in lines if line and "/40k steps, " in line)
 
     config = dataclasses.replace(ASKED, steps=40_000)
-    with Client(cluster.scheduler_address, set_as_default=False) as other, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, Client(cluster.scheduler_address, set_as_default=False) as other:
         training = pool.submit(train, other, [fields], out, config)
         while not seen:
             assert not training.done()
