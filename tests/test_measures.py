@@ -76,6 +76,7 @@ def test_noise_of_a_known_level_in_a_gaussian_field():
     from scipy.stats import chi2, norm
 
     assert mean(row, "residuals_200") == pytest.approx(2 * norm.cdf(200 / (0.5 * sigma)) - 1, abs=0.01)
+    assert mean(row, "residuals_100") == pytest.approx(2 * norm.cdf(100 / (0.5 * sigma)) - 1, abs=0.01)
     assert mean(row, "residuals_200_vector") == pytest.approx(chi2(3).cdf((200 / (0.5 * sigma)) ** 2), abs=0.01)
 
 

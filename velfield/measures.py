@@ -18,6 +18,7 @@ from velfield.places import Bins, Tracers, by_place
 from velfield.scales import by_scale
 
 RESIDUAL = 200.0  # km/s: the paper counts the residuals below it
+SMALL_RESIDUAL = 100.0  # km/s: for reconstructions of whole volumes, where nearly all are below the paper's
 CENTRE = 200.0  # h⁻¹Mpc: side of the central cube that the paper looks at apart
 EDGE = 50.0  # h⁻¹Mpc: thickness of the outer shell
 PAPER_SIDE = 300.0  # h⁻¹Mpc: smaller boxes take the same shares of their side, 2/3 and 1/6
@@ -26,6 +27,7 @@ MEASURES = (
     "slope",
     "slope_inverse",
     "residuals_200",
+    "residuals_100",
     "residuals_200_magnitude",
     "residuals_200_vector",
     "cos_theta",
@@ -184,6 +186,7 @@ def _compare(p: NDArray[np.float64], t: NDArray[np.float64]) -> dict[str, float]
         "slope": slope,
         "slope_inverse": inverse,
         "residuals_200": np.mean(np.abs(difference) < RESIDUAL),
+        "residuals_100": np.mean(np.abs(difference) < SMALL_RESIDUAL),
         "residuals_200_magnitude": np.mean(np.abs(np.sqrt(p2) - np.sqrt(t2)) < RESIDUAL),
         "residuals_200_vector": np.mean((difference**2).sum(0) < RESIDUAL**2),
         "cos_theta": _mean(pt[with_angle] / np.sqrt(p2[with_angle] * t2[with_angle])),
