@@ -8,19 +8,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from velfield import store
+from velfield.condition import Ranges
+from velfield.guide import Guide
+from velfield.model import Model
+from velfield.normalisation import Channel, Normalisation
 from velfield.service.allowed import Allowed
 from velfield.service.app import Service, create_app
 from velfield.service.limits import Limits
 from velfield.service.models import load
 from velfield.service.runner import Runner
 from velfield.service.server import listen, server
+from velfield.sources import describe
+from velfield.unet import UNet, UNetConfig
 
 ABOUT = {"cellsize": 5.0, "redshift": 0.212, "min_mass": 1e12, "rsd": "none"}
 LIMITS = {
@@ -44,11 +52,36 @@ def cube(seed: int = 0, cells: int = 8) -> dict[str, np.ndarray]:
     return {"halo_number": number, "halo_mass": (number * rng.uniform(1e12, 3e12, number.shape)).astype("f4")}
 
 
+KINDS = ("mass_overdensity", "number_overdensity")
+
+
+def write_model(url: str, fields: str, *, guided: bool = False, width: int = 4, depth: int = 1) -> None:
+    """Write a bundle with the weights that a network begins with: error bars, or a guide and a condition."""
+    torch.manual_seed(3)
+    ranges = Ranges(redshift=(0.0, 0.5), min_mass=(1e11, 1e13), density=(1e-4, 1e-1), growth=(0.7, 1.0))
+    channels = tuple(Channel(kind=kind, transform="linear", scale=1.0, mean=0.1, std=2.0) for kind in KINDS)
+    of = ({"in_channels": 5, "guide": True, "condition": 2} if guided else {"in_channels": 2, "std": True}) | {
+        "width": width,
+        "depth": depth,
+        "groups": 2,
+    }
+    described = describe(store.open_fields(fields, chunks=None), KINDS)
+    metadata = {
+        "trained_on": {n: v for n, v in described.items() if not (guided and n in ("redshift", "min_mass"))},
+        "parents": ["ab12"],
+        "training": {"boxes": 6, "steps": 0, "settings": {"batch": 4}, "parameters": 1},
+        **({"guide": Guide(name="wiener").to_dict()} if guided else {}),
+    }
+    scale = 4.0 if guided else 300.0
+    normalisation = Normalisation(channels=channels, sigma_v=scale, condition=ranges if guided else None)
+    Model(UNet(UNetConfig(**of)), normalisation, metadata).save(url)
+
+
 @contextmanager
 def serving(
     folder: Path,
     models: Sequence[str],
-    dask_client: Any,
+    cluster: Callable[[], Any],
     *,
     tokens: Sequence[str] = (),
     allow: Sequence[str] = (),
@@ -70,7 +103,7 @@ def serving(
         uploads=service.uploads,
         results=service.results,
         metrics=service.metrics,
-        connect=lambda: nullcontext(dask_client),
+        connect=lambda: nullcontext(cluster()),
     )
     with listen("127.0.0.1", 0) as listening:
         http = server(create_app(service), "127.0.0.1", 0, connections)

@@ -19,7 +19,7 @@ LIMITS: tuple[tuple[str, Any, Any, str], ...] = (
     ("space", int, 20 * 2**30, "Bytes of all uploads together."),
     ("rate", int, 1200, "Requests a minute of a client; reading results is not counted."),
     ("keep", float, 7 * 86400.0, "How long finished jobs and unused uploads are kept [s]."),
-    ("patience", float, 30.0, "For a body to come [s]; each 64 KiB of it add one."),
+    ("patience", float, 30.0, "For a body to come [s]; each 64 KiB that came add one."),
 )
 
 

@@ -1,14 +1,16 @@
 """Small models, a store, and a service that most tests share."""
 
+import functools
+from contextlib import ExitStack
+
 import pytest
-from served import serving
+from served import serving, write_model
 from small_store import arrays_of, spec_of
 
 from velfield import store
 from velfield.boxes import BoxLayout
 from velfield.client import Client
 from velfield.pipelines.cluster import connect
-from velfield.train import TrainConfig, train
 
 
 @pytest.fixture(scope="session")
@@ -22,24 +24,26 @@ def fields(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def models(fields, tmp_path_factory):
-    """A model with error bars, and one that is told redshift and threshold and adds to the Wiener filter."""
+    """A model with error bars, and one that is told redshift and threshold and adds to the Wiener filter.
+
+    Nobody trained them: what the service does with them does not depend on their weights.
+    """
     root = tmp_path_factory.mktemp("models")
-    small = {"steps": 2, "width": 4, "depth": 1, "groups": 2, "device": "cpu"}
-    train([fields], str(root / "plain"), TrainConfig(std=True, **small))
-    train([fields], str(root / "guided"), TrainConfig(guide="wiener", condition=True, **small))
+    write_model(str(root / "plain"), fields)
+    write_model(str(root / "guided"), fields, guided=True)
     return [str(root / "plain"), str(root / "guided")]
 
 
 @pytest.fixture(scope="session")
-def dask_client():
-    """One small cluster, also for the services' jobs."""
-    with connect(workers=2, quiet=True) as client:
-        yield client
+def cluster():
+    """Called, it gives one small cluster for all; who does not call it does not wait for it."""
+    with ExitStack() as stack:
+        yield functools.cache(lambda: stack.enter_context(connect(workers=1, quiet=True)))
 
 
 @pytest.fixture(scope="module")
-def service(models, fields, dask_client, tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("state"), models, dask_client, allow=[fields]) as service:
+def service(models, fields, cluster, tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("state"), models, cluster, allow=[fields]) as service:
         yield service
 
 

@@ -108,11 +108,11 @@ def test_what_does_not_fit_is_refused_at_once(service, client, tmp_path):
     assert answer.status_code == 422
 
 
-def test_stores_are_listed(client, fields, models, dask_client, tmp_path):
+def test_stores_are_listed(client, fields, models, cluster, tmp_path):
     (found,) = client.stores()
     assert (found["url"], found["cells"], found["boxes"]) == (fields, 8, 3)
     with (
-        serving(tmp_path, models[:1], dask_client, allow=[str(Path(fields).parent)]) as service,
+        serving(tmp_path, models[:1], cluster, allow=[str(Path(fields).parent)]) as service,
         Client(service.url) as c,
     ):
         assert [about["url"] for about in c.stores()] == [fields]
@@ -129,9 +129,9 @@ def slow(monkeypatch, seconds=0.3):
     monkeypatch.setattr(job_of, "predict", waiting)
 
 
-def test_a_full_queue_says_when_to_come_again(models, dask_client, tmp_path, monkeypatch):
+def test_a_full_queue_says_when_to_come_again(models, cluster, tmp_path, monkeypatch):
     slow(monkeypatch, 2.0)
-    with serving(tmp_path, models[:1], dask_client, queue=2) as service, Client(service.url, patience=0) as client:
+    with serving(tmp_path, models[:1], cluster, queue=2) as service, Client(service.url, patience=0) as client:
         names = [client.upload(cube(seed), **ABOUT) for seed in range(5)]
         answers = [post(service, name) for name in names]
         refused = [answer for answer in answers if answer.status_code == 429]
@@ -153,8 +153,8 @@ def test_a_full_queue_says_when_to_come_again(models, dask_client, tmp_path, mon
         client.wait(waiting[1], timeout=120) if len(waiting) == 3 else None
 
 
-def test_results_and_uploads_expire(models, dask_client, tmp_path):
-    with serving(tmp_path, models[:1], dask_client, keep=2.0) as service, Client(service.url) as client:
+def test_results_and_uploads_expire(models, cluster, tmp_path):
+    with serving(tmp_path, models[:1], cluster, keep=2.0) as service, Client(service.url) as client:
         job = client.submit("plain", client.upload(cube(), **ABOUT))
         client.wait(job, timeout=120, every=0.05)
         assert (tmp_path / "results" / job / "zarr.json").exists()
@@ -164,8 +164,8 @@ def test_results_and_uploads_expire(models, dask_client, tmp_path):
         assert not list((tmp_path / "jobs").glob("*.json"))
 
 
-def test_uploads_have_their_space(models, dask_client, tmp_path):
-    with serving(tmp_path, models[:1], dask_client, space=6000.0) as service, Client(service.url, patience=0) as client:
+def test_uploads_have_their_space(models, cluster, tmp_path):
+    with serving(tmp_path, models[:1], cluster, space=6000.0) as service, Client(service.url, patience=0) as client:
         client.upload(cube(), **ABOUT)
         with pytest.raises(ServiceError, match="no space for uploads: bytes="):
             client.upload(cube(1), **ABOUT)
@@ -179,7 +179,7 @@ def digests(folder):
     }
 
 
-def test_a_killed_service_goes_on_with_all_its_jobs(models, dask_client, tmp_path):
+def test_a_killed_service_goes_on_with_all_its_jobs(models, cluster, tmp_path):
     """Killed while one job runs and others wait; started again, all end, and their bytes are those of one that ran."""
     boxes = BoxLayout(boxsize=320.0, boxes=4, cells=16)
     given = []
@@ -206,7 +206,7 @@ def test_a_killed_service_goes_on_with_all_its_jobs(models, dask_client, tmp_pat
     kept = [path for path, then in receipts.items() if path.stat().st_mtime_ns == then]
     assert len(kept) >= len(receipts) - 1  # one may have been written without its receipt
     out = str(tmp_path / "alone")
-    assert job_of.predict(dask_client, job_of.prepare(url, given[0], out))
+    assert job_of.predict(cluster(), job_of.prepare(url, given[0], out))
     alone, after = digests(Path(out) / "velocity" / "c"), digests(first / "velocity" / "c")
     assert alone == after
 

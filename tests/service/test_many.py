@@ -15,7 +15,7 @@ from velfield.service.cubes import Cube, boxed, spec_of
 from velfield.store import fields_in_memory
 
 
-def test_a_hundred_clients_each_get_their_own_answer(models, dask_client, tmp_path):
+def test_a_hundred_clients_each_get_their_own_answer(models, cluster, tmp_path):
     cells, clients = 16, 100
     model, asked = load_model(models[0], "cpu"), Cube(**ABOUT)
 
@@ -23,7 +23,7 @@ def test_a_hundred_clients_each_get_their_own_answer(models, dask_client, tmp_pa
         arrays = cube(seed, cells)
         return model.predict(fields_in_memory(spec_of(asked, arrays, "f"), boxed(asked, arrays)))["velocity"].values[0]
 
-    with serving(tmp_path, models[:1], dask_client, cubes=8) as service:
+    with serving(tmp_path, models[:1], cluster, cubes=8) as service:
         seen, over = [], threading.Event()
 
         def watch():
@@ -50,8 +50,8 @@ def test_a_hundred_clients_each_get_their_own_answer(models, dask_client, tmp_pa
         assert service.room.taken == 0
 
 
-def test_too_many_cubes_are_told_when_to_come_again(models, dask_client, tmp_path, monkeypatch):
-    with serving(tmp_path, models[:1], dask_client, cubes=1) as service:
+def test_too_many_cubes_are_told_when_to_come_again(models, cluster, tmp_path, monkeypatch):
+    with serving(tmp_path, models[:1], cluster, cubes=1) as service:
         served = service.models.get("plain")
         go_on, real = threading.Event(), served.model.predict
 
@@ -72,8 +72,8 @@ def test_too_many_cubes_are_told_when_to_come_again(models, dask_client, tmp_pat
             assert client.predict("plain", cube(), **ABOUT)["velocity"].shape == (3, 8, 8, 8)
 
 
-def test_more_connections_than_allowed_are_turned_away(models, dask_client, tmp_path):
-    with serving(tmp_path, models[:1], dask_client, connections=4) as service:
+def test_more_connections_than_allowed_are_turned_away(models, cluster, tmp_path):
+    with serving(tmp_path, models[:1], cluster, connections=4) as service:
         clients = [httpx.Client() for _ in range(8)]
         found = [client.get(f"{service.url}/health").status_code for client in clients]
         assert found[0] == 200
@@ -119,7 +119,7 @@ def test_what_prometheus_is_told(service, client):
         assert line in said
 
 
-def test_a_cluster_that_gives_out_is_tried_again(models, dask_client, tmp_path, monkeypatch):
+def test_a_cluster_that_gives_out_is_tried_again(models, cluster, tmp_path, monkeypatch):
     from velfield.errors import ClusterError
     from velfield.pipelines import predict
     from velfield.service import runner
@@ -133,18 +133,18 @@ def test_a_cluster_that_gives_out_is_tried_again(models, dask_client, tmp_path, 
         return real(*arguments)
 
     monkeypatch.setattr(predict, "predict", failing)
-    with serving(tmp_path, models[:1], dask_client) as service, Client(service.url) as client:
+    with serving(tmp_path, models[:1], cluster) as service, Client(service.url) as client:
         job = client.submit("plain", client.upload(cube(), **ABOUT))
         assert client.wait(job, timeout=120, every=0.05)["state"] == "done"
         assert service.jobs.get(job).tries == 2
 
 
-def test_a_job_that_fails_says_why_and_can_be_asked_for_again(models, dask_client, tmp_path, monkeypatch):
+def test_a_job_that_fails_says_why_and_can_be_asked_for_again(models, cluster, tmp_path, monkeypatch):
     from velfield.pipelines import predict
 
     real = predict.predict
     monkeypatch.setattr(predict, "predict", lambda *_: 1 / 0)
-    with serving(tmp_path, models[:1], dask_client) as service, Client(service.url) as client:
+    with serving(tmp_path, models[:1], cluster) as service, Client(service.url) as client:
         job = client.submit("plain", client.upload(cube(), **ABOUT))
         with pytest.raises(ServiceError, match=r"the service failed: number=.*tell its operator the number"):
             client.wait(job, timeout=60, every=0.05)
@@ -167,17 +167,17 @@ def test_the_api_is_described(service):
     assert body["examples"][0]["model"] == "pretrained"
 
 
-def test_a_page_is_served_when_there_is_one(models, dask_client, tmp_path, monkeypatch):
+def test_a_page_is_served_when_there_is_one(models, cluster, tmp_path, monkeypatch):
     from velfield.service import app
 
-    with serving(tmp_path / "a", models[:1], dask_client, tokens=["a-token-of-16-letters"]) as service:
+    with serving(tmp_path / "a", models[:1], cluster, tokens=["a-token-of-16-letters"]) as service:
         assert httpx.get(f"{service.url}/").status_code == 404
     page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text("<p>velocities")
     (page / "app.js").write_text("1")
     monkeypatch.setattr(app, "PAGE", page)
-    with serving(tmp_path / "b", models[:1], dask_client, tokens=["a-token-of-16-letters"]) as service:
+    with serving(tmp_path / "b", models[:1], cluster, tokens=["a-token-of-16-letters"]) as service:
         assert httpx.get(f"{service.url}/").text == "<p>velocities"
         assert httpx.get(f"{service.url}/app.js").status_code == 200
         assert httpx.get(f"{service.url}/other.js").status_code == 401

@@ -39,11 +39,11 @@ def test_a_box_in_memory_is_the_store_of_that_box(tmp_path, rsd):
 
 
 @pytest.mark.parametrize(("name", "rsd"), [("plain", "none"), ("guided", "random_radial")])
-def test_the_answer_is_that_of_velfield_predict_to_the_last_bit(client, dask_client, models, tmp_path, name, rsd):
+def test_the_answer_is_that_of_velfield_predict_to_the_last_bit(client, cluster, models, tmp_path, name, rsd):
     arrays = cube(cells=9)
     fields = store_of(str(tmp_path / "f"), arrays, rsd=rsd, **OBSERVERS[rsd])
     out = str(tmp_path / "v")
-    assert predict(dask_client, prepare(next(url for url in models if url.endswith(name)), fields, out))
+    assert predict(cluster(), prepare(next(url for url in models if url.endswith(name)), fields, out))
     expected = store.open_velocity(out, chunks=None)
     found = client.predict(name, arrays, **ABOUT | {"rsd": rsd} | OBSERVERS[rsd])
     assert set(found) == set(map(str, expected.data_vars))

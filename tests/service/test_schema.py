@@ -13,9 +13,9 @@ HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_schemathesis_finds_nothing(models, dask_client, fields, tmp_path):
+def test_schemathesis_finds_nothing(models, cluster, fields, tmp_path):
     pytest.importorskip("schemathesis")
-    with serving(tmp_path / "state", models, dask_client, allow=[fields], queue=1000) as service:
+    with serving(tmp_path / "state", models, cluster, allow=[fields], queue=1000) as service:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"),
             # a schema cannot say which fields go together, or what is inside a binary body
