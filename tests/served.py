@@ -37,6 +37,7 @@ LIMITS = {
     "cells": 32**3,
     "upload_cells": 40**3,
     "cubes": 16,
+    "line": 128,
     "queue": 3,
     "space": 2**26,
     "rate": 100_000,

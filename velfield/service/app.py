@@ -78,8 +78,8 @@ class Service:
         self.jobs = Jobs(os.path.join(self.folder, "jobs"), self.limits)
         self.uploads = Uploads(os.path.join(self.folder, "uploads"), self.limits)
         self.results = Results(os.path.join(self.folder, "results"), self.jobs)
-        self.room = Room(self.limits.cubes)
-        self.upload_room = Room(self.limits.cubes)  # one that comes slowly takes no cube's place
+        self.room = Room(self.limits.cubes, self.limits.line)
+        self.upload_room = Room(self.limits.cubes, self.limits.line)  # one that comes slowly takes no cube's place
         self.metrics = Metrics(self.jobs, self.room)
         self.forward = Forward(self._took)
         self.errands = ThreadPoolExecutor(4, thread_name_prefix="velfield-errand")

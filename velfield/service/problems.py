@@ -102,7 +102,8 @@ def answer_problems(app: FastAPI) -> None:
 def of_validation(errors: Any) -> Problem:
     """What pydantic found, the first of it."""
     first = errors[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path"))
+    loc = first["loc"][1:] if first["loc"] and first["loc"][0] in ("query", "body", "path") else first["loc"]
+    where = ".".join(map(str, loc))
     return Problem(
         422,
         f"not as the API has it: {where or 'request'}: {first['msg'].lower()}",

@@ -46,7 +46,7 @@ ASKED = {
 async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
     """Leave a cube, for jobs. It is kept while jobs use it."""
     service = request.app.state.service
-    with service.upload_room.place():
+    async with service.upload_room.place():
         length = check_head(request, NPZ, service.limits.upload)
         stream = pieces(request, length, service.limits)
         name, cells, new = await service.uploads.take(cube, length, stream, service.errands)
@@ -142,11 +142,10 @@ async def result(request: Request, name: JobId, kind: Literal["npz", "nc"]) -> A
     return FileResponse(path, media_type=media_type, filename=f"velocity-{name[:8]}.{kind}")
 
 
-@router.api_route(
+@router.head("/jobs/{name}/store/{key:path}", response_class=FileResponse, include_in_schema=False)
+@router.get(
     "/jobs/{name}/store/{key:path}",
-    methods=["GET", "HEAD"],
     response_class=FileResponse,
-    operation_id="store_object",
     responses=documented(
         *ALWAYS,
         400,

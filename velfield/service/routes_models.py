@@ -130,7 +130,7 @@ async def predict(request: Request, name: str, cube: Annotated[Cube, Query()]) -
     service = request.app.state.service
     served, limits = service.models.get(name), service.limits
     run = asyncio.get_running_loop().run_in_executor
-    with service.room.place():
+    async with service.room.place():
         body = await receive(request, NPZ, limits.body, limits)
         ds = await run(service.errands, _opened, body, cube, limits.cells)
         del body
