@@ -249,6 +249,7 @@ def test_redshifts_that_mean_the_same_step_are_the_same_universe(tmp_path):
         ({"redshifts": (0.0, float("nan"))}, r"snapshots out of reach"),
         ({"halo_scatter": float("inf")}, r"no such halos: .*halo_scatter=inf"),
         ({"particles": 15}, r"no such volume: .*particles=15; .* even number"),
+        ({"particles": 1626}, r"too many particles: particles=1626; take at most 1624 along the side"),
         ({"mesh": 8}, r"cannot run: mesh=8, particles=16, .*no coarser than the particles"),
         ({"steps": 0}, r"cannot run: .*steps=0"),
         ({"seed": -1}, r"cannot run: .*seed=-1"),

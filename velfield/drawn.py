@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.blocks import Block
+from velfield.errors import VelfieldError
 from velfield.gravity import Snapshot
 from velfield.hacc import COLUMNS, outer_rim_names, redshift_to_step
 from velfield.halos import Halos, find_halos, virial_dispersion
@@ -135,7 +136,7 @@ def drawn_halos(snapshot: Snapshot, config: SimulateConfig) -> Halos:
 def rows_by_rank(pos: NDArray[Any], config: SimulateConfig) -> tuple[Rows, NDArray[np.int64]]:
     """Rows of each rank's cube, z running fastest, one rank after the other; and where each rank's rows end."""
     if len(pos) >= 2**32:
-        raise ValueError(f"more rows than are numbered: rows={len(pos)}")
+        raise VelfieldError(f"too many halos for 32 bits to number: halos={len(pos)}; take heavier ones")
     rank = np.empty(len(pos), dtype=np.uint16)
     number = math.prod(config.dims)
     counts = np.zeros(number, dtype=np.int64)

@@ -109,6 +109,7 @@ def evolve(config: SimulateConfig, progress: Progress = Silent()) -> Iterator[Sn
         schedule=schedule,
         mesh=config.force_mesh,
     )
+    del delta
     for leg in schedule:  # between two snapshots the caller reports stages of its own
         progress.start(f"gravity to z = {leg[-1]:.4g}", len(leg), "steps")
         for _ in leg:
