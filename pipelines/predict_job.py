@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from velfield import analytic, shards, store, store_layout
@@ -86,6 +85,7 @@ def prepare(
     gpu: bool = False,
     tracer: str = "number",
     smoothing: float | None = None,
+    asked_for: str | None = None,
 ) -> Job:
     """Open the input and the model, and see that they fit.
 
@@ -113,6 +113,8 @@ def prepare(
         Give a network's work to workers that offer ``GPU=1`` only.
     tracer, smoothing :
         Of an analytic model, as in `velfield.analytic.settings`.
+    asked_for : str, optional
+        What the store says that it was asked for, where the fields do not stay (`predict_catalogue`).
     """
     ds = store.open_fields(fields, chunks=None)
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
@@ -130,13 +132,14 @@ def prepare(
         if isolated:
             _refuse(asked, "isolated=True", "whole parents")
         job = _network(model, ds, average, asked, isolated)
+    prediction = job.prediction | ({} if asked_for is None else {"asked_for": asked_for})
     identity = job.about.get("weights", job.about)  # of a bundle, wherever it lies
     settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": store.document_hash(fields)}
     settings |= {name: job.about[name] for name in ("calibration", "average") if name in job.about}
-    settings["prediction"] = job.prediction
+    settings["prediction"] = prediction
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     layout = store_layout.velocity_layout(
-        ds, model=job.about, source=fields, fingerprint=fingerprint, prediction=job.prediction
+        ds, model=job.about, source=fields, fingerprint=fingerprint, prediction=prediction
     )
     return Job(
         model=model,
@@ -252,8 +255,3 @@ def _refuse(asked: dict[str, Any], where: str, who: str) -> None:
 def receipts_name(shard: int) -> str:
     """Name of a shard's receipt."""
     return f"{shard:05d}"
-
-
-def cells_of(layout: shards.Layout) -> int:
-    """Cells of all of a store's boxes."""
-    return int(layout.nbox * np.prod(layout.variables["velocity"].shape[1:]))
