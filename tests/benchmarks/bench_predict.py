@@ -1,4 +1,4 @@
-"""What the prediction of a whole volume costs, against a plain loop over its boxes with the same network, and its seams.
+"""What the prediction of a whole volume costs, against a plain loop over its boxes, and whether it has seams.
 
 python tests/benchmarks/bench_predict.py FOLDER [--boxes 3] [--cells 60] [--norm group] [--workers 2] [--isolated]
 
@@ -105,8 +105,8 @@ def bundle(url: str, fields: str, cells: int, norm: str, width: int, depth: int)
     net = UNet(UNetConfig(in_channels=len(INPUTS), width=width, depth=depth, norm=norm))
     described = describe(store.open_fields(fields, chunks=None), INPUTS) | {"cells": cells, "margin": 0}
     channels = tuple(Channel(kind=kind, transform="linear", scale=1.0, mean=0.0, std=2.0) for kind in INPUTS)
-    nothing: dict[str, Any] = {"training": {}, "losses": {"train": [], "validation": []}, "metrics": {}}
-    metadata = {"trained_on": described, "context": 0, "guide": None, "parents": ["bench"], **nothing}
+    training = {"boxes": 0, "steps": 0, "settings": {"batch": 0}, "parameters": net.parameters_count}
+    metadata = {"trained_on": described, "context": 0, "guide": None, "parents": ["bench"], "training": training}
     Model(net, Normalisation(channels=channels, sigma_v=300.0), metadata).save(url)
 
 

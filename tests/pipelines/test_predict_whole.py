@@ -52,11 +52,10 @@ def bundle(url, fields, *, cells=16, context=0, margin=0, guide=None, norm="batc
         "context": context,
         "guide": guide,
         "parents": ["another"],
-        "training": {},
-        "losses": {"train": [], "validation": []},
-        "metrics": {},
-        "calibration": {"factor": 1.1, "power": 1.0} if config.get("std") else {},
+        "training": {"boxes": 1, "steps": 0, "settings": {"batch": 1}, "parameters": net.parameters_count},
     }
+    if config.get("std"):
+        metadata["calibration"] = {"factor": 1.1, "power": 1.0, "coverage_68": None}
     Model(net, Normalisation(channels=channels, sigma_v=300.0), metadata).save(url)
     return url
 
@@ -103,12 +102,10 @@ def test_a_whole_parent_is_as_if_it_were_shown_at_once(client, whole, local, tmp
     """The tiles' rims are as wide as the network's reach: no cell sees where its tile ends."""
     expected, bars = at_once(local, whole, around=10)
     scale = np.abs(expected).max()
-    for tile in (None, 24, 40):
+    assert prepare(local, whole, str(tmp_path / "v")).tiling.rim < 9  # a tile of 16 is too narrow for a reach of 9
+    for tile in (24, 40):
         out = str(tmp_path / f"v{tile}")
-        job = prepare(local, whole, out, tile=tile, overlap=None if tile else 14 if tile else None)
-        if tile is None:
-            assert job.tiling.rim < 9  # a tile of 16 is too narrow for a reach of 9
-            continue
+        job = prepare(local, whole, out, tile=tile, overlap=18)
         assert job.tiling.rim == 9
         assert predict(client, job)
         np.testing.assert_allclose(cube(out), expected, rtol=0, atol=1e-5 * scale)
@@ -124,7 +121,7 @@ def test_boxes_of_one_store_are_the_same_whole_cut_elsewhere(client, local, tmp_
     for boxes, margin in ((4, 0), (1, 0), (2, 3)):
         fields, out = str(tmp_path / f"f{boxes}"), str(tmp_path / f"v{boxes}")
         write_fields(fields, boxes=boxes, cells=GRID // boxes, margin=margin)
-        assert predict(client, prepare(local, fields, out, tile=24))
+        assert predict(client, prepare(local, fields, out, tile=24, overlap=18))
         outs.append(cube(out))
     np.testing.assert_array_equal(outs[0], outs[1])
     np.testing.assert_array_equal(outs[0], outs[2])
@@ -226,8 +223,8 @@ def test_the_edge_of_a_parent_that_ends(client, tmp_path):
 def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tmp_path):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     with connect(workers=1, quiet=True) as alone:
-        assert predict(alone, prepare(local, whole, one, tile=24))
-    job = prepare(local, whole, two, tile=24)
+        assert predict(alone, prepare(local, whole, one, tile=24, overlap=18))
+    job = prepare(local, whole, two, tile=24, overlap=18)
     job.receipts.begin({})
     predict_row(3, job)  # then nothing
     row = next(Path(job.receipts.work).glob("tiles/000003"))
@@ -252,17 +249,17 @@ def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tm
     assert kept[0] == "predict tiles"
     assert same_bytes(one, two)
     with pytest.raises(VelfieldError, match="another store is here"):
-        predict(client, prepare(local, whole, two, tile=28))
+        predict(client, prepare(local, whole, two, tile=28, overlap=18))
 
 
 def test_a_worker_killed_meanwhile_loses_nothing(whole, local, tmp_path):
     """The same bytes; rows and shards that were finished are not made again."""
     out, other = str(tmp_path / "v"), str(tmp_path / "w")
-    job = prepare(local, whole, out, tile=24)
+    job = prepare(local, whole, out, tile=24, overlap=18)
     finished = {}
 
     with connect(workers=2, quiet=True) as cluster:
-        predict(cluster, prepare(local, whole, other, tile=24))
+        predict(cluster, prepare(local, whole, other, tile=24, overlap=18))
 
         class Killer:
             """Kills a worker at the third row and at the second box shard."""
@@ -386,7 +383,7 @@ def test_a_conditioned_network_in_tiles(client, whole, tmp_path):
     plain = load_model(bundle(str(tmp_path / "plain"), whole, condition=2), device="cpu")
     told = dataclasses.replace(plain.normalisation, condition=Ranges.of([of]))
     Model(plain.net, told, plain.metadata).save(model)
-    assert predict(client, prepare(model, whole, out, tile=24))
+    assert predict(client, prepare(model, whole, out, tile=24, overlap=18))
     expected = load_model(model, device="cpu").predict(ds)
     # cells of a box's centre do not reach its edge only in a wider box: compare sizes of the velocities
     assert 0.5 < cube(out).std() / expected.velocity.values.std() < 2
