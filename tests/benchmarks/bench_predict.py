@@ -39,20 +39,17 @@ from velfield import shards, store, store_layout
 from velfield.boxes import BoxLayout
 from velfield.cosmology import OUTER_RIM
 from velfield.model import Model, load_model
-from velfield.normalisation import Channel, Normalisation
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.predict import Job, predict, prepare
 from velfield.pipelines.predict_plan import plan_of
 from velfield.pipelines.stages import peak_memory
 from velfield.progress import Terminal
-from velfield.sources import describe
-from velfield.unet import UNet, UNetConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from arbitrary_bundle import bundle
 from small_store import spec_of
 
 CELLSIZE, BIAS, DENSITY, MASS = 5.0, 1.5, 0.5, 1e13
-INPUTS = ("mass_overdensity", "number_overdensity")
 
 
 def density(n: int, seed: int) -> NDArray[np.float32]:
@@ -97,17 +94,6 @@ def build(url: str, boxes: int, cells: int, seed: int) -> None:
         arrays = {"halo_number": np.stack(numbers), "halo_mass": np.stack(masses)}
         written |= shards.write_boxes(url, made, made.boxes_of(shard), arrays)
     shards.publish(url, made, written)
-
-
-def bundle(url: str, fields: str, cells: int, norm: str, width: int, depth: int) -> None:
-    """A network with arbitrary weights, trained, as it says, on boxes of ``cells`` cells."""
-    torch.manual_seed(1)
-    net = UNet(UNetConfig(in_channels=len(INPUTS), width=width, depth=depth, norm=norm))
-    described = describe(store.open_fields(fields, chunks=None), INPUTS) | {"cells": cells, "margin": 0}
-    channels = tuple(Channel(kind=kind, transform="linear", scale=1.0, mean=0.0, std=2.0) for kind in INPUTS)
-    training = {"boxes": 0, "steps": 0, "settings": {"batch": 0}, "parameters": net.parameters_count}
-    metadata = {"trained_on": described, "context": 0, "guide": None, "parents": ["bench"], "training": training}
-    Model(net, Normalisation(channels=channels, sigma_v=300.0), metadata).save(url)
 
 
 def loop(model: Model, fields: str, boxes: range) -> float:
@@ -183,7 +169,8 @@ def main() -> None:
     if url is None:
         url = str(folder / f"model-{asked.norm}-{asked.width}-{asked.depth}-{asked.cells}")
         if not (Path(url) / "metadata.json").exists():
-            bundle(url, fields, asked.cells, asked.norm, asked.width, asked.depth)
+            shape = {"norm": asked.norm, "width": asked.width, "depth": asked.depth, "groups": 4}
+            bundle(url, fields, cells=asked.cells, **shape)
     torch.set_num_threads(asked.workers)
     model = load_model(url)
     third = max(1, asked.loop // 3)

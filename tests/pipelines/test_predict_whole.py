@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from arbitrary_bundle import INPUTS, bundle
+from distributed import LocalCluster
 from gaussian import universe, write_fields
 
 from velfield import analytic, store
@@ -20,44 +22,14 @@ from velfield.cli import main
 from velfield.condition import Condition
 from velfield.errors import VelfieldError
 from velfield.model import Model
-from velfield.normalisation import Channel, Normalisation
 from velfield.parent import Parent
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.predict import predict, prepare
+from velfield.pipelines.predict_plan import check_fits, plan_of
 from velfield.pipelines.predict_tasks import predict_row
 from velfield.pipelines.verify import verify
-from velfield.sources import describe
-from velfield.unet import UNet, UNetConfig
 
-INPUTS = ("number_overdensity", "mass_overdensity")
 GRID = 32
-
-
-def bundle(url, fields, *, cells=16, context=0, margin=0, guide=None, norm="batch", **config):
-    """A network with arbitrary weights that says it was trained on boxes of ``cells`` cells."""
-    torch.manual_seed(1)
-    given = len(INPUTS) + 3 * (guide is not None)
-    net = UNet(UNetConfig(in_channels=given, width=4, depth=1, groups=2, norm=norm, guide=guide is not None, **config))
-    with torch.no_grad():
-        for p in net.out.parameters():
-            p.normal_(0, 0.3)
-        for module in net.modules():
-            if isinstance(module, torch.nn.BatchNorm3d):
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2)
-    described = describe(store.open_fields(fields, chunks=None), INPUTS) | {"cells": cells, "margin": margin}
-    channels = tuple(Channel(kind=kind, transform="linear", scale=1.0, mean=0.1, std=0.8) for kind in INPUTS)
-    metadata = {
-        "trained_on": described,
-        "context": context,
-        "guide": guide,
-        "parents": ["another"],
-        "training": {"boxes": 1, "steps": 0, "settings": {"batch": 1}, "parameters": net.parameters_count},
-    }
-    if config.get("std"):
-        metadata["calibration"] = {"factor": 1.1, "power": 1.0, "coverage_68": None}
-    Model(net, Normalisation(channels=channels, sigma_v=300.0), metadata).save(url)
-    return url
 
 
 @pytest.fixture(scope="module")
@@ -388,3 +360,50 @@ def test_a_conditioned_network_in_tiles(client, whole, tmp_path):
     # cells of a box's centre do not reach its edge only in a wider box: compare sizes of the velocities
     assert 0.5 < cube(out).std() / expected.velocity.values.std() < 2
     shutil.rmtree(out)
+
+
+def test_the_plan_is_printed_and_nothing_done(client, whole, local, tmp_path, capsys):
+    out = str(tmp_path / "v")
+    options = ["predict", local, whole, out, "--tile", "24", "--overlap", "18"]
+    assert main([*options, "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "216 of 24³ cells, neighbours share 18; 91.1 × the cells of the boxes" in said
+    assert "36 rows of tiles, 8 shards" in said
+    assert not (tmp_path / "v").exists()
+    job = prepare(local, whole, out, tile=24, overlap=18)
+    planned, sizes = plan_of(job), []
+    assert predict(client, job, Sizes(job, sizes))
+    assert planned.work_bytes == sizes[-1]
+    array = store.open_velocity(out)
+    assert planned.store_bytes == sum(array[name].nbytes for name in array.data_vars)
+    small = dataclasses.replace(planned, shard_memory=2**50)
+    with pytest.raises(VelfieldError, match=r"a task does not fit into a worker: needed=1.02e\+03 TiB"):
+        check_fits(small, client)
+
+
+class Sizes:
+    """Notes how large the work files are when the rows are done."""
+
+    def __init__(self, job, sizes):
+        self.job, self.sizes = job, sizes
+
+    def start(self, label, *_, **__):
+        if label == "blend tiles":
+            self.sizes.append(sum(p.stat().st_size for p in Path(self.job.receipts.work, "tiles").iterdir()))
+
+    def advance(self, *_, **__):
+        pass
+
+    def done(self, *_):
+        pass
+
+
+def test_a_network_waits_for_workers_that_offer_a_gpu(whole, local, tmp_path):
+    job = prepare(local, whole, str(tmp_path / "v"), tile=24, overlap=18, gpu=True)
+    with connect(workers=1, quiet=True, wait=1) as without, pytest.raises(VelfieldError, match="offers GPU=1"):
+        predict(without, job)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None) as cluster,
+        connect(cluster.scheduler_address, quiet=True) as client,
+    ):
+        assert predict(client, job)
