@@ -119,9 +119,12 @@ class Client:
         answer = self._ask("POST", "/uploads", params=query, content=_npz(arrays), headers={"Content-Type": NPZ})
         return str(answer.json()["input"])
 
-    def submit(self, model: str, given: str, *, average: int = 1) -> str:
-        """Ask for a field store or an upload to be predicted; the same request is the same job. Returns its id."""
-        asked = {"model": model, "input": given, "average": average}
+    def submit(self, model: str, given: str, *, average: int = 1, isolated: bool = False) -> str:
+        """Ask for a field store or an upload to be predicted; the same request is the same job. Returns its id.
+
+        ``isolated`` predicts each box by itself, also where they are one whole parent.
+        """
+        asked = {"model": model, "input": given, "average": average, "isolated": isolated}
         return str(self._json("POST", "/jobs", json=asked)["id"])
 
     def status(self, job: str) -> dict[str, Any]:

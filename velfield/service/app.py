@@ -49,7 +49,7 @@ class JobRunner(Protocol):
     def alive(self) -> bool:
         """Whether it runs."""
 
-    def asked(self, model: str, given: str, average: int) -> Job:
+    def asked(self, model: str, given: str, average: int, isolated: bool) -> Job:
         """The job that a request stands for."""
 
     def interrupt(self) -> None:

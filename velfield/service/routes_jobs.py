@@ -79,7 +79,7 @@ async def submit(request: Request) -> Any:
     except ValidationError as error:
         raise of_validation(error.errors()) from error
     run = asyncio.get_running_loop().run_in_executor
-    job = await run(service.errands, service.runner.asked, asked.model, asked.input, asked.average)
+    job = await run(service.errands, service.runner.asked, asked.model, asked.input, asked.average, asked.isolated)
     job, new = await run(service.errands, service.jobs.submit, job)
     return _answer(service, job, 202 if new else 200)
 
