@@ -229,6 +229,8 @@ def test_heads_that_are_wrong(service):
     )
     problem(chunked, 411, "a body without a length")
     problem(httpx.put(f"{service.url}/health"), 405, "method not allowed")
+    assert httpx.put(f"{service.url}/jobs").headers["Allow"] == "GET, POST"
+    assert httpx.put(f"{service.url}/jobs/{'0' * 32}").headers["Allow"] == "DELETE, GET"
     text = httpx.post(f"{service.url}/jobs", content=b"{}", headers={"Content-Type": "text/plain"})
     problem(text, 415, "not a body")  # what a form of another site could send
     with suppress(httpx.ReadError):  # the connection is closed while the head is still on its way

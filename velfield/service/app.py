@@ -142,7 +142,7 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    answer_problems(app)
+    answer_problems(app, [*routes_models.router.routes, *routes_jobs.router.routes])
     app.include_router(routes_models.router)
     app.include_router(routes_jobs.router)
     page = [path for path in PAGE.rglob("*") if path.is_file()] if (PAGE / "index.html").is_file() else []
