@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +31,7 @@ from velfield.version import __version__
 
 LOG = logging.getLogger("velfield.service")
 PAGE = Path(__file__).with_name("page")
+SEEN = 5.0  # how long it is taken for known whether the scheduler answers [s]
 OFTEN = 60.0  # between two sweeps of what has expired, at most [s]
 ABOUT = """Peculiar velocities from tracers: models to choose from, small cubes answered at once, whole stores as jobs.
 
@@ -82,6 +84,7 @@ class Service:
         self.upload_room = Room(self.limits.cubes, self.limits.line)  # one that comes slowly takes no cube's place
         self.metrics = Metrics(self.jobs, self.room)
         self.forward = Forward(self._took)
+        self._seen = -SEEN, False
         self.errands = ThreadPoolExecutor(4, thread_name_prefix="velfield-errand")
 
     def writable(self) -> bool:
@@ -93,6 +96,14 @@ class Service:
         except OSError:
             return False
         return True
+
+    def reachable(self) -> bool:
+        """Whether the scheduler answers, or did so a moment ago: anybody may ask."""
+        then, answers = self._seen
+        if time.monotonic() - then > SEEN:
+            answers = self.scheduler()
+            self._seen = time.monotonic(), answers
+        return answers
 
     def sweep(self) -> None:
         """Remove what has expired."""
