@@ -12,18 +12,19 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space clouds paint fill scatter canvases"
     " patches linear wiener radial reconstruction spectra scales places calibration measures symmetry condition"
-    " normalisation tracers units findings verify_boxes verify_whole tables",
+    " normalisation tracers units findings verify_boxes verify_whole tables tiles",
     "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
     " genericio_read genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv"
     " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
     " verify_opened verify_store verify",
-    "theory": "whole analytic guide",
+    "theory": "whole parent analytic guide",
     "analysis": "judged pieces evaluate figure_style figures curves compare report experiment_table experiment_figures",
     "torch": "gravity halos simulate_config drawn simulate unet loss samples batches validation orientations model_card"
     " bundle model train_config checkpoint compiled ema ranks step train_record training train",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
-    " pipelines.patch_files pipelines.here pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"
+    " pipelines.patch_files pipelines.here pipelines.paint_plan pipelines.paint_tasks pipelines.paint"
+    " pipelines.predict_job pipelines.predict_tasks pipelines.predict_plan pipelines.predict pipelines.predict_catalogue"
     " pipelines.evaluate pipelines.train pipelines.diary pipelines.steps pipelines.demo pipelines.verify"
     " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
     " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",
