@@ -120,9 +120,9 @@ def prepare(
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
     analytic.check_tracer(model, tracer)
     if model in analytic.NAMES:
-        _refuse(
-            asked | {"average": None if average == 1 else average, "gpu": gpu or None}, f"model={model}", "networks"
-        )
+        if average != 1:
+            raise VelfieldError(f"only a network is averaged: model={model}, average={average}; leave it out")
+        _refuse(asked | {"isolated": isolated or None, "gpu": gpu or None}, f"model={model}", "networks")
         how = analytic.settings(model, ds, tracer=tracer, smoothing=smoothing)
         about: dict[str, Any] = {"name": model, **how.to_dict()}
         job = _Settled(about=about, how=how, context=int(getattr(how, "margin", 0)))
