@@ -61,8 +61,8 @@ class Parent:
 
 
 def wrapped(array: Any, start: Corner, shape: Corner) -> NDArray[np.float32]:
-    """What a periodic array (3, x, y, z), in memory or of Zarr, has in the cells from ``start`` on."""
-    out = np.empty((3, *shape), dtype=np.float32)
+    """What a periodic array (channel, x, y, z), in memory or of Zarr, has in the cells from ``start`` on."""
+    out = np.empty((array.shape[0], *shape), dtype=np.float32)
     n = array.shape[-1]
     along = [pieces(first, length, n, n, periodic=True) for first, length in zip(start, shape, strict=True)]
     for some in product(*along):

@@ -47,8 +47,8 @@ def here(monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """One periodic parent of 32³ cells in 64 boxes."""
-    return write_fields(str(tmp_path_factory.mktemp("whole") / "fields"), boxes=4, cells=8)
+    """One periodic parent of 32³ cells in 8 boxes."""
+    return write_fields(str(tmp_path_factory.mktemp("whole") / "fields"), boxes=2, cells=16)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_whole_parent_is_as_if_it_were_shown_at_once(here, whole, local, tmp_p
     expected, bars = at_once(local, whole, around=10)
     scale = np.abs(expected).max()
     assert prepare(local, whole, str(tmp_path / "v")).tiling.rim < 9  # a tile of 16 is too narrow for a reach of 9
-    for tile in (24, 40):
+    for tile in (34, 40):
         out = str(tmp_path / f"v{tile}")
         job = prepare(local, whole, out, tile=tile, overlap=18)
         assert job.tiling.rim == 9
@@ -103,10 +103,10 @@ def test_a_whole_parent_is_as_if_it_were_shown_at_once(here, whole, local, tmp_p
 def test_boxes_of_one_store_are_the_same_whole_cut_elsewhere(here, local, tmp_path):
     """What the store's boxes and margins are does not matter: one box that is the whole, boxes with a margin."""
     outs = []
-    for boxes, margin in ((4, 0), (1, 0), (2, 3)):
+    for boxes, margin in ((2, 0), (1, 0), (4, 3)):
         fields, out = str(tmp_path / f"f{boxes}"), str(tmp_path / f"v{boxes}")
         write_fields(fields, boxes=boxes, cells=GRID // boxes, margin=margin)
-        assert predict(here, prepare(local, fields, out, tile=24, overlap=18))
+        assert predict(here, prepare(local, fields, out, tile=34, overlap=18))
         outs.append(cube(out))
     np.testing.assert_array_equal(outs[0], outs[1])
     np.testing.assert_array_equal(outs[0], outs[2])
@@ -115,11 +115,11 @@ def test_boxes_of_one_store_are_the_same_whole_cut_elsewhere(here, local, tmp_pa
 def test_a_network_with_a_context_is_shown_real_neighbours(here, tmp_path):
     """In a store with a margin a box's own window is what a tile of the same cells is."""
     fields, model = str(tmp_path / "fields"), str(tmp_path / "model")
-    write_fields(fields, boxes=4, cells=8, margin=9)
-    bundle(model, fields, cells=8, context=9, margin=9)
+    write_fields(fields, boxes=2, cells=16, margin=9)
+    bundle(model, fields, cells=16, context=9, margin=9)
     by_boxes, by_tiles = str(tmp_path / "boxes"), str(tmp_path / "tiles")
     assert predict(here, prepare(model, fields, by_boxes, isolated=True))
-    bare = write_fields(str(tmp_path / "bare"), boxes=4, cells=8)
+    bare = write_fields(str(tmp_path / "bare"), boxes=2, cells=16)
     assert predict(here, prepare(model, bare, by_tiles))
     made, expected = cube(by_tiles), cube(by_boxes)
     np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -133,7 +133,7 @@ def test_group_normalisation_leaves_no_seam(here, whole, tmp_path):
     assert predict(here, prepare(model, whole, blended, tile=16, overlap=8))
     assert predict(here, prepare(model, whole, beside, isolated=True))
     ratios = []
-    for url, period in ((blended, 8), (beside, 8)):
+    for url, period in ((blended, 8), (beside, 16)):
         steps = np.abs(np.diff(cube(url), axis=1)).mean((0, 2, 3))
         border = np.arange(1, GRID) % period == 0
         ratios.append(steps[border].mean() / steps[~border].mean())
@@ -146,28 +146,33 @@ def test_guides_of_tiles(here, whole, tmp_path, name):
     """A guide of the whole is read from one array; that of a tile sees the tile with its surroundings."""
     model, out = str(tmp_path / "model"), str(tmp_path / "v")
     smoothing = None if name == "wiener" else 10.0
-    bundle(model, whole, cells=16, guide={"name": name, "smoothing": smoothing})
+    tracers = ["mass", "number"] if name == "linear_whole" else ["number"]
+    bundle(model, whole, cells=16, guide={"name": name, "smoothing": smoothing, "tracers": tracers})
     margin = None if name == "linear_whole" else 3
-    job = prepare(model, whole, out, tile=16, overlap=8, guide_margin=margin)
+    job = prepare(model, whole, out, tile=16, overlap=4, guide_margin=margin)
     from velfield.model import load_model
 
     net = load_model(model, device="cpu")
     with torch.no_grad():
         net.net.out.weight.zero_()
         net.net.out.bias.zero_()
+        net.net.gain.copy_(torch.tensor([1.0, 0.5])[: len(tracers)])
     net.save(model)  # what is left is the guide
-    job = prepare(model, whole, out, tile=16, overlap=8, guide_margin=margin)
+    job = prepare(model, whole, out, tile=16, overlap=4, guide_margin=margin)
     assert predict(here, job)
     made = cube(out)
     if name == "linear_whole":
         ds = store.open_fields(whole, chunks=None)
-        expected = analytic.whole_velocity(analytic.settings(name, ds, smoothing=smoothing), ds)
-        np.testing.assert_allclose(made, expected, rtol=0, atol=1e-3)
+        by_mass, by_number = (
+            analytic.whole_velocity(analytic.settings(name, ds, tracer=tracer, smoothing=smoothing), ds)
+            for tracer in tracers
+        )
+        np.testing.assert_allclose(made, by_mass + 0.5 * by_number, rtol=0, atol=1e-3)
         return
     true = universe(GRID)[1]
     r = np.corrcoef(made.ravel(), true.ravel())[0, 1]
     narrow = str(tmp_path / "narrow")
-    assert predict(here, prepare(model, whole, narrow, tile=16, overlap=8))
+    assert predict(here, prepare(model, whole, narrow, tile=16, overlap=4))
     assert r > np.corrcoef(cube(narrow).ravel(), true.ravel())[0, 1] + 0.01  # it sees further
     # a box by itself is one tile
     box, alone = write_fields(str(tmp_path / "box"), boxes=1, cells=16, periodic=False), str(tmp_path / "alone")
@@ -180,12 +185,12 @@ def test_guides_of_tiles(here, whole, tmp_path, name):
 def test_the_edge_of_a_parent_that_ends(here, tmp_path):
     """Beyond it is the mean; cells whose context reaches out are flagged; inside all is as in a periodic one."""
     fields, ends, model = (str(tmp_path / name) for name in ("fields", "ends", "model"))
-    write_fields(fields, boxes=4, cells=8)
-    write_fields(ends, boxes=4, cells=8, periodic=False)
+    write_fields(fields, boxes=2, cells=16)
+    write_fields(ends, boxes=2, cells=16, periodic=False)
     bundle(model, fields, cells=12, context=2)
     outs = [str(tmp_path / name) for name in ("v", "w")]
-    assert predict(here, prepare(model, fields, outs[0], tile=24, overlap=18))
-    job = prepare(model, ends, outs[1], tile=24, overlap=18)
+    assert predict(here, prepare(model, fields, outs[0], tile=34, overlap=18))
+    job = prepare(model, ends, outs[1], tile=34, overlap=18)
     assert predict(here, job)
     flag = cube(outs[1], "velocity_flag")
     expected = np.ones((GRID,) * 3, dtype="u1")
@@ -208,8 +213,8 @@ def test_the_edge_of_a_parent_that_ends(here, tmp_path):
 def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tmp_path):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     with connect(workers=1, quiet=True) as alone:
-        assert predict(alone, prepare(local, whole, one, tile=24, overlap=18))
-    job = prepare(local, whole, two, tile=24, overlap=18)
+        assert predict(alone, prepare(local, whole, one, tile=34, overlap=18))
+    job = prepare(local, whole, two, tile=34, overlap=18)
     job.receipts.begin({})
     predict_row(3, job)  # then nothing
     row = next(Path(job.receipts.work).glob("tiles/000003"))
@@ -234,17 +239,17 @@ def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tm
     assert kept[0] == "predict tiles"
     assert same_bytes(one, two)
     with pytest.raises(VelfieldError, match="another store is here"):
-        predict(client, prepare(local, whole, two, tile=28, overlap=18))
+        predict(client, prepare(local, whole, two, tile=36, overlap=18))
 
 
 def test_a_worker_killed_meanwhile_loses_nothing(whole, local, tmp_path):
     """The same bytes; rows and shards that were finished are not made again."""
     out, other = str(tmp_path / "v"), str(tmp_path / "w")
-    job = prepare(local, whole, out, tile=24, overlap=18)
+    job = prepare(local, whole, out, tile=34, overlap=18)
     finished = {}
 
     with connect(workers=2, quiet=True) as cluster:
-        predict(cluster, prepare(local, whole, other, tile=24, overlap=18))
+        predict(cluster, prepare(local, whole, other, tile=34, overlap=18))
 
         class Killer:
             """Kills a worker at the third row and at the second box shard."""
@@ -284,8 +289,8 @@ def same_bytes(one, two):
 
 def test_boxes_with_observers_of_their_own_are_predicted_one_by_one(here, local, tmp_path, capsys):
     fields, out = str(tmp_path / "fields"), str(tmp_path / "v")
-    observers = {"rsd": "center_radial", "observer": np.full((64, 3), 40.0)}
-    write_fields(fields, boxes=4, cells=8, **observers)
+    observers = {"rsd": "center_radial", "observer": np.full((8, 3), 40.0)}
+    write_fields(fields, boxes=2, cells=16, **observers)
     job = prepare(local, fields, out)
     assert job.tiling is None
     assert predict(here, job)
@@ -368,20 +373,20 @@ def test_a_conditioned_network_in_tiles(here, whole, tmp_path):
     plain = load_model(bundle(str(tmp_path / "plain"), whole, condition=2), device="cpu")
     told = dataclasses.replace(plain.normalisation, condition=Ranges.of([of]))
     Model(plain.net, told, plain.metadata).save(model)
-    assert predict(here, prepare(model, whole, out, tile=24, overlap=18))
+    assert predict(here, prepare(model, whole, out, tile=34, overlap=18))
     expected, _ = at_once(model, whole, around=10)
     np.testing.assert_allclose(cube(out), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_the_plan_is_printed_and_nothing_done(here, client, whole, local, tmp_path, capsys):
     out = str(tmp_path / "v")
-    options = ["predict", local, whole, out, "--tile", "24", "--overlap", "18"]
+    options = ["predict", local, whole, out, "--tile", "34", "--overlap", "18"]
     assert main([*options, "--plan"]) == 0
     said = capsys.readouterr().out
-    assert "216 of 24³ cells, neighbours share 18; 91.1 × the cells of the boxes" in said
-    assert "36 rows of tiles, 8 shards" in said
+    assert "8 of 34³ cells, neighbours share 18; 9.6 × the cells of the boxes" in said
+    assert "4 rows of tiles, 8 shards" in said
     assert not (tmp_path / "v").exists()
-    job = prepare(local, whole, out, tile=24, overlap=18)
+    job = prepare(local, whole, out, tile=34, overlap=18)
     planned, sizes = plan_of(job), []
     assert predict(here, job, Sizes(job, sizes))
     assert planned.work_bytes == sizes[-1]
@@ -410,7 +415,7 @@ class Sizes:
 
 
 def test_a_network_waits_for_workers_that_offer_a_gpu(whole, local, tmp_path):
-    job = prepare(local, whole, str(tmp_path / "v"), tile=24, overlap=18, gpu=True)
+    job = prepare(local, whole, str(tmp_path / "v"), tile=34, overlap=18, gpu=True)
     with connect(workers=1, quiet=True, wait=1) as without, pytest.raises(VelfieldError, match="offers GPU=1"):
         predict(without, job)
     with (
