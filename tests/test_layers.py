@@ -25,8 +25,8 @@ MODULES = {
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
     " pipelines.patch_files pipelines.here pipelines.paint_plan pipelines.paint_tasks pipelines.paint"
     " pipelines.predict_job pipelines.predict_tasks pipelines.predict_plan pipelines.predict"
-    " pipelines.predict_catalogue pipelines.evaluate pipelines.train pipelines.diary pipelines.steps pipelines.demo"
-    " pipelines.verify"
+    " pipelines.predict_catalogue pipelines.evaluate pipelines.train pipelines.diary pipelines.steps"
+    " pipelines.demo pipelines.verify"
     " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
     " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",
     "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli",
