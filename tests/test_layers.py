@@ -15,10 +15,11 @@ MODULES = {
     " normalisation tracers units findings verify_boxes verify_whole tables sky",
     "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
     " genericio_read genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv"
+    " table_text table_rows table_write"
     " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
     " verify_opened verify_store verify",
     "theory": "whole analytic guide",
-    "answers": "cells interpolate real_space queries",
+    "answers": "cells interpolate real_space queries query_table",
     "analysis": "judged pieces evaluate figure_style figures curves compare report experiment_table experiment_figures",
     "torch": "gravity halos simulate_config simulate unet loss samples batches validation orientations model_card"
     " bundle model train_config checkpoint compiled ema ranks step train_record training train",

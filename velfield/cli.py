@@ -26,6 +26,7 @@ VERBS = (
     cli_learn.evaluate,
     cli_learn.compare,
     cli_use.predict,
+    cli_use.query,
     cli_use.demo,
     cli_use.experiment,
 )
