@@ -19,7 +19,7 @@ MODULES = {
     " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
     " verify_opened verify_store verify",
     "theory": "whole analytic guide",
-    "answers": "cells interpolate real_space queries query_table",
+    "answers": "cells interpolate real_space queries query_table derived cubes export",
     "analysis": "judged pieces evaluate figure_style figures curves compare report experiment_table experiment_figures",
     "torch": "gravity halos simulate_config simulate unet loss samples batches validation orientations model_card"
     " bundle model train_config checkpoint compiled ema ranks step train_record training train",
@@ -29,12 +29,12 @@ MODULES = {
     " pipelines.evaluate pipelines.train pipelines.diary pipelines.steps pipelines.demo pipelines.verify"
     " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
     " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",
-    "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli",
+    "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli_ask cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 
 CORE = {"numpy", "scipy", "numba", "llvmlite", "colossus"}
-FORMATS = {"pyarrow", "h5py", "astropy"}  # inside functions only: an extra brings them
+FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # inside functions only: an extra brings them
 FILES = CORE | FORMATS | {"fsspec", "s3fs", "botocore", "xarray", "zarr", "numcodecs", "fastcrc", "rich"}
 # layer: layers of ours that it may import, and libraries
 MAY_IMPORT = {

@@ -35,10 +35,14 @@ class Cells:
 
     Attributes
     ----------
+    places : ndarray (nbox, 3)
+        Place of each of the store's boxes along the parent's axes.
     number : ndarray (boxes, boxes, boxes)
         The store's box at each place of the parent, `ABSENT` where there is none.
     names : tuple of str
         ``velocity``, and ``velocity_std`` where the store has it.
+    source : str or None
+        URL of the store, where it was opened from one.
     """
 
     def __init__(self, ds: xr.Dataset, kept_bytes: int = KEPT_BYTES) -> None:
@@ -48,32 +52,34 @@ class Cells:
                 "velocity store"
             )
         self.ds = ds if "box" in ds.dims else ds.expand_dims("box")
+        self.source = ds.encoding.get("source")
         self.layout = layout_of(ds)
         self.periodic = bool(ds.attrs["periodic"])
         self.names = tuple(name for name in ("velocity", "velocity_std") if name in ds)
         self.filled = ds.attrs["velfield_kind"] == "fields" and "velocity_flag" in ds
-        self.number = self._places()
+        self.places, self.number = self._places()
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[int, tuple[NDArray[np.float32], NDArray[np.bool_] | None]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def _places(self) -> NDArray[np.int64]:
-        layout, source = self.layout, self.ds.encoding.get("source")
+    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        layout = self.layout
         corners = np.asarray(self.ds["origin"].values).reshape(-1, 3) / layout.side
         places = np.rint(corners).astype(np.int64)
         number = np.full((layout.boxes,) * 3, ABSENT, dtype=np.int64)
         inside = ((places >= 0) & (places < layout.boxes)).all()
         if not inside or np.abs(corners - places).max(initial=0) > 1e-6:  # origins are products of floats
             raise StoreError(
-                f"boxes that do not lie on their parent's grid: store={source}, side={layout.side:g}; make it again"
+                f"boxes that do not lie on their parent's grid: store={self.source}, side={layout.side:g}; "
+                "make it again"
             )
         number[tuple(places.T)] = np.arange(len(places))
         if (number >= 0).sum() != len(places):
             raise VelfieldError(
-                f"several boxes at one place: store={source}, boxes={len(places)}, places={(number >= 0).sum()}; "
+                f"several boxes at one place: store={self.source}, boxes={len(places)}, places={(number >= 0).sum()}; "
                 "take the boxes of one universe"
             )
-        return number
+        return places, number
 
     def read(self, box: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
         """A box's values and which of its cells were filled from neighbours (x, y, z), None where that is not said.

@@ -1,4 +1,4 @@
-"""Verbs that use what was learnt: predict, query; and demo and experiment, which go the whole way."""
+"""Verbs that use what was learnt: predict; and demo and experiment, which go the whole way."""
 
 from __future__ import annotations
 
@@ -48,51 +48,6 @@ def predict(model: str, fields: str, out: str, batch: int, average: int, cluster
     with cluster.running("predict", settings) as (client, progress):
         run(client, job, progress)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
-
-
-@click.command()
-@click.argument("store")
-@click.argument("table")
-@click.argument("out")
-@click.option(
-    "--coordinates",
-    type=click.Choice(["box", "sky"]),
-    default="box",
-    help="x, y, z in the parent [h⁻¹Mpc]; or ra, dec [degrees] and redshift z, seen by the store's one observer.",
-)
-@click.option(
-    "--space",
-    type=click.Choice(["real", "redshift"]),
-    default="real",
-    help="Where the positions are; from redshift space the real ones are sought along the line of sight.",
-)
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="NAME=COLUMN",
-    help="The table's name of x, y, z (or ra, dec, z); may be repeated. With its unit: 'x=X [kpc]'.",
-)
-@click.option("--extrapolate", is_flag=True, help="At the edge of the data take the nearest known cell; flagged.")
-@click.option("--max-shift", type=float, default=20.0, help="How far the real position is sought [h⁻¹Mpc].")
-@click.option("--prefix", default="", help="Put before the names of the columns that are added.")
-@click.option("--extension", help="Which table of a FITS file, by name or number.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
-def query(store: str, table: str, out: str, **options: Any) -> None:
-    """Add velocities to the positions in TABLE, from the velocity store or field store STORE, and write OUT.
-
-    TABLE and OUT are CSV, Parquet or FITS (.csv, .parquet, .fits). Added are vx vy vz, std_x std_y std_z where there
-    are error bars, v_los where there is an observer, the real position from redshift space, and flag: 0, or why a
-    velocity is missing or less sure (docs/query.md).
-    """
-    from velfield.query_table import GOOD, query_table
-
-    with Terminal() as progress:
-        counts = query_table(store, table, out, progress=progress, **options)
-    for text, rows in counts.items():
-        if rows and text != GOOD:
-            note(f"{rows} rows: {text}")
-    click.echo(f"good velocities in {counts[GOOD]} rows: {out}")
 
 
 @click.command()

@@ -49,8 +49,7 @@ def writing(url: str, source: Source, added: Mapping[str, Column], *, overwrite:
         Whether a file that is there is replaced.
     """
     form = format_of(url)
-    if not overwrite and storage.exists(url):
-        raise VelfieldError(f"the file is there already: file={url}; name another, or let it be replaced (--overwrite)")
+    refuse_existing(url, overwrite)
     clash = [name for name in added if name in source.columns]
     if clash:
         raise CatalogueError(
@@ -63,6 +62,12 @@ def writing(url: str, source: Source, added: Mapping[str, Column], *, overwrite:
             yield writer
         finally:
             writer.close()
+
+
+def refuse_existing(url: str, overwrite: bool) -> None:
+    """Refuse a file that is there, unless it may be replaced."""
+    if not overwrite and storage.exists(url):
+        raise VelfieldError(f"the file is there already: file={url}; name another, or let it be replaced (--overwrite)")
 
 
 class CSVWriter:
