@@ -1,5 +1,6 @@
 """What is derived of velocities against analytic fields, and cubes read back with plain xarray and astropy."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +250,12 @@ def test_mistakes_are_said_in_a_line(tmp_path, capsys):
     export(ds, out)
     refuse("the file is there already: file=.*a.nc; name another", out=out)
     export(ds, out, overwrite=True)
+
+
+@pytest.mark.parametrize(("name", "library", "form"), [("a.nc", "h5netcdf", "NetCDF"), ("a.fits", "astropy", "FITS")])
+def test_a_missing_library_is_named(tmp_path, monkeypatch, name, library, form):
+    for module in (library, f"{library}.io", f"{library}.io.fits"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(VelfieldError, match=f"a library is missing: library={library}, needed for {form}; pip install"):
+        export(in_memory(linear), str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
