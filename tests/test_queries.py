@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 from small_store import spec_of
 from velocity_stores import SIDE, in_memory, written
 
@@ -260,3 +261,11 @@ def test_field_stores_answer_with_the_truth_of_their_cores(tmp_path):
     url = str(tmp_path / "f.zarr")
     store.write_fields(url, spec, arrays | {"velocity": velocity, "velocity_flag": flag})
     assert_allclose(vf.query(url, np.random.default_rng(1).uniform(0, 90, (50, 3)))["velocity"], 7, rtol=1e-12)
+
+
+def test_another_codes_interpolation_of_the_whole():
+    ds = in_memory(wave, boxes=3, cells=4)
+    whole = ds.velocity.values.reshape(3, 3, 3, 3, 4, 4, 4).transpose(3, 0, 4, 1, 5, 2, 6).reshape(3, 12, 12, 12)
+    pos = np.random.default_rng(5).uniform(-50, 200, (400, 3))
+    theirs = [ndimage.map_coordinates(c, pos.T / 10 - 0.5, order=1, mode="grid-wrap") for c in whole.astype("f8")]
+    assert_allclose(vf.query_positions(ds, pos)["velocity"].T, theirs, atol=1e-9)
