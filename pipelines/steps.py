@@ -28,7 +28,12 @@ from velfield.universe import RECORD
 
 Note = Callable[[str], None] | None
 NEEDED = {"boxsize", "particles", "redshifts", "seed", "boxes", "cells", "rsd"}  # said even at their defaults
-OPTIONS = {"redshifts": "redshift", "inputs": "input", "workers": "loader_workers"}  # where it is not the field's name
+OPTIONS = {  # where it is not the field's name
+    "redshifts": "redshift",
+    "inputs": "input",
+    "guide_tracers": "guide_tracer",
+    "workers": "loader_workers",
+}
 
 
 def typed(verb: str, *arguments: str, options: Sequence[str] = ()) -> str:

@@ -11,7 +11,7 @@ from bundle_files import weights
 from fields_fixture import write_universe
 
 from velfield import analytic, guide, storage, symmetry
-from velfield.batches import Batches, Boxes, turned_inputs
+from velfield.batches import Batches, Boxes
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import Guide
 from velfield.loss import LossConfig, counted_cells, velocity_loss
@@ -54,16 +54,22 @@ def config(**changes: Any) -> TrainConfig:
     return dataclasses.replace(SMALL, **changes)
 
 
-def untrained(fields: str, name: str = NAME, context: int = 0, smoothing: float | None = None) -> Model:
+def untrained(
+    fields: str,
+    name: str = NAME,
+    context: int = 0,
+    smoothing: float | None = None,
+    tracers: tuple[str, ...] = ("number",),
+) -> Model:
     """A model that was not trained, and so is its guide."""
     channel = Channel(kind=KINDS[0], transform="linear", scale=1.0, mean=0.0, std=0.5)
-    chosen = {"guide": Guide(name=name, smoothing=smoothing).to_dict(), "context": context}
+    chosen = {"guide": Guide(name=name, smoothing=smoothing, tracers=tracers).to_dict(), "context": context}
     metadata = {
         "trained_on": describe(open_fields(fields), KINDS),
         "parents": ["universe-7"],
         "training": {"boxes": 6, "steps": 10, "settings": {"batch": 4}, "parameters": 1},
     }
-    net = UNet(UNetConfig(in_channels=4, width=4, groups=2, depth=1, guide=True))
+    net = UNet(UNetConfig(in_channels=1 + 3 * len(tracers), width=4, groups=2, depth=1, guide=len(tracers)))
     return Model(net, Normalisation(channels=(channel,), sigma_v=300.0), metadata | chosen)
 
 
@@ -85,6 +91,47 @@ def test_an_untrained_network_is_its_guide(fields, name, context):
     found = untrained(fields[0], name, context).predict(ds).velocity.values
     np.testing.assert_allclose(found, expected, atol=1e-3)  # float32 of some 300 km/s, divided and multiplied by σ_v
     assert np.abs(expected).max() > 100
+
+
+def test_of_two_tracers_it_begins_with_the_first_and_sees_both(fields):
+    ds = open_fields(fields[0], chunks=None)
+    both = Guide(name=analytic.WHOLE, tracers=("mass", "number"))
+    made = both.velocities(ds, [2, 5], 1)
+    assert made.shape == (2, both.channels, 8, 8, 8)
+    for at, tracer in enumerate(both.tracers):
+        how = analytic.settings(analytic.WHOLE, ds, tracer=tracer)
+        np.testing.assert_array_equal(made[:, 3 * at : 3 * at + 3], analytic.velocities(how, ds, [2, 5], margin=1))
+    model = untrained(fields[0], analytic.WHOLE, 1, tracers=both.tracers)
+    found = model.predict(ds, boxes=[2, 5]).velocity.values
+    np.testing.assert_allclose(found, made[:, :3, 1:-1, 1:-1, 1:-1], atol=1e-3)
+    with torch.no_grad():
+        model.net.gain[1] = 0.5
+    found = model.predict(ds, boxes=[2, 5]).velocity.values
+    np.testing.assert_allclose(found, (made[:, :3] + 0.5 * made[:, 3:])[..., 1:-1, 1:-1, 1:-1], atol=1e-3)
+    one, all48 = (every_weight_at_random(model).predict(ds, boxes=[2], average=n).velocity.values for n in (1, 8))
+    assert 0 < np.abs(one - all48).max() < 1e3
+
+
+def test_both_tracers_turn(data):
+    inputs = torch.cat([data[3, AS_IT_IS][0], data[2, AS_IT_IS][0][1:]])
+    s = symmetry.CUBE[29]
+    turned = symmetry.apply_channels(inputs, s, 2)
+    torch.testing.assert_close(turned[0], symmetry.apply_scalar(inputs[0], s), atol=0, rtol=0)
+    for at in (1, 4):
+        torch.testing.assert_close(turned[at : at + 3], symmetry.apply_vector(inputs[at : at + 3], s), atol=0, rtol=0)
+    np.testing.assert_array_equal(symmetry.apply_channels(inputs.numpy(), s, 2), turned.numpy())
+    with pytest.raises(VelfieldError, match="fewer channels than vectors have: channels=7, vectors=3"):
+        symmetry.apply_channels(inputs, s, 3)
+
+
+def test_trained_with_two_tracers(tmp_path, fields):
+    out = str(tmp_path / "both")
+    train(fields, out, config(guide=analytic.WHOLE, guide_tracers=("number", "mass"), steps=2))
+    model = load_model(out)
+    assert model.guide.tracers == ("number", "mass")
+    assert model.net.gain.shape == (2,)
+    assert model.metadata["training"]["settings"]["guide_tracers"] == ["number", "mass"]
+    assert np.isfinite(model.predict(open_fields(fields[0], chunks=None), boxes=[0]).velocity.values).all()
 
 
 def test_some_boxes_are_those_of_all(fields):
@@ -116,7 +163,7 @@ def test_arrays_take_the_guide(fields):
 @pytest.mark.parametrize("turn", [0, 7, 29, 46])
 def test_a_turned_box_has_a_turned_guide(data, turn):
     """The untrained network passes the guide through: it must come out turned as the true velocity is."""
-    net = UNet(UNetConfig(in_channels=4, width=4, groups=2, depth=1, guide=True))
+    net = UNet(UNetConfig(in_channels=4, width=4, groups=2, depth=1, guide=1))
     s = symmetry.CUBE[turn]
     one, other = data[3, AS_IT_IS], data[3, turn]
     with torch.no_grad():
@@ -124,7 +171,7 @@ def test_a_turned_box_has_a_turned_guide(data, turn):
     torch.testing.assert_close(after, symmetry.apply_vector(before, s), atol=0, rtol=0)
     torch.testing.assert_close(other[1], symmetry.apply_vector(one[1], s), atol=0, rtol=0)
     torch.testing.assert_close(other[0][0], symmetry.apply_scalar(one[0][0], s), atol=0, rtol=0)
-    batch = turned_inputs(one[0][None], s, guide=True)
+    batch = symmetry.apply_channels(one[0][None], s, 1)
     torch.testing.assert_close(batch[0], other[0], atol=0, rtol=0)
 
 
@@ -245,7 +292,7 @@ def test_the_bundle_says_its_guide(fields, tmp_path):
     train(fields, out, config(guide_smoothing=7.0))
     model = load_model(out, device="cpu")
     assert model.guide == Guide(name=NAME, smoothing=7.0)
-    assert model.metadata["guide"] == {"name": NAME, "smoothing": 7.0}
+    assert model.metadata["guide"] == {"name": NAME, "smoothing": 7.0, "tracers": ["number"]}
     assert "linear_halo_padded" in storage.read_bytes(storage.join(out, "README.md")).decode()
     assert "gain" in weights(out)
     ds = open_fields(fields[0], chunks=None)
@@ -284,8 +331,17 @@ def test_refuses(tmp_path, fields):
         config(context=-1)
     with pytest.raises(VelfieldError, match="the guide is of the box alone: guide=linear_halo, context=1; take"):
         train(fields, str(tmp_path / "x"), config(guide="linear_halo"))
+    for tracers in ((), ("mass", "mass"), ("light",)):
+        with pytest.raises(VelfieldError, match="no such tracers of a guide: tracers="):
+            config(guide_tracers=tracers)
+    with pytest.raises(
+        VelfieldError, match=r"noise is that of numbers: guide=wiener, tracers=mass"
+    ):
+        config(guide="wiener", guide_tracers=("mass",))
+    with pytest.raises(VelfieldError, match=r"a guide's options without a guide: .*guide_tracers=mass"):
+        config(guide=None, guide_tracers=("mass",))
     with pytest.raises(VelfieldError, match="a guide and nothing else: in_channels=3"):
-        UNetConfig(in_channels=3, guide=True)
+        UNetConfig(in_channels=3, guide=1)
     only = write_universe(str(tmp_path / "m"), seed=1, cells=6, leave_out=("halo_number", "halo_mass"))
     with pytest.raises(StoreError, match=r"no such field: variable=halo_number; .*--halos"):
         train([only], str(tmp_path / "n"), config(inputs=("matter_overdensity",), context=0))

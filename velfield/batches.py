@@ -73,7 +73,7 @@ class Boxes(Dataset[Tensors]):
     context : int, optional
         Cells around the core that the inputs have; by default all of the stores' margin.
     guide : Kept, optional
-        The boxes' guides, which become the last three inputs.
+        The boxes' guides, which become the last inputs, three a tracer.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Boxes(Dataset[Tensors]):
     def nbytes(self) -> int:
         """Bytes of all boxes as tensors."""
         core = int(self.sources[0].described["cells"])
-        channels = len(self.inputs) + (COMPONENTS if self.guide else 0)
+        channels = len(self.inputs) + (self.guide.channels if self.guide else 0)
         return len(self) * (4 * channels * (core + 2 * self.context) ** 3 + (3 * 4 + 1) * core**3)
 
     def raw(self, box: int) -> RawBox:
@@ -151,11 +151,16 @@ class Boxes(Dataset[Tensors]):
         s = self.symmetries[turn]
         inputs, velocity, flag, condition = tensors
         return (
-            turned_inputs(inputs, s, guide=self.guide is not None),
+            symmetry.apply_channels(inputs, s, self._vectors).contiguous(),
             symmetry.apply_vector(velocity, s, 0).contiguous(),
             symmetry.apply_scalar(flag, s).contiguous(),
             condition,
         )
+
+    @property
+    def _vectors(self) -> int:
+        """Vectors among the inputs."""
+        return self.guide.channels // COMPONENTS if self.guide else 0
 
     def _input(self, number: int, box: int, kind: str) -> NDArray[np.float32]:
         source = self.sources[number]
@@ -170,14 +175,6 @@ class Boxes(Dataset[Tensors]):
             url = storage.join(self.sources[number].url, name)
             self._arrays[number, name] = zarr.open_array(shards.zarr_store(url), mode="r", zarr_format=3)
         return self._arrays[number, name]
-
-
-def turned_inputs(inputs: Tensor, s: symmetry.Symmetry, *, guide: bool) -> Tensor:
-    """A network's inputs (…, channel, x, y, z) in another orientation: densities as scalars, a guide as a vector."""
-    if not guide:
-        return symmetry.apply_scalar(inputs, s).contiguous()
-    densities, vector = inputs[..., :-COMPONENTS, :, :, :], inputs[..., -COMPONENTS:, :, :, :]
-    return torch.cat([symmetry.apply_scalar(densities, s), symmetry.apply_vector(vector, s)], dim=-4)
 
 
 class Batches:

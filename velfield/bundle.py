@@ -68,7 +68,7 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
         for channel in normalisation.channels:
             str(INPUTS[channel.kind]), str(trained[f"units of {channel.kind}"])
         Calibration.from_dict(metadata.get("calibration", {}))
-        guided = metadata.get("guide") is not None and bool(Guide.from_dict(metadata["guide"]))
+        guided = 0 if metadata.get("guide") is None else len(Guide.from_dict(metadata["guide"]).tracers)
         if config.condition != (0 if normalisation.condition is None else NUMBERS):
             raise ValueError(f"condition={config.condition}, ranges={normalisation.condition}")
         if guided != config.guide or int(metadata.get("context", trained["margin"])) < 0:
@@ -172,7 +172,7 @@ def _network(url: str, config: UNetConfig, normalisation: Normalisation, data: b
         ) from error
     expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in weights.items()}
-    channels = len(normalisation.channels) + (COMPONENTS if config.guide else 0)
+    channels = len(normalisation.channels) + COMPONENTS * config.guide
     if expected != found or channels != config.in_channels or config.out_channels != 3:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise StoreError(

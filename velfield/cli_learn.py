@@ -35,6 +35,15 @@ LOSS = ("mse", "dice", "weighted", "alpha", "floor", "dice_over", "count_filled"
     help="Analytic velocity that the network begins with and adds to.  [default: none]",
 )
 @click.option("--guide-smoothing", type=float, help="Its Gaussian radius [h⁻¹Mpc].  [default: the model's own]")
+@click.option(
+    "--guide-tracer",
+    "guide_tracers",
+    type=click.Choice(["number", "mass"]),
+    multiple=True,
+    default=("number",),
+    help="Halos by number, by mass, or both, in this order: a velocity of each, that of the first to add to; may be "
+    "repeated.",
+)
 @click.option("--guide-cache", help="Keep the boxes' guides beneath this URL, for other trainings.")
 @click.option(
     "--context",

@@ -4,8 +4,13 @@ A box of cells knows little of its long waves; linear theory over all that is kn
 parent, knows them. So the guide's velocity joins the network's inputs, and what the network puts out is added to it.
 How it is computed follows from each store (`velfield.analytic.settings`), so that each has its own bias.
 
+Halos by number and by mass err differently: on the longest waves by mass is better by half, because numbers saturate
+where matter is dense, on short ones by number, because few halos have most of the mass. A guide of both tracers gives
+the network both velocities, and it learns which to believe on which scale. It begins with the first.
+
 A guide may take seconds a box. A training computes those of all its boxes before its first step and keeps one file of
-each, ``FOLDER/<store>-<settings>/<box>.npy``: float32 (3, x, y, z) [km/s], context included; no pickle.
+each, ``FOLDER/<store>-<settings>/<box>.npy``: float32 (3 tracers, x, y, z) [km/s], context included; no
+pickle.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +36,7 @@ from velfield.store import open_fields
 from velfield.version import __version__
 
 GUIDES = (*analytic.HALOS, analytic.WIENER, analytic.WHOLE)
-COMPONENTS = 3  # channels that a guide adds to the network's inputs
+COMPONENTS = 3  # of a velocity: channels that each tracer's adds to the network's inputs
 ABOUT = "guide.json"  # beside the files of a store: what they are, for people
 
 
@@ -45,37 +50,56 @@ class Guide:
         One of `GUIDES`.
     smoothing : float, optional
         Gaussian radius [h⁻¹Mpc]; by default as in `velfield.analytic.settings`.
+    tracers : tuple of str
+        How halos are weighted, ``number`` or ``mass``: a velocity of each; that of the first is what is added to.
     """
 
     name: str
     smoothing: float | None = None
+    tracers: tuple[str, ...] = ("number",)
 
     def __post_init__(self) -> None:
         if self.name not in GUIDES:
             raise VelfieldError(f"no such guide: guide={self.name!r}; choose {', '.join(GUIDES)}")
+        if not self.tracers or len(set(self.tracers)) < len(self.tracers) or set(self.tracers) - set(analytic.TRACERS):
+            raise VelfieldError(
+                f"no such tracers of a guide: tracers={', '.join(self.tracers) or 'none'}; give number, mass or both, "
+                "each once"
+            )
+        if self.name == analytic.WIENER and self.tracers != ("number",):
+            raise VelfieldError(
+                f"the Wiener filter's noise is that of numbers: guide={self.name}, tracers={', '.join(self.tracers)}; "
+                "leave the tracers out, or take another guide"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels that it adds to the network's inputs."""
+        return COMPONENTS * len(self.tracers)
 
     @property
     def sees_margin(self) -> bool:
         """Whether it uses the store's margin, and so is another one with another margin."""
         return self.name in ("linear_halo_padded", analytic.WIENER)
 
-    def settings(self, ds: xr.Dataset) -> analytic.Settings:
-        """How it is computed on a field store; refuses a store without halos."""
-        return analytic.settings(self.name, ds, smoothing=self.smoothing)
+    def settings(self, ds: xr.Dataset) -> tuple[analytic.Settings, ...]:
+        """How it is computed on a field store, of each tracer; refuses a store without halos."""
+        return tuple(analytic.settings(self.name, ds, tracer=t, smoothing=self.smoothing) for t in self.tracers)
 
     def settled(self, ds: xr.Dataset) -> Guide:
         """The same guide with its smoothing written out, so that a bundle does not depend on a default."""
-        smoothing = self.settings(ds).to_dict().get("smoothing")
-        return Guide(name=self.name, smoothing=None if smoothing is None else float(smoothing))
+        smoothing = self.settings(ds)[0].to_dict().get("smoothing")
+        return replace(self, smoothing=None if smoothing is None else float(smoothing))
 
     def velocities(
-        self, ds: xr.Dataset, boxes: Sequence[int], context: int, how: analytic.Settings | None = None
+        self, ds: xr.Dataset, boxes: Sequence[int], context: int, how: Sequence[analytic.Settings] | None = None
     ) -> NDArray[np.float32]:
-        """Velocities (box, 3, x, y, z) [km/s] of some boxes of a whole field store, on the core and ``context`` cells.
+        """Velocities (box, 3 tracers, x, y, z) [km/s] of some boxes of a whole field store, on core and context.
 
         They see all of the store's margin, or the whole parent, whatever ``context`` is. ``how`` saves the settings.
         """
-        return analytic.velocities(how or self.settings(ds), ds, boxes, margin=context)
+        each = [analytic.velocities(one, ds, boxes, margin=context) for one in how or self.settings(ds)]
+        return each[0] if len(each) == 1 else np.concatenate(each, axis=1)
 
     def check_context(self, context: int) -> None:
         """Refuse a guide that says nothing of a network's context."""
@@ -87,12 +111,12 @@ class Guide:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for metadata."""
-        return asdict(self)
+        return asdict(self) | {"tracers": list(self.tracers)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Guide:
         """Rebuild what `to_dict` wrote."""
-        return cls(**values)
+        return cls(**(values | {"tracers": tuple(values.get("tracers", cls.tracers))}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +129,16 @@ class Kept:
         For each store the URL of its files.
     side : int
         Cells along a side, context included.
+    channels : int
+        Components of its velocities, three a tracer.
     """
 
     folders: tuple[str, ...]
     side: int
+    channels: int = COMPONENTS
 
     def read(self, store: int, box: int) -> NDArray[np.float32]:
-        """Guide (3, x, y, z) [km/s] of a box of a store, by their numbers."""
+        """Guide (channel, x, y, z) [km/s] of a box of a store, by their numbers."""
         url = _file(self.folders[store], box)
         data = storage.find_bytes(url)
         try:
@@ -120,7 +147,7 @@ class Kept:
             raise StoreError(
                 f"the guide of a box cannot be read: file={url}, because={error}; remove it and run again"
             ) from error
-        if values.shape != (COMPONENTS, *(self.side,) * 3) or values.dtype != np.float32:
+        if values.shape != (self.channels, *(self.side,) * 3) or values.dtype != np.float32:
             raise StoreError(
                 f"not the guide of a box: file={url}, shape={values.shape}, side={self.side}; remove it and run again"
             )
@@ -153,7 +180,8 @@ def prepare(
     hows = [guide.settings(ds) for ds in opened]
     places = []
     for source, how in zip(sources, hows, strict=True):
-        about = {"guide": guide.name, "settings": how.to_dict(), "context": context, "store": source.fingerprint}
+        settings = [one.to_dict() for one in how]
+        about = {"guide": guide.name, "settings": settings, "context": context, "store": source.fingerprint}
         about["velfield_version"] = __version__
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         places.append((storage.join(folder, f"{source.fingerprint[:16]}-{digest[:16]}"), about))
@@ -168,13 +196,13 @@ def prepare(
                 _compute(guide, ds, how, boxes, context, place, progress)
         progress.done(f"{done} were there before" if done else "")
     side = int(sources[0].described["cells"]) + 2 * context
-    return Kept(folders=tuple(place for place, _ in places), side=side)
+    return Kept(folders=tuple(place for place, _ in places), side=side, channels=guide.channels)
 
 
 def _compute(
     guide: Guide,
     ds: xr.Dataset,
-    how: analytic.Settings,
+    how: Sequence[analytic.Settings],
     boxes: Sequence[int],
     context: int,
     place: str,

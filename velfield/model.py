@@ -15,7 +15,7 @@ from torch import Tensor
 from velfield import bundle
 from velfield.condition import Condition
 from velfield.errors import StoreError, VelfieldError
-from velfield.guide import COMPONENTS, Guide
+from velfield.guide import Guide
 from velfield.normalisation import Normalisation
 from velfield.orientations import over_orientations
 from velfield.sources import condition_of, describe, differing, symmetries_of_boxes
@@ -111,7 +111,7 @@ class Model:
             Boxes at a time; the result does not depend on it beyond float32 rounding (docs/network.md).
         symmetries : sequence of Symmetry
             Orientations of the boxes whose predictions, turned back, are averaged.
-        guide : ndarray (box, 3, x, y, z), optional
+        guide : ndarray (box, 3 tracers, x, y, z), optional
             The guide's velocity [km/s] in the same cells, as `Guide.velocities` gives it; a model with a guide needs
             it, and no other takes it.
         condition : Condition, optional
@@ -128,7 +128,7 @@ class Model:
                 f"inputs do not fit the model: shape={inputs.shape}, batch={batch}; give (box, channel, x, y, z) with "
                 f"the channels {', '.join(self.inputs)}, and a batch of at least 1"
             )
-        wanted = None if self.guide is None else (len(inputs), COMPONENTS, *inputs.shape[2:])
+        wanted = None if self.guide is None else (len(inputs), self.guide.channels, *inputs.shape[2:])
         if (None if guide is None else guide.shape) != wanted:
             raise VelfieldError(
                 f"the guide does not fit the model: guide={None if guide is None else guide.shape}, the model's="
@@ -150,7 +150,7 @@ class Model:
                     channels = np.concatenate([channels, vector.astype(np.float32)], axis=1)
                 x = torch.from_numpy(channels).to(self.device)
                 once = functools.partial(self._once, told=torch.from_numpy(told).to(self.device).expand(len(x), -1))
-                v, s = over_orientations(once, x, symmetries, vector=guide is not None)
+                v, s = over_orientations(once, x, symmetries, vectors=self.net.config.guide)
                 velocity[first : first + batch] = (v * unit).cpu().numpy()
                 if std is not None and s is not None:
                     std[first : first + batch] = (s * unit).cpu().numpy()

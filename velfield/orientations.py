@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from velfield.symmetry import CUBE, Symmetry, apply_scalar, apply_vector, inverse
+from velfield.symmetry import CUBE, Symmetry, apply_channels, apply_vector, inverse
 
 LEAST_VARIANCE = 0.1  # of an average, in units of the mean variance: keeps it positive where the scatter is large
 
@@ -22,19 +22,19 @@ def over_orientations(
     x: Tensor,
     symmetries: Sequence[Symmetry],
     *,
-    vector: bool = False,
+    vectors: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
     """Velocity (box, 3, x, y, z) and error bar, averaged over orientations of the inputs (box, channel, x, y, z).
 
-    ``predict`` gives both for inputs in one orientation, the error bar None where there is none. With ``vector`` the
-    last three channels are a vector's components, and turn with it.
+    ``predict`` gives both for inputs in one orientation, the error bar None where there is none. The last channels are
+    the components of so many ``vectors``, and turn with them.
     """
     if len(symmetries) == 1 and symmetries[0] == CUBE[0]:
         return predict(x)
     mean, square, variance = (torch.zeros((), device=x.device) for _ in range(3))
     bars = None
     for s in symmetries:
-        v, bars = predict(_turned(x, s, vector))
+        v, bars = predict(torch.as_tensor(apply_channels(x, s, vectors)))
         v = apply_vector(v, inverse(s))
         mean = mean + v / len(symmetries)
         square = square + v.square() / len(symmetries)
@@ -44,9 +44,3 @@ def over_orientations(
         return mean, None
     scatter = square - mean.square()
     return mean, torch.maximum(variance - scatter, LEAST_VARIANCE * variance).sqrt()
-
-
-def _turned(x: Tensor, s: Symmetry, vector: bool) -> Tensor:
-    if not vector:
-        return torch.as_tensor(apply_scalar(x, s))
-    return torch.cat([apply_scalar(x[:, :-3], s), apply_vector(x[:, -3:], s)], dim=1)

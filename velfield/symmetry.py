@@ -93,6 +93,20 @@ def apply_vector(array: Any, s: Symmetry, component_axis: int = -4) -> Any:
     return _turn_components(apply_scalar(array, s), s, axis)
 
 
+def apply_channels(array: Any, s: Symmetry, vectors: int) -> Any:
+    """Turn channels (…, channel, x, y, z): scalars, and behind them ``vectors`` times the components of a vector."""
+    if not vectors:
+        return apply_scalar(array, s)
+    turned = apply_scalar(array, s)
+    turned = turned.contiguous() if hasattr(turned, "permute") else turned.copy()
+    first = array.shape[-4] - 3 * vectors
+    if first < 0:
+        raise VelfieldError(f"fewer channels than vectors have: channels={array.shape[-4]}, vectors={vectors}")
+    for at in range(first, array.shape[-4], 3):
+        turned[..., at : at + 3, :, :, :] = apply_vector(array[..., at : at + 3, :, :, :], s)
+    return turned
+
+
 def apply_point(points: Any, s: Symmetry) -> Any:
     """Turn points or directions (…, 3) about the cube's centre, from which points are counted; a copy."""
     if points.shape[-1] != 3:

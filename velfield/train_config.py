@@ -19,7 +19,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # what changes neither weights nor what is learned: a training may go on with other values
 RUNNING = ("device", "loader", "workers", "validate_every", "checkpoint_every", "compile", "guide_cache")
 # came later: at their defaults they are not among the settings, so that what was trained before them is still itself
-LATER = ("std", "std_share", "ema", "accumulate", "guide", "guide_smoothing", "context", "condition")
+LATER = ("std", "std_share", "ema", "accumulate", "guide", "guide_smoothing", "guide_tracers", "context", "condition")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class TrainConfig:
         Kinds of density, one a channel: keys of `velfield.store.INPUTS`.
     guide, guide_smoothing : str, float, optional
         Velocity that the network begins with and adds to (`velfield.guide.GUIDES`), and its Gaussian radius [h⁻¹Mpc].
+    guide_tracers : tuple of str
+        Tracers whose velocities it has, ``number`` and ``mass``; what is added to is the first's.
     guide_cache : str, optional
         URL beneath which the boxes' guides are kept for other trainings; else they go with the checkpoint.
     context : int, optional
@@ -84,6 +86,7 @@ class TrainConfig:
     inputs: tuple[str, ...] = ("mass_overdensity", "number_overdensity")
     guide: str | None = None
     guide_smoothing: float | None = None
+    guide_tracers: tuple[str, ...] = ("number",)
     guide_cache: str | None = None
     context: int | None = None
     condition: bool = False
@@ -149,10 +152,11 @@ class TrainConfig:
     def _check_guide(self) -> None:
         if self.context is not None and self.context < 0:
             raise VelfieldError(f"no such context: context={self.context}; give a number of cells from 0 on")
-        if self.guide is None and (self.guide_smoothing is not None or self.guide_cache is not None):
+        asked = (self.guide_smoothing, self.guide_cache, self.guide_tracers)
+        if self.guide is None and asked != (None, None, ("number",)):
             raise VelfieldError(
                 f"a guide's options without a guide: guide_smoothing={self.guide_smoothing}, "
-                f"guide_cache={self.guide_cache}; name the guide, too"
+                f"guide_cache={self.guide_cache}, guide_tracers={', '.join(self.guide_tracers)}; name the guide, too"
             )
         self.guided()
 
@@ -170,12 +174,14 @@ class TrainConfig:
 
     def guided(self) -> Guide | None:
         """The guide, if one is asked for."""
-        return None if self.guide is None else Guide(name=self.guide, smoothing=self.guide_smoothing)
+        if self.guide is None:
+            return None
+        return Guide(name=self.guide, smoothing=self.guide_smoothing, tracers=self.guide_tracers)
 
     def network(self) -> UNetConfig:
         """The network's shape."""
         return UNetConfig(
-            in_channels=(len(self.inputs) or 1) + (COMPONENTS if self.guide else 0),
+            in_channels=(len(self.inputs) or 1) + (COMPONENTS * len(self.guide_tracers) if self.guide else 0),
             width=self.width,
             depth=self.depth,
             norm=self.norm,
@@ -184,7 +190,7 @@ class TrainConfig:
             upsample=self.upsample,
             padding=self.padding,
             dropout=self.dropout,
-            guide=self.guide is not None,
+            guide=len(self.guide_tracers) if self.guide else 0,
             std=self.std,
             condition=NUMBERS if self.condition else 0,
         )
@@ -206,7 +212,7 @@ class TrainConfig:
         """What fixes the result, as JSON has it: all but where and how it runs."""
         usual = {f.name: f.default for f in fields(self) if f.name in LATER}
         return {
-            n: list(v) if n == "inputs" else v
+            n: list(v) if isinstance(v, tuple) else v
             for n, v in asdict(self).items()
             if n not in RUNNING and not (n in LATER and v == usual[n])
         }

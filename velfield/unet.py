@@ -47,7 +47,7 @@ class UNetConfig:
     Parameters
     ----------
     in_channels, out_channels : int
-        Kinds of density in, and with a guide its three components last; components of the velocity out.
+        Kinds of density in, and with a guide its components last, three a tracer; components of the velocity out.
     width : int
         Channels of the first block; doubles at each level down.
     depth : int
@@ -64,9 +64,10 @@ class UNetConfig:
         What lies beyond the box, for convolutions and for the padding to a multiple of 2ᵈ.
     dropout : float
         Share of a block's inner activations that are dropped while training; 0.2 in the paper's survey models.
-    guide : bool
-        Whether the last three inputs are a velocity [σ_v] that the network adds to, times one learned factor. The last
-        convolution begins at zero and the factor at one, so that an untrained network gives the guide.
+    guide : int
+        How many velocities [σ_v] of a guide are the last inputs, three components each. The network adds to their sum,
+        each times a learned factor. The last convolution begins at zero, the first velocity's factor at one and the
+        others' at zero, so that an untrained network gives the first.
     std : bool
         Also give ln σ² of each component, σ in units of σ_v: ``out_channels`` more channels.
     condition : int
@@ -83,7 +84,7 @@ class UNetConfig:
     upsample: str = "nearest"
     padding: Padding = "zeros"
     dropout: float = 0.0
-    guide: bool = False
+    guide: int = 0
     std: bool = False
     condition: int = 0
 
@@ -105,9 +106,10 @@ class UNetConfig:
                 f"groups do not divide the width: width={self.width}, groups={self.groups}; "
                 "choose a width that is a multiple of groups"
             )
-        if self.guide and self.in_channels <= 3:
+        if not 0 <= self.guide < self.in_channels / 3:
             raise VelfieldError(
-                f"a guide and nothing else: in_channels={self.in_channels}; give the density it is of, too"
+                f"a guide and nothing else: in_channels={self.in_channels}, guide={int(self.guide)}; give the density "
+                "that it is of, too"
             )
         if self.condition < 0:
             raise VelfieldError(f"no such condition: condition={self.condition}; give how many numbers, 0 for none")
@@ -177,7 +179,8 @@ class UNet(nn.Module):
         self.out = nn.Conv3d(config.width, config.out_channels, 1)
         self.gain: nn.Parameter | None = None
         if config.guide:
-            self.gain = nn.Parameter(torch.ones(1))
+            self.gain = nn.Parameter(torch.zeros(int(config.guide)))
+            nn.init.ones_(self.gain[:1])
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
         self.told: nn.Module | None = None
@@ -207,7 +210,7 @@ class UNet(nn.Module):
         if given != self.config.condition:
             raise VelfieldError(f"the condition does not fit the network: numbers={given}, its={self.config.condition}")
         told = None if self.told is None else self.told(condition)
-        guide = x[:, -3:]
+        guides = x[:, x.shape[1] - 3 * self.config.guide :].split(3, dim=1)
         x, crop = _pad(x, 2**self.config.depth, self.config.padding)
         skips = []
         for block in self.down[:-1]:
@@ -219,7 +222,8 @@ class UNet(nn.Module):
             x = block(torch.cat([_double(x, self.config.upsample), skip], dim=1), told)
         velocity = self.out(x)[crop]
         if self.gain is not None:
-            velocity = velocity + self.gain * guide
+            for factor, guide in zip(self.gain, guides, strict=True):
+                velocity = velocity + factor * guide
         if self.spread is None:
             return velocity
         seen = x.detach() if share == 0 else x.detach() + share * (x - x.detach())
