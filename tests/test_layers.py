@@ -21,11 +21,11 @@ MODULES = {
     "theory": "whole analytic guide",
     "answers": "cells interpolate real_space queries query_table derived cubes export",
     "analysis": "judged pieces evaluate figure_style figures curves compare report experiment_table experiment_figures",
-    "torch": "gravity halos simulate_config simulate unet loss samples batches validation orientations model_card"
+    "torch": "gravity halos simulate_config drawn simulate unet loss samples batches validation orientations model_card"
     " bundle model train_config checkpoint compiled ema ranks step train_record training train",
     "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
     " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
-    " pipelines.patch_files pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"
+    " pipelines.patch_files pipelines.here pipelines.paint_plan pipelines.paint_tasks pipelines.paint pipelines.predict"
     " pipelines.evaluate pipelines.train pipelines.diary pipelines.steps pipelines.demo pipelines.verify"
     " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
     " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",

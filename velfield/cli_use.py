@@ -86,11 +86,16 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
 )
 @click.option("--scales", metavar="FILE", help="A file of other scales.")
 @click.option("--minutes", type=float, help="Stop after so long, as at Ctrl-C, and exit with 75.")
-@click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Local worker processes, or threads that paint from memory.  [default: one a core]",
+)
 @click.option(
     "--keep-universes/--no-keep-universes",
     default=None,
-    help="Whether catalogues stay once they are painted.  [default: the scale's]",
+    help="Whether universes are written, and stay, or are painted from memory and never written.  "
+    "[default: the scale's]",
 )
 def experiment(name: str, folder: str, **options: Any) -> None:
     """Run an experiment."""

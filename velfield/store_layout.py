@@ -119,7 +119,8 @@ def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
         line_of_sight=sight.line_of_sight,
         observer=sight.observer,
         split=split(boxes.nbox, validation, attrs["seed"]),
-        parent=(inputs.get("particles") or inputs["halos"])["fingerprint"],
+        # stores made before it was an attribute are only right about it where no simulation's record gave it
+        parent=attrs.get("parent") or (inputs.get("particles") or inputs["halos"])["fingerprint"],
         inputs=inputs,
         totals=totals,
         means=means_of(totals, boxes),
@@ -256,6 +257,7 @@ def _field_attrs(spec: FieldSpec) -> dict[str, Any]:
         "min_mass": float(spec.min_mass),
         "assignment": spec.assignment,
         "seed": spec.seed,
+        "parent": spec.parent,
         "inputs": json.dumps(dict(spec.inputs)),
         "totals": json.dumps(dict(spec.totals)),
         "fingerprint": spec.fingerprint,
