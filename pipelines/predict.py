@@ -68,7 +68,7 @@ def _run_shards(client: Client, job: Job, progress: Progress) -> dict[str, Any]:
     blend = job.tiling is not None
     task, name = (blend_shard, "blend-write") if blend else (predict_shard, "predict-write")
     progress.start("blend tiles" if blend else "predict", sum(len(job.layout.boxes_of(s)) for s in left), "boxes")
-    resource = None if blend or job.how is not None else job.resource
+    resource = None if blend or job.how else job.resource
     for shard, done[shard] in run_tasks(client, task, left, job, name=name, resource=resource):
         progress.advance(len(job.layout.boxes_of(shard)), nbytes=bytes_of(done[shard], "write"))
     progress.done(f"{len(left)} shards" + (f", {before} were done before" if before else ""))

@@ -33,8 +33,8 @@ class Job:
         How the whole parent is shown to a network; None where boxes are predicted one by one.
     guide_margin : int
         Cells around a tile that its guide sees.
-    how : Settings or None
-        Of an analytic model; or of a network's guide, where it is shown the whole parent.
+    how : tuple of Settings
+        Of an analytic model; or of a network's guide, one for each tracer, where it is shown the whole parent.
     context : int
         Cells around a cell that have to be known for it to count as known.
     resource : str or None
@@ -48,7 +48,7 @@ class Job:
     average: int
     tiling: Tiling | None
     guide_margin: int
-    how: analytic.Settings | None
+    how: tuple[analytic.Settings, ...]
     context: int
     resource: str | None
     layout: shards.Layout
@@ -63,7 +63,7 @@ class Job:
     @property
     def takes_whole(self) -> bool:
         """Whether linear theory of the whole parent is computed first, once, for all tasks."""
-        return isinstance(self.how, analytic.WholeSettings)
+        return any(isinstance(one, analytic.WholeSettings) for one in self.how)
 
     @property
     def rows(self) -> int:
@@ -120,12 +120,12 @@ def prepare(
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
     analytic.check_tracer(model, tracer)
     if model in analytic.NAMES:
-        _refuse(
-            asked | {"average": None if average == 1 else average, "gpu": gpu or None}, f"model={model}", "networks"
-        )
+        if average != 1:
+            raise VelfieldError(f"only a network is averaged: model={model}, average={average}; leave it out")
+        _refuse(asked | {"isolated": isolated or None, "gpu": gpu or None}, f"model={model}", "networks")
         how = analytic.settings(model, ds, tracer=tracer, smoothing=smoothing)
         about: dict[str, Any] = {"name": model, **how.to_dict()}
-        job = _Settled(about=about, how=how, context=int(getattr(how, "margin", 0)))
+        job = _Settled(about=about, how=(how,), context=int(getattr(how, "margin", 0)))
     else:
         if smoothing is not None:
             raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
@@ -163,7 +163,7 @@ class _Settled:
     """What follows from model and store."""
 
     about: dict[str, Any]
-    how: analytic.Settings | None = None
+    how: tuple[analytic.Settings, ...] = ()
     context: int
     tiling: Tiling | None = None
     guide_margin: int = 0
@@ -218,7 +218,9 @@ def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | No
     )
 
 
-def _tiles(loaded: Model, ds: xr.Dataset, asked: dict[str, int | None]) -> tuple[Tiling, int, analytic.Settings | None]:
+def _tiles(
+    loaded: Model, ds: xr.Dataset, asked: dict[str, int | None]
+) -> tuple[Tiling, int, tuple[analytic.Settings, ...]]:
     """The tiles of the store's parent, how far around them a guide sees, and the guide's settings."""
     tiles = tiling(
         ngrid=layout_of(ds).ngrid,
@@ -238,10 +240,7 @@ def _tiles(loaded: Model, ds: xr.Dataset, asked: dict[str, int | None]) -> tuple
         raise VelfieldError(f"nothing sees a margin: guide-margin={margin}, the model's guide={name}; leave it out")
     trained = int(loaded.metadata["trained_on"]["margin"])
     margin = max(loaded.context, trained if margin is None else margin) if sees else loaded.context
-    how = None
-    if guide is not None:
-        around = ds.assign_attrs(margin=margin) if sees else ds
-        how = guide.settings(around)
+    how = () if guide is None else guide.settings(ds.assign_attrs(margin=margin) if sees else ds)
     return tiles, margin, how
 
 

@@ -15,9 +15,7 @@ from velfield.whole import READERS
 
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
 WHOLE_CELL = 62  # bytes a cell of linear theory on the whole parent, while it is made (`velfield.analytic`)
-FEATURES = (
-    14  # floats a cell and channel of width that a network holds while it predicts (measured: docs/prediction.md)
-)
+FEATURES = 14  # floats a cell and channel of width that a network holds at its widest place: what it joins, and copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +101,8 @@ def plan_of(job: Job) -> Plan:
         overlap=tiles.overlap if tiles else 0,
         overhead=tiles.overhead if tiles else 1.0,
         rows=job.rows,
-        bytes_to_read=read + (4 * cells if job.takes_whole else 0),
-        work_bytes=work + (12 * cells if job.takes_whole else 0),
+        bytes_to_read=read + (4 * cells * len(job.how) if job.takes_whole else 0),
+        work_bytes=work + (12 * cells * len(job.how) if job.takes_whole else 0),
         store_bytes=sum(per_box.values()) * layout.nbox,
         row_memory=row,
         shard_memory=shard,
@@ -121,7 +119,7 @@ def check_fits(plan: Plan, client: Client) -> None:
 def _network(job: Job) -> tuple[int, int, int]:
     """Variables that are read, the network's width, and channels of what is written."""
     channels = 3 * sum(name != "velocity_flag" for name in job.layout.variables)
-    if job.how is not None and job.tiling is None:  # an analytic model
+    if job.how and job.tiling is None:  # an analytic model
         return 1, 0, channels
     from velfield.model import load_model
 

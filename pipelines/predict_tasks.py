@@ -39,21 +39,24 @@ def compute_whole(_item: int, job: Job) -> dict[str, Any]:
     """Task: linear theory of the whole parent, for all others."""
     if found := job.receipts.find("whole", "velocity"):
         return found
-    assert isinstance(job.how, analytic.WholeSettings)
-    with stage("whole"):
-        velocity = analytic.whole_velocity(job.how, store.open_fields(job.fields, chunks=None))
-    with stage("write", nbytes=velocity.nbytes):
-        n = velocity.shape[-1]
-        array = zarr.create_array(
-            shards.zarr_store(_whole_url(job)),
-            shape=velocity.shape,
-            chunks=(3, *(min(WHOLE_CHUNK, n),) * 3),
-            dtype="float32",
-            compressors=None,
-            fill_value=np.nan,
-            overwrite=True,
-        )
-        array[...] = velocity
+    ds = store.open_fields(job.fields, chunks=None)
+    n = layout_of(ds).ngrid
+    array = zarr.create_array(
+        shards.zarr_store(_whole_url(job)),
+        shape=(3 * len(job.how), n, n, n),
+        chunks=(3, *(min(WHOLE_CHUNK, n),) * 3),
+        dtype="float32",
+        compressors=None,
+        fill_value=np.nan,
+        overwrite=True,
+    )
+    for number, how in enumerate(job.how):
+        assert isinstance(how, analytic.WholeSettings)
+        with stage("whole"):
+            velocity = analytic.whole_velocity(how, ds)
+        with stage("write", nbytes=velocity.nbytes):
+            array[3 * number : 3 * number + 3] = velocity
+        del velocity
     return job.receipts.leave({"cells": n**3}, "whole", "velocity")
 
 
@@ -71,8 +74,8 @@ def predict_row(row: int, job: Job) -> dict[str, Any]:
     with stage("read") as read:
         parent = Parent(ds)
         needed = {store.INPUTS[kind][0] for kind in model.inputs}
-        if job.how is not None and not job.takes_whole:
-            needed.add(job.how.variable)
+        if not job.takes_whole:
+            needed |= {how.variable for how in job.how}
         columns = {v: parent.window(v, corner, (side, side, tiles.ngrid)) for v in sorted(needed)}
         read.nbytes += sum(values.nbytes for values in columns.values())
     x, y = tiles.support(ix), tiles.support(iy)
@@ -134,9 +137,9 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
             for place, box in enumerate(boxes):
                 start = [cells * along for along in parent.place(box)]
                 arrays["velocity"][place] = wrapped(whole, start, (cells,) * 3)
-    elif job.how is not None:
+    elif job.how:
         with stage("predict"):
-            arrays["velocity"][...] = analytic.velocities(job.how, ds, boxes)
+            arrays["velocity"][...] = analytic.velocities(job.how[0], ds, boxes)
     else:
         model, seen, within = load(job), ds, boxes
         if model.guide is None:  # a guide may need other boxes: it reads what it needs
@@ -189,8 +192,8 @@ def _predicted(
             if job.takes_whole:
                 whole = _whole(job)
                 guide = np.stack([wrapped(whole, start, (tiles.side,) * 3) for start in starts])
-            elif job.how is not None:
-                guide = analytic.velocities(job.how, boxes, range(len(some)), margin=tiles.context)
+            elif job.how:
+                guide = model.guide.velocities(boxes, range(len(some)), tiles.context, job.how)
             made = model.predict_arrays(inputs, job.batch, symmetries, guide=guide, condition=condition)
             yield some, np.concatenate([values for values in made if values is not None], axis=1)
 

@@ -27,9 +27,10 @@ def bundle(
 ) -> str:
     """Write a network that says it was trained on boxes of ``cells`` cells with this margin; returns ``url``."""
     torch.manual_seed(1)
-    given = len(INPUTS) + 3 * (guide is not None)
+    vectors = 0 if guide is None else len(guide.get("tracers", ["number"]))
+    given = len(INPUTS) + 3 * vectors
     shape = {"width": 4, "depth": 1, "groups": 2, "norm": "batch"} | config
-    net = UNet(UNetConfig(in_channels=given, guide=guide is not None, **shape))
+    net = UNet(UNetConfig(in_channels=given, guide=vectors, **shape))
     with torch.no_grad():
         for p in net.out.parameters():
             p.normal_(0, 0.3)

@@ -29,12 +29,12 @@ class Parent:
         self.layout = layout_of(ds)
         self.periodic = bool(ds.attrs["periodic"])
         places = np.rint(np.asarray(ds["origin"].values) / self.layout.side).astype(int)
-        self._number = {(int(i), int(j), int(k)): box for box, (i, j, k) in enumerate(places)}
+        self._places = [(int(i), int(j), int(k)) for i, j, k in places]
+        self._number = {place: box for box, place in enumerate(self._places)}
 
     def place(self, box: int) -> tuple[int, int, int]:
         """Where a box of the store is, in boxes."""
-        i, j, k = np.rint(np.asarray(self.ds["origin"].values[box]) / self.layout.side).astype(int)
-        return int(i), int(j), int(k)
+        return self._places[box]
 
     def window(self, variable: str, start: Corner, shape: Corner) -> NDArray[np.float32]:
         """A variable (x, y, z) in the cells from ``start`` on, some boxes read at a time.
@@ -61,8 +61,8 @@ class Parent:
 
 
 def wrapped(array: Any, start: Corner, shape: Corner) -> NDArray[np.float32]:
-    """What a periodic array (3, x, y, z), in memory or of Zarr, has in the cells from ``start`` on."""
-    out = np.empty((3, *shape), dtype=np.float32)
+    """What a periodic array (channel, x, y, z), in memory or of Zarr, has in the cells from ``start`` on."""
+    out = np.empty((array.shape[0], *shape), dtype=np.float32)
     n = array.shape[-1]
     along = [pieces(first, length, n, n, periodic=True) for first, length in zip(start, shape, strict=True)]
     for some in product(*along):

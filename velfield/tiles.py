@@ -185,8 +185,10 @@ def tiling(
     trained : int
         Cells along the side, context included, on which it was trained.
     """
-    asked = trained if side is None else side
-    taken = asked if periodic else min(asked, ngrid + 2 * context)
+    taken = max(trained, multiple + 2 * context) if side is None else side
+    if not periodic and taken >= ngrid + 2 * context:  # one tile, as a box by itself
+        whole = ngrid + 2 * context
+        return Tiling(ngrid=ngrid, periodic=False, side=whole, context=context, rim=context, overlap=2 * context)
     inner = taken - 2 * context
     if inner < multiple:
         raise VelfieldError(
