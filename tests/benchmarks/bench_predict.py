@@ -12,8 +12,8 @@ cost and blend as learnt ones do; ``--model`` takes another. It is timed
   workers, over ``--loop`` boxes, nothing written; a third of them before, a third after, to see what the machine does.
 
 Seams: v(z + 1) − v(z) averaged over sixteenths of the boxes' faces, which leaves what is common to them; its rms at the
-places where a tile's weight begins or ends, and at the boxes' borders, over that elsewhere: 1 where nothing shows. With ``--isolated`` the boxes are also predicted one
-by one, which shows what the statistic is where there are seams.
+places where a tile's weight begins or ends, and at the boxes' borders, over that elsewhere: 1 where nothing shows. With
+``--isolated`` the boxes are also predicted one by one, which shows what the statistic is where there are seams.
 """
 # ruff: noqa: T201 - a table for people
 
@@ -107,7 +107,7 @@ def loop(model: Model, fields: str, boxes: range) -> float:
 
 
 def seams(url: str, places: set[int]) -> tuple[float, float]:
-    """rms of the faces' steps along z at some places over that elsewhere, and its error by the scatter over places."""
+    """Size of the faces' steps along z at some places over that elsewhere, and its error by the scatter over places."""
     ds = store.open_velocity(url, chunks=None)
     boxes, cells = int(ds.attrs["boxes"]), int(ds.attrs["cells"])
     n = boxes * cells
