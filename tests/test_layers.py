@@ -12,12 +12,14 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space clouds paint fill scatter canvases"
     " patches linear wiener radial reconstruction spectra scales places calibration measures symmetry condition"
-    " normalisation tracers units findings verify_boxes verify_whole tables tiles",
+    " normalisation tracers units findings verify_boxes verify_whole tables tiles sky",
     "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
     " genericio_read genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv"
+    " table_text table_rows table_write"
     " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
     " verify_opened verify_store verify",
     "theory": "whole parent analytic guide",
+    "answers": "cells interpolate real_space queries query_table derived cubes export",
     "analysis": "judged pieces evaluate figure_style figures curves compare report experiment_table experiment_figures",
     "torch": "gravity halos simulate_config drawn simulate unet loss samples batches validation orientations model_card"
     " bundle model train_config checkpoint compiled ema ranks step train_record training train",
@@ -29,21 +31,34 @@ MODULES = {
     " pipelines.demo pipelines.verify"
     " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
     " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",
-    "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli",
+    "client": "client",
+    "service": "service.__init__ service.problems service.limits service.auth service.receive service.allowed"
+    " service.cubes service.models service.jobs service.uploads service.results service.metrics service.schemas"
+    " service.routes_models service.routes_jobs service.app service.server",
+    "service jobs": "service.runner",
+    "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli_ask cli_serve cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 
 CORE = {"numpy", "scipy", "numba", "llvmlite", "colossus"}
-FORMATS = {"pyarrow", "h5py", "astropy"}  # inside functions only: an extra brings them
+FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # inside functions only: an extra brings them
 FILES = CORE | FORMATS | {"fsspec", "s3fs", "botocore", "xarray", "zarr", "numcodecs", "fastcrc", "rich"}
+WEB = {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
 # layer: layers of ours that it may import, and libraries
 MAY_IMPORT = {
     "core": ({"core"}, CORE),
     "files": ({"core", "files"}, FILES),
     "theory": ({"core", "files", "theory"}, FILES),
+    "answers": ({"core", "files", "theory", "answers"}, FILES),
     "analysis": ({"core", "files", "theory", "analysis"}, FILES | {"matplotlib"}),
     "torch": ({"core", "files", "theory", "torch"}, FILES | {"torch", "safetensors"}),
-    "jobs": (set(MODULES) - {"edge"}, FILES | {"torch", "safetensors", "dask", "distributed", "psutil"}),
+    "jobs": (
+        set(MODULES) - {"edge", "client", "service", "service jobs"},
+        FILES | {"torch", "safetensors", "dask", "distributed", "psutil"},
+    ),
+    "client": ({"core", "client"}, {"numpy", "xarray", "httpx"}),
+    "service": ({"core", "files", "theory", "torch", "service"}, FILES | WEB),
+    "service jobs": ({"core", "files", "jobs", "service"}, {"distributed"}),
     "edge": (set(MODULES), FILES | {"torch", "dask", "distributed", "click"}),
 }
 # exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it
@@ -113,6 +128,10 @@ def test_trespassers_are_caught():
     assert set(trespasses("store", "from velfield import storage, model")) == {"velfield.model"}
     assert set(trespasses("simulate", "from velfield.pipelines import cluster")) == {"velfield.pipelines.cluster"}
     assert set(trespasses("evaluate", "import torch.nn")) == {"torch.nn"}
+    assert set(trespasses("service.app", "import distributed")) == {"distributed"}
+    assert set(trespasses("service.app", "from velfield.pipelines import predict")) == {"velfield.pipelines.predict"}
+    upwards = "from velfield.service import jobs"
+    assert set(trespasses("pipelines.predict", upwards)) == {"velfield.service.jobs"}
     assert not set(trespasses("cli", "import click, dask, torch\nfrom velfield.pipelines.paint import paint"))
 
 
@@ -137,7 +156,10 @@ print(abs(v[0] + 100 * vf.OUTER_RIM.growth_rate(0) * 100 / (2 * np.pi) * np.sin(
 def test_the_core_and_the_files_need_no_torch_dask_or_matplotlib():
     there = {name_of(path) for path in source_files()}
     modules = [
-        m for layer in ("core", "files", "theory") for m in MODULES[layer].split() if m in there and m != "__init__"
+        m
+        for layer in ("core", "files", "theory", "answers")
+        for m in MODULES[layer].split()
+        if m in there and m != "__init__"
     ]
     done = subprocess.run([sys.executable, "-c", SMALL, *modules], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

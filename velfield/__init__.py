@@ -10,13 +10,17 @@ from velfield.version import __version__
 
 _HOME = {
     "OUTER_RIM": "cosmology",
+    "Client": "client",
     "Cosmology": "cosmology",
     "VelfieldError": "errors",
     "open_catalogue": "catalogue",
     "open_fields": "store",
+    "open_velocity": "store",
     "linear_velocity": "linear",
     "load_model": "model",
     "metrics": "measures",
+    "query": "queries",
+    "query_positions": "queries",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -5,6 +5,7 @@ import errno
 import json
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -126,8 +127,14 @@ def test_snapshots_that_nothing_is_painted_from_are_not_drawn(tmp_path):
     universe = Simulate(url="nowhere", config=CONFIG)
     drawn = [d.stores for d in universe.draw([steps["early"]], Silent())]
     assert drawn == [(steps["early"],)]
-    drawn = [d.stores for d in universe.draw([steps["own"], steps["early"], steps["seen"]], Silent())]
-    assert drawn == [(steps["early"],), (steps["own"], steps["seen"])]
+    snapshots = universe.draw([steps["own"], steps["early"], steps["seen"]], Silent())
+    first = next(snapshots)
+    assert first.stores == (steps["early"],)
+    held = weakref.ref(first.tables["particles"])
+    del first
+    assert next(snapshots).stores == (steps["own"], steps["seen"])
+    assert held() is None  # the first made room for the second
+    assert next(snapshots, None) is None
 
 
 def test_how_columns_are_read_counts_for_memory_as_for_files(memory, tmp_path):
