@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -24,12 +26,14 @@ from velfield.service.limits import Limits, Room
 from velfield.service.metrics import Measured, Metrics
 from velfield.service.models import Forward, Models
 from velfield.service.problems import ProblemDocument, answer_problems
+from velfield.service.receive import JSON
 from velfield.service.results import Results
 from velfield.service.uploads import Uploads
 from velfield.version import __version__
 
 LOG = logging.getLogger("velfield.service")
 PAGE = Path(__file__).with_name("page")
+SEEN = 5.0  # how long it is taken for known whether the scheduler answers [s]
 OFTEN = 60.0  # between two sweeps of what has expired, at most [s]
 ABOUT = """Peculiar velocities from tracers: models to choose from, small cubes answered at once, whole stores as jobs.
 
@@ -82,6 +86,7 @@ class Service:
         self.upload_room = Room(self.limits.cubes, self.limits.line)  # one that comes slowly takes no cube's place
         self.metrics = Metrics(self.jobs, self.room)
         self.forward = Forward(self._took)
+        self._seen = -SEEN, False
         self.errands = ThreadPoolExecutor(4, thread_name_prefix="velfield-errand")
 
     def writable(self) -> bool:
@@ -93,6 +98,14 @@ class Service:
         except OSError:
             return False
         return True
+
+    def reachable(self) -> bool:
+        """Whether the scheduler answers, or did so a moment ago: anybody may ask."""
+        then, answers = self._seen
+        if time.monotonic() - then > SEEN:
+            answers = self.scheduler()
+            self._seen = time.monotonic(), answers
+        return answers
 
     def sweep(self) -> None:
         """Remove what has expired."""
@@ -151,12 +164,12 @@ def create_app(service: Service) -> FastAPI:
     free = ["/" + path.relative_to(PAGE).as_posix() for path in page]
     app.add_middleware(Guard, tokens=service.tokens, rate=service.limits.rate, free=free)
     app.add_middleware(Measured, metrics=service.metrics)
-    _describe(app, secured=bool(service.tokens))
+    _describe(app, list(service.models.by_name), secured=bool(service.tokens))
     return app
 
 
-def _describe(app: FastAPI, *, secured: bool) -> None:
-    """Add to OpenAPI what all routes share: the problem document and, where there are tokens, the scheme."""
+def _describe(app: FastAPI, models: list[str], *, secured: bool) -> None:
+    """Add to OpenAPI what all routes share: the problem document, the models' names, the scheme of tokens."""
     original = app.openapi
 
     def openapi() -> dict[str, object]:
@@ -166,6 +179,15 @@ def _describe(app: FastAPI, *, secured: bool) -> None:
             parts.setdefault("schemas", {})["ProblemDocument"] = ProblemDocument.model_json_schema()
             for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which nothing here answers with
                 parts["schemas"].pop(name, None)
+            for path in ("/models/{name}", "/predict/{name}"):
+                for operation in made["paths"][path].values():
+                    of_path = next(one for one in operation["parameters"] if one["in"] == "path")
+                    of_path["schema"]["enum"] = models
+            asked = copy.deepcopy(routes_jobs.ASKED)
+            form = asked["requestBody"]["content"][JSON]["schema"]
+            form["properties"]["model"]["enum"] = models
+            form["examples"][0]["model"] = models[0]
+            made["paths"]["/jobs"]["post"] |= asked
             if secured:
                 parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
                 for path, methods in made["paths"].items():
