@@ -27,13 +27,19 @@ MODULES = {
     " pipelines.evaluate pipelines.train pipelines.diary pipelines.steps pipelines.demo pipelines.verify"
     " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
     " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",
-    "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli",
+    "client": "client",
+    "service": "service.__init__ service.problems service.limits service.auth service.receive service.allowed"
+    " service.cubes service.models service.jobs service.uploads service.results service.metrics service.schemas"
+    " service.routes_models service.routes_jobs service.app service.server",
+    "service jobs": "service.runner",
+    "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli_serve cli",
 }
 LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 
 CORE = {"numpy", "scipy", "numba", "llvmlite", "colossus"}
 FORMATS = {"pyarrow", "h5py", "astropy"}  # inside functions only: an extra brings them
 FILES = CORE | FORMATS | {"fsspec", "s3fs", "botocore", "xarray", "zarr", "numcodecs", "fastcrc", "rich"}
+WEB = {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
 # layer: layers of ours that it may import, and libraries
 MAY_IMPORT = {
     "core": ({"core"}, CORE),
@@ -41,7 +47,13 @@ MAY_IMPORT = {
     "theory": ({"core", "files", "theory"}, FILES),
     "analysis": ({"core", "files", "theory", "analysis"}, FILES | {"matplotlib"}),
     "torch": ({"core", "files", "theory", "torch"}, FILES | {"torch", "safetensors"}),
-    "jobs": (set(MODULES) - {"edge"}, FILES | {"torch", "safetensors", "dask", "distributed", "psutil"}),
+    "jobs": (
+        set(MODULES) - {"edge", "client", "service", "service jobs"},
+        FILES | {"torch", "safetensors", "dask", "distributed", "psutil"},
+    ),
+    "client": ({"core", "client"}, {"numpy", "xarray", "httpx"}),
+    "service": ({"core", "files", "theory", "torch", "service"}, FILES | WEB),
+    "service jobs": ({"core", "files", "jobs", "service"}, {"distributed"}),
     "edge": (set(MODULES), FILES | {"torch", "dask", "distributed", "click"}),
 }
 # exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it
@@ -111,6 +123,10 @@ def test_trespassers_are_caught():
     assert set(trespasses("store", "from velfield import storage, model")) == {"velfield.model"}
     assert set(trespasses("simulate", "from velfield.pipelines import cluster")) == {"velfield.pipelines.cluster"}
     assert set(trespasses("evaluate", "import torch.nn")) == {"torch.nn"}
+    assert set(trespasses("service.app", "import distributed")) == {"distributed"}
+    assert set(trespasses("service.app", "from velfield.pipelines import predict")) == {"velfield.pipelines.predict"}
+    upwards = "from velfield.service import jobs"
+    assert set(trespasses("pipelines.predict", upwards)) == {"velfield.service.jobs"}
     assert not set(trespasses("cli", "import click, dask, torch\nfrom velfield.pipelines.paint import paint"))
 
 

@@ -10,6 +10,7 @@ from velfield.version import __version__
 
 _HOME = {
     "OUTER_RIM": "cosmology",
+    "Client": "client",
     "Cosmology": "cosmology",
     "VelfieldError": "errors",
     "open_catalogue": "catalogue",

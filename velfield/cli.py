@@ -2,7 +2,7 @@
 
 Every verb shows its progress on standard error, can be interrupted and run again, and exits 0 only if the work is done;
 2 on a user's mistake, with one line that says what to do; 130 when interrupted. The verbs are in ``cli_make``,
-``cli_learn`` and ``cli_use``; heavy imports happen inside them.
+``cli_learn``, ``cli_use`` and ``cli_serve``; heavy imports happen inside them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from velfield import cli_learn, cli_make, cli_use, storage
+from velfield import cli_learn, cli_make, cli_serve, cli_use, storage
 from velfield.errors import VelfieldError
 from velfield.version import __version__
 
@@ -28,6 +28,7 @@ VERBS = (
     cli_use.predict,
     cli_use.demo,
     cli_use.experiment,
+    cli_serve.serve,
 )
 
 
@@ -61,8 +62,8 @@ class Verbs(click.Group):
 def cli() -> None:
     """3D peculiar-velocity fields from halo and galaxy catalogues.
 
-    The journey: simulate (or bring a catalogue) → paint → train → evaluate → predict. Every URL is any that fsspec
-    knows (a path, s3://…); credentials come from the environment, or --storage-option.
+    The journey: simulate (or bring a catalogue) → paint → train → evaluate → predict → serve. Every URL is any that
+    fsspec knows (a path, s3://…); credentials come from the environment, or --storage-option.
     """
 
 

@@ -38,6 +38,22 @@ def write_fields(url: str, spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) 
     shards.publish(url, layout, written)
 
 
+def fields_in_memory(spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> xr.Dataset:
+    """The dataset that `open_fields` gives of the store that `write_fields` writes of the same, without the store.
+
+    Parameters
+    ----------
+    spec : FieldSpec
+        What the store would say of itself.
+    arrays : mapping of str to ndarray
+        For every variable its values, boxes along the first axis.
+    """
+    layout = field_layout(spec)
+    made = {name: (("box", *v.dims), arrays[name], dict(v.attrs)) for name, v in layout.variables.items()}
+    coords = {name: (c.dims, c.values, dict(c.attrs)) for name, c in layout.coords.items()}
+    return xr.Dataset(made, coords=coords, attrs=dict(layout.attrs))
+
+
 def open_fields(url: str, *, chunks: Any = "box") -> xr.Dataset:
     """Open a field store lazily.
 

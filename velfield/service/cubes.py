@@ -1,0 +1,241 @@
+"""A cube as a client sends it: counts and masses in an npz, read within limits, made into one isolated box.
+
+Nothing is unpickled and nothing is unpacked before its declared size is known: names, types and shapes come first. The
+box is a field store's (`velfield.store_layout`), so that a model takes it as it takes every other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import zipfile
+import zlib
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from velfield.boxes import BoxLayout
+from velfield.cosmology import OUTER_RIM, Cosmology
+from velfield.redshift_space import sightlines
+from velfield.service.problems import Problem
+from velfield.store_layout import PAINTED, FieldSpec
+
+LONGEST_HEADER = 4096  # bytes of an array's head; NumPy's own are some 100
+SENDABLE = tuple(PAINTED)
+ENTRY = b"PK\x01\x02"  # begins each entry of a zip's directory
+MOST_ENTRIES = 64  # the three arrays, and what looks like an entry among their bytes
+LEAST_SIDE = 2
+ALTERNATIVES = "send numpy.savez(file, halo_number=…, halo_mass=…): cubes (x, y, z) of numbers"
+Positive = Field(gt=0, le=1e30, allow_inf_nan=False)
+
+
+class Cube(BaseModel):
+    """What a cube is: its geometry, its epoch, and how its halos were chosen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cellsize: float = Field(
+        gt=0, le=1e4, allow_inf_nan=False, description="Side of a cell, in length_unit.", examples=[5.0]
+    )
+    redshift: float = Field(ge=0, le=20, allow_inf_nan=False, description="Of the snapshot.", examples=[0.0])
+    min_mass: float = Field(
+        ge=0, le=1e16, allow_inf_nan=False, examples=[1e12],
+        description="Halos below it were left out, in mass_unit; 0 where the threshold is not known.",
+    )  # fmt: skip
+    rsd: Literal["none", "plane_parallel", "center_radial", "random_radial"] = Field(
+        description="Redshift-space pattern: none, along z, seen from the box's centre, seen from observer.",
+        examples=["none"],
+    )
+    observer: list[float] | None = Field(
+        None, min_length=3, max_length=3,
+        description="With random_radial: x, y, z from the box's corner, in length_unit (observer=1&observer=2&…).",
+    )  # fmt: skip
+    assignment: Literal["ngp", "cic", "tsc"] = Field("ngp", description="How halos were shared among cells.")
+    length_unit: Literal["Mpc/h", "Mpc"] = Field("Mpc/h", description="Of cellsize and observer; comoving.")
+    mass_unit: Literal["Msun/h", "Msun"] = Field("Msun/h", description="Of halo_mass, its mean and min_mass.")
+    mean_halo_number: float | None = Field(
+        None,
+        gt=0,
+        le=1e30,
+        allow_inf_nan=False,
+        description="Mean of the universe per cell; the cube's own by default.",
+    )
+    mean_halo_mass: float | None = Field(None, gt=0, le=1e30, allow_inf_nan=False, description="The same.")
+    mean_matter_number: float | None = Field(None, gt=0, le=1e30, allow_inf_nan=False, description="The same.")
+    omega_m: float | None = Field(None, gt=0.01, le=1, description="Cosmology: all five, or none for Outer Rim's.")
+    omega_b: float | None = Field(None, gt=0, le=1)
+    h: float | None = Field(None, gt=0.1, le=2)
+    sigma8: float | None = Field(None, gt=0.1, le=3)
+    n_s: float | None = Field(None, gt=0.1, le=2)
+
+    def cosmology(self) -> Cosmology:
+        """The cosmology that is meant."""
+        given = {name: getattr(self, name) for name in ("omega_m", "omega_b", "h", "sigma8", "n_s")}
+        if all(value is None for value in given.values()):
+            return OUTER_RIM
+        if lacking := [name for name, value in given.items() if value is None]:
+            raise Problem(422, f"half a cosmology: without {', '.join(lacking)}", "give all five numbers, or none")
+        return Cosmology(name="given", **given)
+
+    def mean_of(self, name: str) -> float | None:
+        """The universe's mean per cell of a variable, if it is given."""
+        value: float | None = getattr(self, f"mean_{name}")
+        return value
+
+
+def read_npz(file: IO[bytes], most_cells: int) -> dict[str, NDArray[np.float32]]:
+    """Arrays (x, y, z) of an npz by their names, float32; see `Cube`.
+
+    At most 24 bytes for each of ``most_cells`` cells are unpacked: three arrays of eight bytes a number.
+    """
+    if _entries(file) > MOST_ENTRIES:
+        raise Problem(422, f"an npz of too many arrays: more than {len(SENDABLE)}", ALTERNATIVES)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _arrays(archive, most_cells)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        raise Problem(422, "not an npz, or a damaged one", ALTERNATIVES) from error
+
+
+def spec_of(cube: Cube, arrays: dict[str, NDArray[np.float32]], fingerprint: str) -> FieldSpec:
+    """The field store of one isolated box that a cube stands for."""
+    cosmology = cube.cosmology()
+    length = cosmology.h if cube.length_unit == "Mpc" else 1.0
+    mass = cosmology.h if cube.mass_unit == "Msun" else 1.0
+    side = next(iter(arrays.values())).shape[0]
+    boxes = BoxLayout(boxsize=side * cube.cellsize * length, boxes=1, cells=side)
+    sight = sightlines(cube.rsd, boxes, seed=0)
+    observer = sight.observer
+    if (cube.observer is None) == (cube.rsd == "random_radial"):
+        given = "none" if cube.observer is None else cube.observer
+        raise Problem(
+            422, f"observer and pattern do not go together: rsd={cube.rsd}, observer={given}",
+            "give an observer with random_radial and with no other",
+        )  # fmt: skip
+    if cube.observer is not None:
+        observer = np.array([cube.observer]) * length
+        if not (np.abs(observer) < 1e6).all():
+            raise Problem(422, "an observer out of this world: observer beyond 1e6 Mpc/h", "give a nearer one")
+    means = {}
+    for name, values in arrays.items():
+        mean = cube.mean_of(name)
+        own = float(values.mean(dtype=np.float64)) * (mass if name == "halo_mass" else 1.0)
+        means[name] = own if mean is None else mean * (mass if name == "halo_mass" else 1.0)
+        if not means[name] > 0:
+            raise Problem(422, f"a cube without tracers: {name} is 0 everywhere", f"give mean_{name}, or another cube")
+    return FieldSpec(
+        boxes=boxes,
+        cosmology=cosmology,
+        redshift=cube.redshift,
+        periodic=False,
+        rsd=cube.rsd,
+        observer_per_box=False,
+        line_of_sight=sight.line_of_sight,
+        observer=observer,
+        min_mass=cube.min_mass * mass,
+        assignment=cube.assignment,
+        seed=0,
+        split=["validation"],
+        parent=fingerprint,
+        inputs={},
+        means=means,
+        totals={},
+        fingerprint=fingerprint,
+    )
+
+
+def boxed(cube: Cube, arrays: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """The arrays with a box axis in front, in the units of a store."""
+    mass = np.float32(cube.cosmology().h if cube.mass_unit == "Msun" else 1.0)
+    return {n: (values * mass if n == "halo_mass" and mass != 1 else values)[None] for n, values in arrays.items()}
+
+
+def fingerprint_of(cube: Cube, body: hashlib._Hash) -> str:
+    """Hash of a cube: of its bytes, already fed to ``body``, and of what is said of it."""
+    body.update(cube.model_dump_json().encode())
+    return body.hexdigest()
+
+
+def to_npz(arrays: dict[str, NDArray[Any]]) -> bytes:
+    """An npz of arrays, not compressed: velocities hardly shrink."""
+    data = io.BytesIO()
+    np.savez(data, **arrays)  # type: ignore[arg-type]
+    return data.getvalue()
+
+
+def _entries(file: IO[bytes]) -> int:
+    """Least number of entries that a zip's directory may have: what begins like one is counted, wherever it is.
+
+    zipfile keeps some kilobytes for each entry of a directory before it tells how many there are.
+    """
+    count, tail = 0, b""
+    file.seek(0)
+    while block := file.read(2**20):
+        joined = tail + block
+        count += joined.count(ENTRY)
+        tail = joined[-3:]
+    file.seek(0)
+    return count
+
+
+def _arrays(archive: zipfile.ZipFile, most_cells: int) -> dict[str, NDArray[np.float32]]:
+    members = archive.infolist()
+    names = [member.filename.removesuffix(".npy") for member in members]
+    if not names or len(set(names)) < len(names) or not set(names) <= set(SENDABLE):
+        shown = ", ".join(name[:40] for name in names[:4])
+        raise Problem(422, f"not the arrays that are taken: {shown!a}", f"name them {', '.join(SENDABLE)}, each once")
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, member in zip(names, members, strict=True):
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 0x1:
+            raise Problem(
+                422, f"packed in a way that is not taken: array={name}", "use numpy.savez or savez_compressed"
+            )
+        with archive.open(member) as stream:
+            found[name] = _read_array(name, stream, most_cells)
+    shapes = {values.shape for values in found.values()}
+    if len(shapes) > 1:
+        raise Problem(422, f"arrays of several shapes: shapes={sorted(shapes)}", "send cubes of one shape")
+    return found
+
+
+def _read_array(name: str, stream: IO[bytes], most_cells: int) -> NDArray[np.float32]:
+    shape, fortran, dtype = _head(name, stream)
+    if dtype.kind not in "fiu" or dtype.hasobject or dtype.itemsize > 8:
+        raise Problem(422, f"not plain numbers: array={name}, dtype={str(dtype)[:40]}", "send float32")
+    if len(shape) != 3 or len(set(shape)) != 1 or shape[0] < LEAST_SIDE:
+        raise Problem(
+            422, f"not a cube: array={name}, shape={shape[:8]}", "send (x, y, z) with equal sides of at least 2"
+        )
+    if math.prod(shape) > most_cells:
+        raise Problem(413, f"too many cells: array={name}, shape={shape}, limit={most_cells}", "send a smaller cube")
+    size = math.prod(shape) * dtype.itemsize
+    data = stream.read(size)
+    if len(data) != size or stream.read(1):
+        raise Problem(422, f"not as long as its head says: array={name}, bytes={size}", ALTERNATIVES)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C").astype(np.float32)
+    if not np.isfinite(values).all() or (values < 0).any():
+        wrong = int((~np.isfinite(values) | (values < 0)).sum())
+        raise Problem(422, f"negative or not finite: array={name}, cells={wrong}", "send counts and masses per cell")
+    return np.ascontiguousarray(values)
+
+
+def _head(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type; the head's length is looked at before it is read."""
+    magic = stream.read(8)
+    version = tuple(magic[6:8])
+    wide = 2 if version == (1, 0) else 4
+    stated = stream.read(wide)
+    length = int.from_bytes(stated, "little")
+    if magic[:6] != b"\x93NUMPY" or version not in ((1, 0), (2, 0)) or length > LONGEST_HEADER:
+        raise Problem(422, f"not an array of NumPy: array={name}, head={length} bytes", ALTERNATIVES)
+    head = io.BytesIO(stated + stream.read(length))
+    read = np.lib.format.read_array_header_1_0 if wide == 2 else np.lib.format.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read(head)
+    except Exception as error:  # what a hostile head raises is not for us to list
+        raise Problem(422, f"a head that cannot be read: array={name}", ALTERNATIVES) from error
+    return tuple(int(n) for n in shape), bool(fortran), dtype

@@ -1,0 +1,117 @@
+"""What went wrong, for a client: RFC 9457's problem document, in one sentence each of what is wrong and what to do."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from velfield.errors import VelfieldError
+
+MEDIA_TYPE = "application/problem+json"
+LOG = logging.getLogger("velfield.service")
+TO_DO = {404: "see /openapi.json for what there is", 405: "see /openapi.json for the methods that there are"}
+
+
+class ProblemDocument(BaseModel):
+    """What went wrong."""
+
+    type: str = Field("about:blank", examples=["about:blank"])
+    title: str = Field(examples=["Too Many Requests"])
+    status: int = Field(examples=[429])
+    error: str = Field(examples=["the service is busy: cubes=16"])
+    what_to_do: str = Field(examples=["try again in 4 s"])
+
+
+class Problem(Exception):
+    """Something that a client can mend: status, what is wrong, what to do."""
+
+    def __init__(self, status: int, error: str, what_to_do: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(error)
+        self.status, self.error, self.what_to_do, self.headers = status, error, what_to_do, dict(headers or {})
+
+    @classmethod
+    def of(cls, error: VelfieldError, status: int = 422, names: Mapping[str, str] | None = None) -> Problem:
+        """One of our own errors; ``names`` are what the client calls places on this machine."""
+        text = hidden(str(error), names or {})
+        what, semicolon, to_do = text.rpartition("; ")
+        return cls(status, what, to_do) if semicolon else cls(status, text, "change the request")
+
+    def document(self) -> dict[str, Any]:
+        """The body of the answer."""
+        return {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "error": self.error,
+            "what_to_do": self.what_to_do,
+        }
+
+    def response(self) -> JSONResponse:
+        """The answer."""
+        return JSONResponse(self.document(), self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+def hidden(text: str, names: Mapping[str, str]) -> str:
+    """A message with what the client calls them in place of this machine's places, longest first."""
+    for place in sorted(names, key=len, reverse=True):
+        text = text.replace(place, names[place])
+    return " ".join(text.split())
+
+
+def documented(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: these problems, and other answers."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    return {**(also or {}), **{n: {"description": HTTPStatus(n).phrase, "content": content} for n in statuses}}
+
+
+def answer_problems(app: FastAPI) -> None:
+    """Have every error of an application answered in this way; no traceback leaves the service."""
+
+    @app.exception_handler(Problem)
+    async def problem(_request: Request, error: Problem) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(VelfieldError)
+    async def ours(_request: Request, error: VelfieldError) -> JSONResponse:
+        return Problem.of(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return of_validation(error.errors()).response()
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, error: HTTPException) -> JSONResponse:
+        what = str(error.detail).lower()
+        made = Problem(error.status_code, what, TO_DO.get(error.status_code, "change the request"), error.headers)
+        return made.response()
+
+    @app.exception_handler(Exception)
+    async def bug(_request: Request, error: Exception) -> JSONResponse:
+        return of_a_bug(error).response()
+
+
+def of_validation(errors: Any) -> Problem:
+    """What pydantic found, the first of it."""
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path"))
+    return Problem(
+        422,
+        f"not as the API has it: {where or 'request'}: {first['msg'].lower()}",
+        "see /openapi.json for its form and examples",
+    )
+
+
+def of_a_bug(error: BaseException) -> Problem:
+    """An error that is ours: the traceback goes to the log, its number to the client."""
+    number = uuid.uuid4().hex[:8]
+    LOG.error("error %s", number, exc_info=error)
+    return Problem(500, f"the service failed: number={number}", "tell its operator the number, which is in the log")

@@ -1,0 +1,57 @@
+"""Bodies, read within limits of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+
+from velfield.service.limits import Limits
+from velfield.service.problems import Problem
+
+NPZ = "application/x-npz"
+JSON = "application/json"
+SLOWEST = 2**16  # bytes a second
+
+
+def check_head(request: Request, media_type: str, largest: int) -> int:
+    """Length of a body by its head; refuses another type, no length, and too much, before any of it is read."""
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found != media_type:
+        raise Problem(415, f"not a body that is taken here: content-type={found[:80]!r}", f"send {media_type}")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(415, "a body with a content-encoding", "send it as it is; an npz may be compressed inside")
+    stated = request.headers.get("content-length", "")
+    if not stated.isdigit() or len(stated) > 15:
+        raise Problem(411, "a body without a length", "send Content-Length, not chunks")
+    if int(stated) > largest:
+        raise Problem(413, f"the body is too large: bytes={stated}, limit={largest}", "send less")
+    if int(stated) == 0:
+        raise Problem(422, "the body is empty: bytes=0", f"send {media_type}")
+    return int(stated)
+
+
+async def pieces(request: Request, length: int, limits: Limits) -> AsyncIterator[bytes]:
+    """The body, piece by piece; 408 where it takes longer than its length allows."""
+    got, stream = 0, request.stream().__aiter__()
+    end = asyncio.get_running_loop().time() + limits.patience + length / SLOWEST
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise Problem(
+                408, f"the body came too slowly: bytes={got} of {length}", "send it faster", {"Connection": "close"}
+            ) from error
+        got += len(piece)
+        if piece:
+            yield piece
+
+
+async def receive(request: Request, media_type: str, largest: int, limits: Limits) -> bytes:
+    """The whole body."""
+    length = check_head(request, media_type, largest)
+    return b"".join([piece async for piece in pieces(request, length, limits)])

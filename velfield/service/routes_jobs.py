@@ -1,0 +1,172 @@
+"""Routes: uploads, jobs and their results."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import ValidationError
+from starlette.responses import FileResponse, JSONResponse
+
+from velfield.service import schemas
+from velfield.service.cubes import Cube
+from velfield.service.problems import documented, of_validation
+from velfield.service.receive import JSON, NPZ, check_head, pieces, receive
+from velfield.service.routes_models import ALWAYS, BINARY, BODY
+
+router = APIRouter()
+LARGEST_REQUEST = 2**14  # bytes of what asks for a job
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=[schemas.JOB_ID])]
+ASKED = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": schemas.JobRequest.model_json_schema()}},
+    }
+}
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    response_model=schemas.Uploaded,
+    openapi_extra=BODY,
+    responses=documented(
+        *ALWAYS,
+        408,
+        411,
+        413,
+        415,
+        422,
+        507,
+        also={200: {"model": schemas.Uploaded, "description": "The same is there"}},
+    ),
+)
+async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
+    """Leave a cube, for jobs. It is kept while jobs use it."""
+    service = request.app.state.service
+    with service.room.place():
+        length = check_head(request, NPZ, service.limits.upload)
+        stream = pieces(request, length, service.limits)
+        name, cells, new = await service.uploads.take(cube, length, stream, service.errands)
+    return JSONResponse(schemas.Uploaded(input=name, cells=cells).model_dump(), 201 if new else 200)
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    response_model=schemas.JobStatus,
+    openapi_extra=ASKED,
+    responses=documented(
+        *ALWAYS,
+        404,
+        408,
+        411,
+        413,
+        415,
+        422,
+        503,
+        also={200: {"model": schemas.JobStatus, "description": "The same job is there"}},
+    ),
+)
+async def submit(request: Request) -> Any:
+    """Ask for a whole store or an upload to be predicted. The same request is the same job."""
+    service = request.app.state.service
+    body = await receive(request, JSON, LARGEST_REQUEST, service.limits)
+    try:
+        asked = schemas.JobRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise of_validation(error.errors()) from error
+    run = asyncio.get_running_loop().run_in_executor
+    job = await run(service.errands, service.runner.asked, asked.model, asked.input, asked.average)
+    job, new = await run(service.errands, service.jobs.submit, job)
+    return _answer(service, job, 202 if new else 200)
+
+
+@router.get("/jobs", responses=documented(*ALWAYS))
+async def jobs(request: Request) -> schemas.JobStatuses:
+    """All jobs that are kept, the oldest first."""
+    service = request.app.state.service
+    return schemas.JobStatuses(jobs=[schemas.status_of(job, service.limits.keep) for job in service.jobs.all()])
+
+
+@router.get("/jobs/{name}", responses=documented(*ALWAYS, 404, 422))
+async def job(request: Request, name: JobId) -> schemas.JobStatus:
+    """How far a job is."""
+    service = request.app.state.service
+    return schemas.status_of(service.jobs.get(name), service.limits.keep)
+
+
+@router.delete("/jobs/{name}", response_model=schemas.JobStatus, responses=documented(*ALWAYS, 404, 422))
+async def cancel(request: Request, name: JobId) -> Any:
+    """Cancel a job that waits or runs; remove one that is over, with its result."""
+    service = request.app.state.service
+    found = service.jobs.get(name)
+    run = asyncio.get_running_loop().run_in_executor
+    if found.state in ("done", "failed", "cancelled"):
+        await run(service.errands, service.results.remove, name)
+        found = service.jobs.forget(name)
+    else:
+        found = await run(service.errands, service.jobs.cancel, name)
+        if found.state == "cancelling":
+            await run(service.errands, service.runner.interrupt)
+    return _answer(service, found, 200)
+
+
+@router.get(
+    "/jobs/{name}/result/velocity.{kind}",
+    response_class=FileResponse,
+    responses=documented(
+        *ALWAYS,
+        400,
+        404,
+        409,
+        413,
+        422,
+        also={
+            200: {
+                "description": "npz of velocity (box, 3, x, y, z) [km/s]; NetCDF with the coordinates, too",
+                "content": {NPZ: BINARY, "application/x-netcdf": BINARY},
+            },
+            206: {"description": "A part, as Range asks", "content": {NPZ: BINARY, "application/x-netcdf": BINARY}},
+            416: {"description": "No such part", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        },
+    ),
+)
+async def result(request: Request, name: JobId, kind: Literal["npz", "nc"]) -> Any:
+    """The whole result of a job as one file, if it is not too large."""
+    service = request.app.state.service
+    path = await asyncio.get_running_loop().run_in_executor(service.errands, service.results.file, name, kind)
+    media_type = NPZ if kind == "npz" else "application/x-netcdf"
+    return FileResponse(path, media_type=media_type, filename=f"velocity-{name[:8]}.{kind}")
+
+
+@router.api_route(
+    "/jobs/{name}/store/{key:path}",
+    methods=["GET", "HEAD"],
+    response_class=FileResponse,
+    operation_id="store_object",
+    responses=documented(
+        *ALWAYS,
+        400,
+        404,
+        409,
+        422,
+        also={
+            200: {"description": "An object of the store", "content": {"application/octet-stream": BINARY, JSON: {}}},
+            206: {"description": "A part, as Range asks", "content": {"application/octet-stream": BINARY, JSON: {}}},
+            416: {"description": "No such part", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        },
+    ),
+)
+async def store_object(request: Request, name: JobId, key: str) -> Any:
+    """An object of the result's Zarr store: `xarray.open_zarr("http://…/jobs/ID/store")` asks for them."""
+    service = request.app.state.service
+    path = await asyncio.get_running_loop().run_in_executor(service.errands, service.results.object, name, key)
+    return FileResponse(path, media_type=JSON if key.endswith("zarr.json") else "application/octet-stream")
+
+
+def _answer(service: Any, found: Any, status: int) -> JSONResponse:
+    content = json.loads(schemas.status_of(found, service.limits.keep).model_dump_json())
+    return JSONResponse(content, status, headers={"Location": f"/jobs/{found.id}"} if status == 202 else None)

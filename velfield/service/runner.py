@@ -1,0 +1,212 @@
+"""The one thread that runs jobs, on Dask: `velfield.pipelines.predict`, told where to read and where to write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+
+from distributed import Client, Future
+
+from velfield.errors import ClusterError, VelfieldError
+from velfield.pipelines import predict
+from velfield.service.allowed import Allowed
+from velfield.service.jobs import Job, Jobs
+from velfield.service.metrics import Metrics
+from velfield.service.models import Models
+from velfield.service.problems import Problem, hidden, of_a_bug
+from velfield.service.results import Results
+from velfield.service.uploads import Uploads
+
+LOG = logging.getLogger("velfield.service")
+TRIES = 5  # of a job under which clusters give out
+PAUSE = 2.0  # before the second, then twice as long each time [s]
+
+
+class StoppedError(VelfieldError):
+    """The job was cancelled, or the service ends."""
+
+
+class Runner:
+    """Runs queued jobs one after the other; each uses all workers."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        models: Models,
+        allowed: Allowed,
+        uploads: Uploads,
+        results: Results,
+        metrics: Metrics,
+        connect: Callable[[], AbstractContextManager[Client]],
+    ) -> None:
+        self.jobs, self.models, self.allowed, self.uploads, self.results = jobs, models, allowed, uploads, results
+        self.metrics, self._connect = metrics, connect
+        self._cluster = ExitStack()
+        self._client: Client | None = None
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="velfield-runner", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def alive(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End; a job that runs goes on after the next start."""
+        self._ending.set()
+        self.jobs.close()
+        self.interrupt()
+        self._thread.join(timeout=60)
+
+    def asked(self, model: str, given: str, average: int) -> Job:
+        """The job that a request stands for; refuses an input that does not fit the model. Reads metadata alone."""
+        prepared = self._prepared(model, given, average)
+        layout = prepared.layout
+        return Job(
+            id=prepared.fingerprint[:32],
+            model=model,
+            input=given,
+            average=average,
+            boxes=layout.nbox,
+            cells=layout.variables["velocity"].shape[-1],
+            notes=list(prepared.differences),
+        )
+
+    def interrupt(self) -> None:
+        """Take the tasks of the job that runs off the cluster, so that its thread looks up."""
+        client = self._client
+        if client is not None and client.status == "running":
+            try:
+                client.cancel([Future(key, client) for key in list(client.futures)], force=True)
+            except Exception as error:  # the cluster is gone, which stops the job as well
+                LOG.info("tasks were not cancelled: %s", error)
+
+    def _prepared(self, model: str, given: str, average: int) -> predict.Job:
+        served = self.models.get(model)
+        fields = self.uploads.place(given) if given.startswith("upload:") else self.allowed.resolve(given)
+        try:
+            prepared = predict.prepare(served.url, fields, "unnamed", average=average)
+        except VelfieldError as error:
+            raise Problem.of(error, names={fields: given, served.url: model}) from error
+        about = json.loads(prepared.layout.attrs["model"])
+        if about["weights"] != served.weights:
+            raise Problem(503, f"the model was replaced: model={model}", "ask the operator to restart the service")
+        # what a client reads names nothing of this machine
+        told = {"model": json.dumps(about | {"url": model}), "input": given}
+        layout = dataclasses.replace(prepared.layout, attrs=dict(prepared.layout.attrs) | told)
+        out = self.results.place(prepared.fingerprint[:32])
+        return dataclasses.replace(prepared, layout=layout, out=out)
+
+    def _run(self) -> None:
+        while (job := self.jobs.next()) is not None:
+            try:
+                self._one(job)
+            except Exception as error:  # the thread must outlive whatever a job does
+                problem = of_a_bug(error)
+                self.jobs.move(job, "failed", error=problem.error, what_to_do=problem.what_to_do)
+        self._cluster.close()
+
+    def _one(self, job: Job) -> None:
+        if job.state == "cancelling":  # when the service was stopped
+            self._cancelled(job)
+            return
+        try:
+            prepared = self._prepared(job.model, job.input, job.average)
+            if prepared.fingerprint[:32] != job.id:
+                raise Problem(409, f"input or model changed since: input={job.input}", "ask for it again")
+            predict.predict(self._connected(), prepared, _Told(self, job))
+        except (VelfieldError, Problem) as error:
+            self._stopped(job, error)
+        else:
+            self.jobs.move(job, "done", done=job.boxes, error=None, what_to_do=None)
+            LOG.info("job %s is done: %s boxes", job.id, job.boxes)
+
+    def _stopped(self, job: Job, error: VelfieldError | Problem) -> None:
+        if self._ending.is_set():
+            return  # it stays marked as running
+        if job.state == "cancelling":
+            self._cancelled(job)
+        elif isinstance(error, ClusterError) and job.tries < TRIES:
+            LOG.warning("job %s is tried again: %s", job.id, error)
+            self._leave()
+            self._ending.wait(PAUSE * 2**job.tries)
+            if job.state == "cancelling":
+                self._cancelled(job)
+            elif not self._ending.is_set():
+                self.jobs.move(job, "queued", tries=job.tries + 1)
+        else:
+            problem = error if isinstance(error, Problem) else Problem.of(error)
+            names = {self.results.place(job.id): job.id, self.results.folder: "results", self.uploads.folder: "uploads"}
+            said = hidden(problem.error, names), hidden(problem.what_to_do, names)
+            self.jobs.move(job, "failed", error=said[0], what_to_do=said[1])
+            LOG.warning("job %s failed: %s", job.id, error)
+
+    def _cancelled(self, job: Job) -> None:
+        self.results.remove(job.id)
+        self.jobs.move(job, "cancelled")
+
+    def _connected(self) -> Client:
+        """The cluster; one that was lost is found or started anew."""
+        if self._client is None or self._client.status != "running":
+            self._leave()
+            try:
+                self._client = self._cluster.enter_context(self._connect())
+            except VelfieldError as error:
+                raise ClusterError(str(error)) from error
+        return self._client
+
+    def _leave(self) -> None:
+        self._client = None
+        try:
+            self._cluster.close()
+        except Exception as error:  # it is gone already
+            LOG.info("a cluster took no leave: %s", error)
+
+    def check(self, job: Job) -> None:
+        """Raise in the runner's thread when the job is not to go on."""
+        if self._ending.is_set() or job.state == "cancelling":
+            raise StoppedError("the job is not to go on: asked by a client or the end of the service; ask for it again")
+
+
+class _Told:
+    """Progress of a job, into its record."""
+
+    def __init__(self, runner: Runner, job: Job) -> None:
+        self.runner, self.job = runner, job
+
+    def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:  # noqa: ARG002
+        """Begin with what is left of the boxes."""
+        self.runner.check(self.job)
+        self.job.before = self.job.done = self.job.boxes - int(total)
+        self.job.began = time.time()
+
+    def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:  # noqa: ARG002
+        """Count boxes as done."""
+        self.job.done += int(amount)
+        self.runner.metrics.cells.labels(self.job.model).inc(amount * self.job.cells**3)
+        self.runner.check(self.job)
+
+    def done(self, note: str = "") -> None:
+        """End."""
+
+
+def reachable(scheduler: str | None) -> bool:
+    """Whether something listens where a scheduler should; a local cluster is started when it is needed."""
+    if scheduler is None:
+        return True
+    host, _, port = scheduler.rpartition("://")[2].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+            return True
+    except (OSError, ValueError):
+        return False

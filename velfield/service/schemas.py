@@ -1,0 +1,155 @@
+"""What requests and answers look like, for OpenAPI and for whoever reads it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from velfield.service.jobs import Job
+
+JOB_ID = "0123456789abcdef0123456789abcdef"
+State = Literal["queued", "running", "cancelling", "done", "failed", "cancelled"]
+
+
+class Health(BaseModel):
+    """The service is alive."""
+
+    status: Literal["alive"] = "alive"
+    version: str = Field(examples=["0.1.0"])
+
+
+class Ready(BaseModel):
+    """Whether the service can work, and on what it depends."""
+
+    ready: bool
+    models: bool
+    state: bool
+    runner: bool
+    scheduler: bool
+
+
+class ModelCard(BaseModel):
+    """What a model takes, what it was trained on and what it reached."""
+
+    name: str = Field(examples=["pretrained"])
+    weights: str = Field(description="SHA-256 of its weights.")
+    version: str
+    inputs: dict[str, str] = Field(
+        description="Kinds of input and their units.", examples=[{"number_overdensity": "1"}]
+    )
+    has_std: bool = Field(description="Whether it gives velocity_std.")
+    context: int = Field(description="Cells around a box that it needs; a cube has none, a store with a margin does.")
+    guide: str | None = Field(description="The velocity of linear theory that it adds to.")
+    conditioned: bool = Field(description="Whether redshift and min_mass are ranges.")
+    cellsize: float = Field(description="[h⁻¹Mpc]")
+    cells: int = Field(description="Along a side of the boxes of its training.")
+    rsd: str
+    assignment: str
+    cosmology: dict[str, Any]
+    redshift: float | list[float] | None = Field(description="Trained at, or from and to.")
+    min_mass: float | list[float] | None = Field(description="[h⁻¹M⊙] Trained at, or from and to.")
+    reached: dict[str, Any] = Field(description="Measures of its validation and tests.")
+
+
+class ModelCards(BaseModel):
+    """All models."""
+
+    models: list[ModelCard]
+
+
+class StoreCard(BaseModel):
+    """A field store that may be named."""
+
+    url: str
+    redshift: float | None = None
+    boxsize: float | None = None
+    boxes: int | None = None
+    cells: int | None = None
+    cellsize: float | None = None
+    margin: int | None = None
+    rsd: str | None = None
+    min_mass: float | None = None
+    periodic: bool | None = None
+
+
+class StoreCards(BaseModel):
+    """All field stores that may be named."""
+
+    stores: list[StoreCard]
+
+
+class Uploaded(BaseModel):
+    """A cube that was uploaded."""
+
+    input: str = Field(description="Its name, for POST /jobs.", examples=[f"upload:{JOB_ID}"])
+    cells: int = Field(description="Along a side.")
+
+
+class JobRequest(BaseModel):
+    """A whole store, or an upload, to be predicted."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"model": "pretrained", "input": f"upload:{JOB_ID}"}]},
+    )
+
+    model: str = Field(max_length=64, description="One of GET /models.")
+    input: str = Field(max_length=1024, description="A URL of GET /stores, or what POST /uploads answered.")
+    average: Literal[1, 8, 16, 48] = Field(1, description="Orientations whose predictions are averaged.")
+
+
+class JobStatus(BaseModel):
+    """A job and how far it is."""
+
+    id: str = Field(examples=[JOB_ID])
+    state: State
+    model: str
+    input: str
+    average: int
+    boxes: int = Field(description="All of them.")
+    boxes_done: int
+    cells: int = Field(description="Along a box's side.")
+    boxes_a_second: float | None = Field(description="Of the run that goes on.")
+    seconds_left: float | None
+    created: datetime
+    changed: datetime
+    expires: datetime | None = Field(description="When its result is removed.")
+    notes: list[str] = Field(description="In what the input differs from the model's training.")
+    error: str | None
+    what_to_do: str | None
+    result: dict[str, str] = Field(description="Where it is, once the job is done.")
+
+
+class JobStatuses(BaseModel):
+    """All jobs, the oldest first."""
+
+    jobs: list[JobStatus]
+
+
+def status_of(job: Job, keep: float) -> JobStatus:
+    """A job as clients see it."""
+    rate, over = job.rate(), job.state in ("done", "failed", "cancelled")
+    at = f"/jobs/{job.id}"
+    result = {"store": f"{at}/store", "npz": f"{at}/result/velocity.npz", "netcdf": f"{at}/result/velocity.nc"}
+    return JobStatus(
+        id=job.id,
+        state=job.state,  # type: ignore[arg-type]
+        model=job.model,
+        input=job.input,
+        average=job.average,
+        boxes=job.boxes,
+        boxes_done=job.done,
+        cells=job.cells,
+        boxes_a_second=rate,
+        seconds_left=None if rate is None else (job.boxes - job.done) / rate,
+        created=datetime.fromtimestamp(job.created, UTC),
+        changed=datetime.fromtimestamp(job.changed, UTC),
+        expires=datetime.fromtimestamp(job.changed + keep, UTC) if over else None,
+        notes=job.notes,
+        error=job.error,
+        what_to_do=job.what_to_do,
+        result=result if job.state == "done" else {},
+    )

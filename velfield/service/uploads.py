@@ -1,0 +1,85 @@
+"""Cubes that clients upload: streamed to disk, made into field stores of one box, kept while they are used."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from typing import IO, Any
+
+from velfield import shards, storage, store
+from velfield.service.cubes import Cube, boxed, fingerprint_of, read_npz, spec_of
+from velfield.service.limits import Limits
+from velfield.service.problems import Problem
+
+NAME = re.compile(r"upload:([0-9a-f]{32})")
+
+
+class Uploads:
+    """Field stores of one box each beneath a folder, by the hash of what they were made of."""
+
+    def __init__(self, folder: str, limits: Limits) -> None:
+        self.folder, self.limits = folder, limits
+        os.makedirs(folder, exist_ok=True)
+        for name in storage.names(folder):
+            if name.startswith(".part-"):  # of a service that was killed
+                os.remove(os.path.join(folder, name))
+
+    async def take(
+        self, cube: Cube, length: int, pieces: AsyncIterator[bytes], pool: Executor
+    ) -> tuple[str, int, bool]:
+        """Receive a cube; returns its name, its cells along a side, and whether it is new."""
+        used = await asyncio.get_running_loop().run_in_executor(pool, self.used)
+        if used + length > self.limits.space:
+            raise Problem(507, f"no space for uploads: bytes={used}, limit={self.limits.space}", "try again later")
+        digest = hashlib.sha256()
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".part-") as file:
+            async for piece in pieces:
+                digest.update(piece)
+                file.write(piece)
+            file.flush()
+            fingerprint = fingerprint_of(cube, digest)
+            run = asyncio.get_running_loop().run_in_executor
+            return await run(pool, self._made, cube, file.file, fingerprint)
+
+    def place(self, name: str) -> str:
+        """The field store of an upload, which from now on counts as used; 422 where there is none."""
+        found = NAME.fullmatch(name)
+        url = os.path.join(self.folder, found[1]) if found else ""
+        if not found or not shards.published(url):
+            raise Problem(422, "no such upload, or one that has expired", "upload it again with POST /uploads")
+        os.utime(url)
+        return url
+
+    def used(self) -> int:
+        """Bytes of all uploads."""
+        return sum(
+            os.path.getsize(os.path.join(root, name))
+            for root, _, files in os.walk(self.folder)
+            for name in files
+            if os.path.exists(os.path.join(root, name))
+        )
+
+    def sweep(self, wanted: set[str]) -> None:
+        """Remove uploads that nobody has used for long and no job needs."""
+        old = time.time() - self.limits.keep
+        for name in storage.names(self.folder):
+            url = os.path.join(self.folder, name)
+            if NAME.fullmatch(f"upload:{name}") and f"upload:{name}" not in wanted and os.path.getmtime(url) < old:
+                storage.remove(url)
+
+    def _made(self, cube: Cube, file: IO[bytes], fingerprint: str) -> tuple[str, int, bool]:
+        name = fingerprint[:32]
+        url = os.path.join(self.folder, name)
+        arrays: dict[str, Any] = read_npz(file, self.limits.upload_cells)
+        side = next(iter(arrays.values())).shape[0]
+        if shards.published(url):
+            os.utime(url)
+            return f"upload:{name}", side, False
+        store.write_fields(url, spec_of(cube, arrays, fingerprint), boxed(cube, arrays))
+        return f"upload:{name}", side, True
