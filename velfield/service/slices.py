@@ -124,7 +124,7 @@ class Boxes:
         cells = found.values.shape[-1]
         if not 0 <= index < cells:
             raise Problem(422, f"no such plane: index={index}, cells={cells}", f"choose 0 to {cells - 1}")
-        values = found.values.take(index, axis=AXES.index(axis) - 3)
+        values = np.moveaxis(found.values, AXES.index(axis) - 3, -1)[..., index]
         told = {"axis": axis, "index": index, "position": (index + 0.5) * found.cellsize}
         dims = [name for name in AXES if name != axis]
         return values, _about(found, variable, box, dims, found.cellsize) | told
