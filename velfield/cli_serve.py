@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import Any
 
 import click
 
 from velfield.cli_options import Cluster, cluster_options, note
-from velfield.errors import VelfieldError
 
 LIMITS: tuple[tuple[str, Any, Any, str], ...] = (
     ("body", int, 64 * 2**20, "Bytes of a cube that is answered at once."),
@@ -21,7 +19,7 @@ LIMITS: tuple[tuple[str, Any, Any, str], ...] = (
     ("space", int, 20 * 2**30, "Bytes of all uploads together."),
     ("rate", int, 1200, "Requests a minute of a client; reading results is not counted."),
     ("keep", float, 7 * 86400.0, "How long finished jobs and unused uploads are kept [s]."),
-    ("patience", float, 30.0, "For a body to come [s]; each 64 KiB of it add one."),
+    ("patience", float, 30.0, "For a body to come [s]; each 64 KiB that came add one."),
 )
 
 
@@ -67,7 +65,7 @@ def serve(
     from velfield.service.limits import Limits
     from velfield.service.models import load
     from velfield.service.runner import Runner, reachable
-    from velfield.service.server import own, server
+    from velfield.service.server import listen, own, server
 
     tokens, kept = tokens_of(), Limits(**limits)
     check_bind(host, tokens)
@@ -76,7 +74,7 @@ def serve(
     folder = os.path.abspath(state)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("velfield.service").setLevel(logging.INFO)
-    with own(folder), _bound(host, port) as listening:
+    with own(folder), listen(host, port) as listening:
         service = Service(
             models=served,
             allowed=allowed,
@@ -99,14 +97,3 @@ def serve(
         address = f"[{host}]" if ":" in host else host
         click.echo(f"serving {', '.join(served.by_name)}: http://{address}:{listening.getsockname()[1]}", err=True)
         server(create_app(service), host, port, connections).run(sockets=[listening])
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens there: what is wrong with the address is one line, before anything else is done."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise VelfieldError(
-            f"cannot listen here: host={host}, port={port}, reason={error.strerror}; choose another --host or --port"
-        ) from error

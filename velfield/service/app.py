@@ -81,6 +81,7 @@ class Service:
         self.results = Results(os.path.join(self.folder, "results"), self.jobs)
         self.boxes = Boxes(self.limits.upload_cells)
         self.room = Room(self.limits.cubes)
+        self.upload_room = Room(self.limits.cubes)  # one that comes slowly takes no cube's place
         self.metrics = Metrics(self.jobs, self.room)
         self.forward = Forward(self._took)
         self.errands = ThreadPoolExecutor(4, thread_name_prefix="velfield-errand")

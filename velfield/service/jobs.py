@@ -168,6 +168,11 @@ class Jobs:
         """What the jobs that are not over need."""
         return {job.input for job in self.all() if job.state in LIVE}
 
+    def owns(self, name: str) -> bool:
+        """Whether there is a job of this name that has, or may come to have, a result."""
+        with self._change:
+            return name in self._jobs and self._jobs[name].state != "cancelled"
+
     def close(self) -> None:
         """End `next`; what runs stays marked as running, for the next start."""
         with self._change:

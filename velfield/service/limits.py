@@ -37,7 +37,7 @@ class Limits:
     keep : float
         How long what is finished, and an upload that nobody uses, is kept [s].
     patience : float
-        How long a body may take to begin with [s]; each 64 KiB of it add one second.
+        How long a body may take to begin with [s]; each 64 KiB that came add one second.
     """
 
     body: int

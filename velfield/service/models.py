@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ class Served:
             "cosmology": trained["cosmology"],
             **of_one,
             **of_many,
-            "reached": metadata.get("metrics", {}),
+            "reached": _finite(metadata.get("metrics", {})),
         }
 
     def predict(self, ds: xr.Dataset) -> tuple[dict[str, NDArray[Any]], list[str]]:
@@ -66,6 +67,11 @@ class Served:
         made = self.model.predict(ds)
         notes = sentences(self.model.differences(ds), "the cube")
         return {name: made[name].values[0] for name in self.model.variables}, notes
+
+
+def _finite(values: Any) -> Any:
+    """Plain values with None where a number is none: JSON has no NaN."""
+    return json.loads(json.dumps(values), parse_constant=lambda _: None)
 
 
 class Models:

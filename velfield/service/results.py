@@ -77,7 +77,6 @@ class Results:
 
     def sweep(self) -> None:
         """Remove what no job owns: a task that outlives its cancelled job may write after the place was cleared."""
-        owned = {job.id for job in self.jobs.all() if job.state != "cancelled"}
         for name in storage.names(self.folder):
-            if ID.fullmatch(name) and name not in owned:
+            if ID.fullmatch(name) and not self.jobs.owns(name):
                 storage.remove(self.place(name))

@@ -46,7 +46,7 @@ ASKED = {
 async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
     """Leave a cube, for jobs. It is kept while jobs use it."""
     service = request.app.state.service
-    with service.room.place():
+    with service.upload_room.place():
         length = check_head(request, NPZ, service.limits.upload)
         stream = pieces(request, length, service.limits)
         name, cells, new = await service.uploads.take(cube, length, stream, service.errands)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,3 +93,14 @@ def own(folder: str) -> Iterator[None]:
                 f"another service uses this state folder: state={folder}; stop it, or name another with --state"
             ) from error
         yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; what is wrong with the address is one line, before anything else is done."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise VelfieldError(
+            f"cannot listen here: host={host}, port={port}, reason={error.strerror}; choose another --host or --port"
+        ) from error

@@ -1,0 +1,53 @@
+"""Small models, a store, and a service that most tests share."""
+
+import functools
+from contextlib import ExitStack
+
+import pytest
+from served import serving, write_model
+from small_store import arrays_of, spec_of
+
+from velfield import store
+from velfield.boxes import BoxLayout
+from velfield.client import Client
+from velfield.pipelines.cluster import connect
+
+
+@pytest.fixture(scope="session")
+def fields(tmp_path_factory):
+    """A store of 27 small boxes."""
+    url = str(tmp_path_factory.mktemp("allowed") / "fields.zarr")
+    boxes = BoxLayout(boxsize=120.0, boxes=3, cells=8)
+    store.write_fields(url, spec_of(boxes), arrays_of(boxes))
+    return url
+
+
+@pytest.fixture(scope="session")
+def models(fields, tmp_path_factory):
+    """A model with error bars, and one that is told redshift and threshold and adds to the Wiener filter.
+
+    Nobody trained them: what the service does with them does not depend on their weights.
+    """
+    root = tmp_path_factory.mktemp("models")
+    write_model(str(root / "plain"), fields)
+    write_model(str(root / "guided"), fields, guided=True)
+    return [str(root / "plain"), str(root / "guided")]
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Called, it gives one small cluster for all; who does not call it does not wait for it."""
+    with ExitStack() as stack:
+        yield functools.cache(lambda: stack.enter_context(connect(workers=1, quiet=True)))
+
+
+@pytest.fixture(scope="module")
+def service(models, fields, cluster, tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("state"), models, cluster, allow=[fields]) as service:
+        yield service
+
+
+@pytest.fixture
+def client(service):
+    with Client(service.url) as client:
+        yield client

@@ -1,0 +1,359 @@
+"""Hostile inputs, each with its answer: the table of docs/service.md."""
+
+import io
+import json
+import pickle
+import socket
+import struct
+import time
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from served import ABOUT, cube, serving, until
+
+from velfield.client import NPZ
+from velfield.errors import VelfieldError
+from velfield.service.allowed import Allowed, normalised
+from velfield.service.auth import check_bind, tokens_of
+from velfield.service.limits import Rate
+
+HEAD = "{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}"
+TOKEN = "correct-horse-battery"
+
+
+def npy(descr="<f4", shape=(8, 8, 8), data=b"", *, head=None, version=b"\x01\x00", length=None):
+    head = (head or HEAD.format(descr=descr, shape=shape)).encode() + b"\n"
+    size = len(head) if length is None else length
+    return b"\x93NUMPY" + version + struct.pack("<H" if version == b"\x01\x00" else "<I", size) + head + data
+
+
+def packed(members, compression=zipfile.ZIP_DEFLATED):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def one(content, name="halo_number.npy", **more):
+    return packed([(name, content)], **more)
+
+
+def changed(**arrays):
+    data = io.BytesIO()
+    np.savez(data, **(cube() | arrays))
+    return data.getvalue()
+
+
+def with_cell(value):
+    number = cube()["halo_number"].copy()
+    number[0, 0, 0] = value
+    return changed(halo_number=number)
+
+
+def many_entries():
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for n in range(5000):
+            archive.writestr(f"{n}", b"")
+    return data.getvalue()
+
+
+def twice():
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        return packed([("halo_number.npy", npy(data=bytes(2048)))] * 2)
+
+
+GOOD = changed()
+BODIES = {  # what, the body, status, what the answer says
+    "zip bomb: 64 MiB of zeros behind a small shape": (
+        lambda: one(npy(data=bytes(2**26))), 422, "not as long as its head says"),
+    "a shape of 10^12 cells": (lambda: one(npy(shape=(10000, 10000, 10000))), 413, "too many cells"),
+    "a shape that overflows": (lambda: one(npy(shape=(2**62,) * 3)), 413, "too many cells"),
+    "a negative shape": (lambda: one(npy(shape=(-8,) * 3)), 422, "not a cube"),
+    "a head of 4 GiB": (
+        lambda: one(npy(version=b"\x02\x00", length=2**32 - 1, data=bytes(2**22))), 422, "not an array of NumPy"),
+    "a head of nested brackets": (lambda: one(npy(head="(" * 3000)), 422, "a head that cannot be read"),
+    "a head that is code": (lambda: one(npy(head="__import__('os').system('true')")), 422, "head that cannot be read"),
+    "pickle: an array of objects": (lambda: one(npy(descr="|O", data=pickle.dumps([1]))), 422, "not plain numbers"),
+    "pickle instead of an array": (lambda: one(pickle.dumps({"a": 1})), 422, "not an array of NumPy"),
+    "pickle instead of an npz": (lambda: pickle.dumps(cube()), 422, "not an npz"),
+    "records": (lambda: one(npy(descr=[("a", "<f4")])), 422, "not plain numbers"),
+    "text": (lambda: one(npy(descr="<U8")), 422, "not plain numbers"),
+    "complex numbers": (lambda: changed(halo_number=np.ones((8, 8, 8), "c8")), 422, "not plain numbers"),
+    "a bomb in bzip2": (lambda: one(npy(), compression=zipfile.ZIP_BZIP2), 422, "packed in a way that is not taken"),
+    "5000 entries": (many_entries, 422, "an npz of too many arrays"),
+    "the same array twice": (twice, 422, "not the arrays that are taken"),
+    "a path as a name": (lambda: one(npy(), name="../../etc/passwd.npy"), 422, "not the arrays that are taken"),
+    "an array that nobody knows": (lambda: changed(secret=np.zeros(3)), 422, "not the arrays that are taken"),
+    "not a zip": (lambda: b"no npz at all", 422, "not an npz"),
+    "cut off": (lambda: GOOD[: len(GOOD) // 2], 422, "not an npz"),
+    "a byte that was flipped": (
+        lambda: GOOD[:300] + bytes([GOOD[300] ^ 255]) + GOOD[301:], 422, "not an npz, or a damaged one"),
+    "NaN": (lambda: with_cell(np.nan), 422, "negative or not finite: array=halo_number, cells=1"),
+    "infinity": (lambda: with_cell(np.inf), 422, "negative or not finite"),
+    "too large for float32": (
+        lambda: changed(halo_mass=np.full((8, 8, 8), 1e300)), 422, "negative or not finite"),
+    "negative counts": (lambda: with_cell(-1), 422, "negative or not finite"),
+    "nothing in it": (lambda: changed(halo_number=np.zeros((8, 8, 8))), 422, "a cube without tracers"),
+    "two dimensions": (lambda: one(npy(shape=(8, 64), data=bytes(2048))), 422, "not a cube"),
+    "not a cube": (lambda: changed(halo_number=np.ones((8, 8, 4))), 422, "not a cube"),
+    "two shapes": (lambda: changed(halo_number=np.ones((4, 4, 4))), 422, "arrays of several shapes"),
+    "an input lacks": (lambda: one(npy(data=np.ones(512, "<f4").tobytes())), 422, "no such field"),
+    "more cells than the limit": (lambda: changed(halo_number=np.ones((33,) * 3, "u1")), 413, "too many cells"),
+    "an empty body": (lambda: b"", 422, "the body is empty"),
+    "a body beyond the limit": (lambda: bytes(2**22 + 1), 413, "the body is too large"),
+}  # fmt: skip
+QUERIES = {  # what, the query, what the answer says
+    "a cell size of another model": ({"cellsize": 7.5}, "the store does not fit the model: cellsize=7.5"),
+    "a cell size of 0": ({"cellsize": 0}, "cellsize: input should be greater than 0"),
+    "no number": ({"cellsize": "five"}, "cellsize: input should be a valid number"),
+    "NaN as a redshift": ({"redshift": "nan"}, "redshift: input should be a finite number"),
+    "a redshift below 0": ({"redshift": -1}, "redshift: input should be greater than or equal to 0"),
+    "an unknown pattern": ({"rsd": "sideways"}, "rsd: input should be 'none', 'plane_parallel'"),
+    "another unit": ({"mass_unit": "kg"}, "mass_unit: input should be 'msun/h' or 'msun'"),
+    "an observer that is not asked for": ({"observer": [1, 2, 3]}, "observer and pattern do not go together"),
+    "an observer out of this world": (
+        {"rsd": "random_radial", "observer": [1e300, 2, 3]}, "an observer out of this world"),
+    "half a cosmology": ({"omega_m": 0.3}, "half a cosmology"),
+    "a cosmology that cannot be": (
+        {"omega_m": 0.1, "omega_b": 0.9, "h": 0.7, "sigma8": 0.8, "n_s": 1}, "matter densities out of order"),
+    "a question that nobody asked": ({"path": "/etc/passwd"}, "path: extra inputs are not permitted"),
+}  # fmt: skip
+PLACES = [  # none of them is read
+    "/etc/passwd", "{root}/../secret", "{root}/%2e%2e/secret", "{root}/..%2fsecret", "{root}/./x", "{root}//x",
+    "{root}/.work", "{root}-else", "file:///etc", "file://localhost{root}", "http://127.0.0.1:8000/health",
+    "http://169.254.169.254/latest/meta-data", "http://[::1]/", "http://10.0.0.1/x", "https://example.org/f.zarr",
+    "s3://other/bucket", "s3://user:secret@bucket/x", "memory://x", "simplecache::{root}", "ftp://h/x",
+    "{root}?a=b",
+    "{root}#x", "{root}\\..\\x", "{root}/\x00", "relative", "", " ", "upload:../../etc", "upload:" + "0" * 32,
+]  # fmt: skip
+
+
+def problem(answer, status, said):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == status
+    assert said.lower() in document["error"].lower(), document
+    assert document["what_to_do"]
+    assert "Traceback" not in answer.text
+    assert "\n" not in document["error"]
+
+
+def send(service, body, query=ABOUT, path="/predict/plain", **headers):
+    return httpx.post(
+        service.url + path, params=query, content=body, headers={"Content-Type": NPZ} | headers, timeout=60
+    )
+
+
+@pytest.mark.parametrize("what", list(BODIES))
+def test_hostile_bodies(service, what):
+    make, status, said = BODIES[what]
+    body, memory = make(), psutil.Process().memory_info().rss
+    problem(send(service, body), status, said)
+    assert psutil.Process().memory_info().rss - memory < 2**27  # none is unpacked beyond its limits
+
+
+@pytest.mark.parametrize("what", ["pickle: an array of objects", "a shape of 10^12 cells", "cut off", "NaN"])
+def test_uploads_are_read_as_carefully(service, what):
+    make, status, said = BODIES[what]
+    problem(send(service, make(), path="/uploads"), status, said)
+
+
+@pytest.mark.parametrize("what", list(QUERIES))
+def test_hostile_queries(service, what):
+    query, said = QUERIES[what]
+    problem(send(service, GOOD, ABOUT | query), 422, said)
+
+
+@pytest.mark.parametrize("lacking", ["cellsize", "redshift", "min_mass", "rsd"])
+def test_no_physical_number_has_a_default(service, lacking):
+    query = {name: value for name, value in ABOUT.items() if name != lacking}
+    problem(send(service, GOOD, query), 422, f"{lacking}: field required")
+
+
+@pytest.mark.parametrize("url", PLACES)
+def test_no_place_outside_the_allow_list(service, fields, url):
+    place = url.replace("{root}", fields)
+    answer = httpx.post(f"{service.url}/jobs", json={"model": "plain", "input": place}, timeout=60)
+    problem(answer, 422, "no such upload" if url.startswith("upload") else "not a place that this service may read")
+    assert "/etc" not in answer.text
+
+
+def test_a_link_that_leads_out_is_not_followed(tmp_path, fields):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(fields)
+    allowed = Allowed([str(tmp_path / "in")])
+    with pytest.raises(Exception, match="not a place"):
+        allowed.resolve(str(tmp_path / "in" / "link"))
+    assert Allowed([fields]).resolve(fields + "/") == fields
+
+
+def test_what_may_be_allowed():
+    assert normalised("s3://bucket/a/b/") == "s3://bucket/a/b"
+    for url in ("https://example.org/stores", "s3://key:secret@bucket", "memory://x"):
+        with pytest.raises(VelfieldError, match="not a place that can be allowed"):
+            Allowed([url])
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/jobs/../../etc/passwd", 404),
+        ("/jobs/%2e%2e%2f%2e%2e/store/x", 404),
+        ("/jobs/" + "0" * 32 + "/store/%2e%2e/%2e%2e/x", 404),
+        ("/jobs/" + "0" * 31 + "G", 422),
+        ("/jobs/" + "0" * 32, 404),
+        ("/models/..%2f..", 404),
+        ("/predict", 404),
+        ("/docs", 404),
+        ("//health", 404),
+    ],
+)
+def test_paths_that_lead_nowhere(service, path, status):
+    answer = httpx.get(service.url + path)
+    problem(answer, status, "")
+
+
+def test_heads_that_are_wrong(service):
+    problem(send(service, GOOD, **{"Content-Type": "application/json"}), 415, "not a body that is taken here")
+    problem(send(service, GOOD, **{"Content-Encoding": "gzip"}), 415, "content-encoding")
+    chunked = httpx.post(
+        f"{service.url}/predict/plain", params=ABOUT, content=iter([GOOD]), headers={"Content-Type": NPZ}
+    )
+    problem(chunked, 411, "a body without a length")
+    problem(httpx.put(f"{service.url}/health"), 405, "method not allowed")
+    text = httpx.post(f"{service.url}/jobs", content=b"{}", headers={"Content-Type": "text/plain"})
+    problem(text, 415, "not a body")  # what a form of another site could send
+    long = httpx.get(f"{service.url}/health", headers={"X": "y" * 2**17})
+    assert long.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "invalid json"),
+        (b"[" * 10000, "invalid json"),
+        (b'{"model": "plain"}', "input: field required"),
+        (b'{"model": "plain", "input": 7}', "input: input should be a valid string"),
+        (b'{"model": "plain", "input": "x", "average": 3}', "average: input should be 1, 8, 16 or 48"),
+        (b'{"model": "plain", "input": "x", "command": "rm"}', "command: extra inputs are not permitted"),
+        (b'{"model": "' + b"x" * 65 + b'", "input": "x"}', "model: string should have at most 64"),
+        (b"\xff\xfe", "invalid json"),
+    ],
+)
+def test_requests_for_jobs_that_are_wrong(service, body, said):
+    answer = httpx.post(f"{service.url}/jobs", content=body, headers={"Content-Type": "application/json"})
+    problem(answer, 422, said)
+
+
+def test_names_of_other_machines_are_not_answered(service):
+    port = service.url.rpartition(":")[2]
+    for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "169.254.169.254", ""):
+        problem(httpx.get(f"{service.url}/health", headers={"Host": name}), 421, "its own machine only")
+    assert httpx.get(f"{service.url}/health", headers={"Host": f"localhost:{port}"}).status_code == 200
+    problem(httpx.get(f"{service.url}/models", headers={"Origin": "http://evil.example"}), 403, "another site")
+    own = httpx.get(f"{service.url}/models", headers={"Origin": service.url})
+    assert own.status_code == 200
+    assert "access-control-allow-origin" not in own.headers
+    assert own.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_body_that_does_not_come_is_given_up(service):
+    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
+        query = "&".join(f"{name}={value}" for name, value in ABOUT.items())
+        head = [
+            f"POST /predict/plain?{query} HTTP/1.1",
+            "Host: localhost",
+            f"Content-Type: {NPZ}",
+            "Content-Length: 99",
+        ]
+        connection.sendall("\r\n".join([*head, "", "PK"]).encode())
+        connection.settimeout(30)
+        assert b"408" in connection.recv(2**16)
+    until(lambda: service.room.taken == 0, 10)
+
+
+def test_a_head_that_does_not_come_is_given_up(service, monkeypatch):
+    monkeypatch.setattr("velfield.service.server.HEAD_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
+        connection.settimeout(20)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        began = time.monotonic()
+        assert connection.recv(2**16) == b""
+        assert time.monotonic() - began < 15
+
+
+def test_errors_of_ours_show_nothing(service, monkeypatch, caplog):
+    monkeypatch.setattr(service.allowed, "stores", lambda: 1 / 0)
+    answer = httpx.get(f"{service.url}/stores")
+    problem(answer, 500, "the service failed: number=")
+    assert "ZeroDivision" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_tokens(models, cluster, tmp_path):
+    with serving(tmp_path, models[:1], cluster, tokens=[TOKEN, "another-token-16-long"], rate=60) as service:
+        for path in ("/health", "/ready", "/openapi.json"):
+            assert httpx.get(service.url + path).status_code == 200
+        for header in (
+            None,
+            "",
+            f"Bearer {TOKEN}x",
+            f"Bearer {TOKEN[:-1]}",
+            f"Basic {TOKEN}",
+            TOKEN,
+            "Bearer",
+            "Bearer é",
+        ):
+            headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+            answer = httpx.get(f"{service.url}/models", headers=headers)
+            problem(answer, 401, "no token, or one that is not known")
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        problem(send(service, GOOD), 401, "no token")
+        for token in (TOKEN, "another-token-16-long"):
+            assert httpx.get(f"{service.url}/models", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        with httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+            answers = [client.get(f"{service.url}/models") for _ in range(80)]
+        assert answers[0].status_code == 200
+        problem(answers[-1], 429, "too many requests of one client")
+        assert int(answers[-1].headers["Retry-After"]) >= 1
+        assert httpx.get(f"{service.url}/health").status_code == 200
+        schema = httpx.get(f"{service.url}/openapi.json").json()
+        assert schema["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def test_a_rate_comes_back_with_time():
+    rate = Rate(60)
+    assert all(rate.take("a", 0.0) == 0 for _ in range(60))
+    assert rate.take("a", 0.0) == pytest.approx(1.0)
+    assert rate.take("b", 0.0) == 0
+    assert rate.take("a", 1.01) == 0
+    assert rate.take("a", 1.01) > 0
+
+
+def test_without_a_token_on_loopback_only(tmp_path):
+    for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
+        check_bind(host, [])
+    for host in ("0.0.0.0", "::", "192.168.0.7", "example.org"):
+        with pytest.raises(VelfieldError, match="without a token the service listens on loopback only: host="):
+            check_bind(host, [])
+        check_bind(host, [TOKEN])
+    (tmp_path / "tokens").write_text(f"{TOKEN}\n\n")
+    environment = {"VELFIELD_TOKEN": " a-token-of-16-letters,", "VELFIELD_TOKEN_FILE": str(tmp_path / "tokens")}
+    assert tokens_of(environment) == ("a-token-of-16-letters", TOKEN)
+    with pytest.raises(VelfieldError, match="not a token: characters=5"):
+        tokens_of({"VELFIELD_TOKEN": "short"})
+    with pytest.raises(VelfieldError, match="the file of tokens cannot be read"):
+        tokens_of({"VELFIELD_TOKEN_FILE": str(tmp_path / "none")})
+
+
+def test_every_row_of_the_docs_table_is_tested():
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+    rows = [line.split("|")[1].strip() for line in page.split("## Hostile inputs")[1].splitlines() if line[:2] == "| "]
+    assert set(BODIES) | set(QUERIES) <= set(rows), json.dumps(sorted((set(BODIES) | set(QUERIES)) - set(rows)))

@@ -1,0 +1,116 @@
+"""Cubes that are answered at once: the very numbers that `velfield predict` writes for a store of that box."""
+
+import io
+import json
+
+import httpx
+import numpy as np
+import pytest
+import xarray as xr
+from served import ABOUT, cube
+
+from velfield import store
+from velfield.pipelines.predict import predict, prepare
+from velfield.service.cubes import Cube, boxed, spec_of
+
+OBSERVERS = {
+    "none": {},
+    "plane_parallel": {},
+    "center_radial": {},
+    "random_radial": {"observer": [100.0, -20.0, 3.0]},
+}
+
+
+def store_of(url, arrays, **about):
+    asked = Cube(**(ABOUT | about))
+    store.write_fields(url, spec_of(asked, arrays, "f"), boxed(asked, arrays))
+    return url
+
+
+@pytest.mark.parametrize("rsd", list(OBSERVERS))
+def test_a_box_in_memory_is_the_store_of_that_box(tmp_path, rsd):
+    asked = Cube(**ABOUT | {"rsd": rsd} | OBSERVERS[rsd])
+    arrays = cube()
+    spec = spec_of(asked, arrays, "f")
+    url = store_of(str(tmp_path / "f"), arrays, rsd=rsd, **OBSERVERS[rsd])
+    xr.testing.assert_identical(
+        store.fields_in_memory(spec, boxed(asked, arrays)), store.open_fields(url, chunks=None).load()
+    )
+
+
+@pytest.mark.parametrize(("name", "rsd"), [("plain", "none"), ("guided", "random_radial")])
+def test_the_answer_is_that_of_velfield_predict_to_the_last_bit(client, cluster, models, tmp_path, name, rsd):
+    arrays = cube(cells=9)
+    fields = store_of(str(tmp_path / "f"), arrays, rsd=rsd, **OBSERVERS[rsd])
+    out = str(tmp_path / "v")
+    assert predict(cluster(), prepare(next(url for url in models if url.endswith(name)), fields, out))
+    expected = store.open_velocity(out, chunks=None)
+    found = client.predict(name, arrays, **ABOUT | {"rsd": rsd} | OBSERVERS[rsd])
+    assert set(found) == set(map(str, expected.data_vars))
+    for variable, values in found.items():
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, expected[variable].values[0])
+    assert np.abs(found["velocity"]).max() > 1
+
+
+def test_units_of_other_people(client):
+    h = 0.71
+    arrays = cube()
+    expected = client.predict("plain", arrays, **ABOUT)["velocity"]
+    same = client.predict(
+        "plain",
+        {"halo_number": arrays["halo_number"], "halo_mass": arrays["halo_mass"].astype("f8") / h},
+        **ABOUT | {"cellsize": 5.0 / h, "min_mass": 1e12 / h},
+        length_unit="Mpc",
+        mass_unit="Msun",
+    )["velocity"]
+    np.testing.assert_allclose(same, expected, rtol=1e-4, atol=1e-2)  # masses were rounded to float32 twice
+
+
+def test_the_universes_mean_changes_what_a_box_means(client):
+    arrays = cube()
+    own = client.predict("plain", arrays, **ABOUT)["velocity"]
+    mean = float(arrays["halo_number"].mean(dtype="f8"))
+    given = client.predict("plain", arrays, **ABOUT, mean_halo_number=mean)["velocity"]
+    np.testing.assert_array_equal(own, given)
+    other = client.predict("plain", arrays, **ABOUT, mean_halo_number=2 * mean)["velocity"]
+    assert np.abs(other - own).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("pack", "dtype"),
+    [(np.savez, ">f4"), (np.savez_compressed, "f8"), (np.savez, "i4"), (np.savez_compressed, "u1"), (np.savez, "f2")],
+)
+def test_numbers_of_every_kind_and_order(client, service, pack, dtype):
+    whole = {"halo_number": cube()["halo_number"], "halo_mass": cube()["halo_number"]}
+    data = io.BytesIO()
+    pack(data, **{name: np.asfortranarray(values.astype(dtype)) for name, values in whole.items()})
+    answer = httpx.post(
+        f"{service.url}/predict/plain",
+        params=ABOUT,
+        content=data.getvalue(),
+        headers={"Content-Type": "application/x-npz"},
+    )
+    assert answer.status_code == 200, answer.text
+    with np.load(io.BytesIO(answer.content), allow_pickle=False) as found:
+        np.testing.assert_array_equal(found["velocity"], client.predict("plain", whole, **ABOUT)["velocity"])
+
+
+def test_what_differs_from_the_training_is_said(service):
+    data = io.BytesIO()
+    np.savez(data, **cube())
+    answer = httpx.post(
+        f"{service.url}/predict/plain",
+        params=ABOUT | {"redshift": 1.0},
+        content=data.getvalue(),
+        headers={"Content-Type": "application/x-npz"},
+    )
+    notes = json.loads(answer.headers["Velfield-Notes"])
+    assert "the model was trained at redshift=0.212, the cube has redshift=1" in notes
+
+
+def test_models_say_what_they_are(client):
+    plain, guided = client.models()
+    assert plain["inputs"] == {"mass_overdensity": "1", "number_overdensity": "1"}
+    assert (plain["cellsize"], plain["has_std"], plain["redshift"], plain["guide"]) == (5.0, True, 0.212, None)
+    assert (guided["conditioned"], guided["guide"], guided["min_mass"]) == (True, "wiener", [1e12, 1e12])
