@@ -334,9 +334,7 @@ def test_refuses(tmp_path, fields):
     for tracers in ((), ("mass", "mass"), ("light",)):
         with pytest.raises(VelfieldError, match="no such tracers of a guide: tracers="):
             config(guide_tracers=tracers)
-    with pytest.raises(
-        VelfieldError, match=r"noise is that of numbers: guide=wiener, tracers=mass"
-    ):
+    with pytest.raises(VelfieldError, match=r"noise is that of numbers: guide=wiener, tracers=mass"):
         config(guide="wiener", guide_tracers=("mass",))
     with pytest.raises(VelfieldError, match=r"a guide's options without a guide: .*guide_tracers=mass"):
         config(guide=None, guide_tracers=("mass",))

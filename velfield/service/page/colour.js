@@ -8,7 +8,7 @@ const TABLES = {
   coolwarm: "3b4cc0445acc4e68d85875e16282ea6c8ff1779af782a6fb8db0fe98b9ffa3c2feaec9fcb9d0f9c3d5f4ccd9edd5dbe5dddcdce5d8d1ecd3c5f1ccb8f5c4acf7ba9ff7b093f6a586f4987af08b6eeb7d62e46e56dd5f4bd44e41ca3b37be242eb40426",
 };
 const UNKNOWN = [128, 128, 128];
-export const FLAGS = [[33, 102, 172], [244, 165, 66], [128, 128, 128]];
+const FLAGS = [[33, 102, 172], [244, 165, 66], [128, 128, 128]];
 
 const maps = Object.fromEntries(Object.entries(TABLES).map(([name, text]) => [name, expand(text)]));
 
@@ -24,30 +24,31 @@ function expand(text) {
 }
 
 // A scale: from a value to a place in 0…1 and a colour, and the ticks of its bar.
-export function linear(map, low, high, units) {
+export function linear(map, low, high) {
   if (!(high > low)) high = low + 1;
   const place = (v) => (v - low) / (high - low);
-  return { place, rgb: painted(map, place), ticks: ticks(low, high), units, low, high };
+  return { place, rgb: painted(map, place), ticks: ticks(low, high), low, high };
 }
 
-export function symmetric(map, size, units) {
-  return linear(map, -(size || 1), size || 1, units);
+// Its middle is light.
+export function symmetric(map, size) {
+  return { ...linear(map, -(size || 1), size || 1), light: true };
 }
 
 // 1 + δ from a density contrast, by its logarithm; empty cells take the lowest colour.
-export function contrast(map, low, high, units) {
+export function contrast(map, low, high) {
   const bottom = Math.max(0.1, 1 + low), top = Math.max(1 + high, 2 * bottom);
   const place = (v) => Math.log(Math.max(1 + v, bottom) / bottom) / Math.log(top / bottom);
   const marks = [];
   for (let d = -1; d < 6; d++) for (const m of [1, 3]) marks.push(m * 10 ** d);
   const shown = marks.filter((m) => m >= bottom * 0.999 && m <= top * 1.001);
-  return { place, rgb: painted(map, place), ticks: shown.map((m) => [place(m - 1), number(m)]), units, low: bottom - 1, high: top - 1 };
+  return { place, rgb: painted(map, place), ticks: shown.map((m) => [place(m - 1), number(m)]), low: bottom - 1, high: top - 1 };
 }
 
 export function flags(meanings) {
   const marks = meanings.map((name, i) => [(i + 0.5) / meanings.length, name.replaceAll("_", " ")]);
   const rgb = (v) => FLAGS[Math.round(v)] ?? UNKNOWN;
-  return { place: (v) => (v + 0.5) / meanings.length, rgb, ticks: marks, units: "", steps: meanings.length, low: 0, high: meanings.length - 1 };
+  return { place: (v) => (v + 0.5) / meanings.length, rgb, ticks: marks, steps: meanings.length, low: 0, high: meanings.length - 1 };
 }
 
 function painted(map, place) {
@@ -56,7 +57,7 @@ function painted(map, place) {
 }
 
 function ticks(low, high) {
-  const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
   const made = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) {

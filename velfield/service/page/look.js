@@ -2,7 +2,7 @@
 
 import { json, numbers, save } from "./api.js";
 import { cellAt, draw, heightOf } from "./panel.js";
-import { colours, needed, panels, volumeOf, volumeValues, words } from "./view.js";
+import { colours, needed, panels, reachOf, volumeOf, volumeValues, words } from "./view.js";
 import { Volume } from "./volume.js";
 
 const AXES = ["x", "y", "z"];
@@ -115,7 +115,7 @@ export class Look {
       this.coarse = await numbers(`${path}/block?variable=${name}&box=${box}&most=${COARSE}`);
       this.volumeKey = key;
     }
-    this.volume.show(volumeValues(colour, this.coarse));
+    this.volume.show(volumeValues(colour, this.coarse, reachOf(this.arrays)));
   }
 
   compose() {

@@ -1,6 +1,6 @@
 // One picture of a plane: cells, arrows, axes, colour bar. Drawn the same on the page and into a PNG.
 
-const LEFT = 40, RIGHT = 10, TOP = 6, BELOW = 88;
+const LEFT = 46, RIGHT = 10, TOP = 6, BELOW = 88;
 const FONT = "12px system-ui, 'Liberation Sans', 'DejaVu Sans', sans-serif";
 const APART = 20; // between arrows, at least [px]
 const LONG = 1.7; // length of the fastest, in distances between arrows
@@ -49,7 +49,7 @@ const stepOf = (n, size) => Math.max(1, Math.ceil((APART * n) / size));
 const lengthOf = (n, size, reach) => (LONG * stepOf(n, size) * (size / n)) / (reach || 1);
 
 // Means over squares of cells, so that arrows stand apart.
-function arrows(context, { n, arrows: { u, v, reach } }, size) {
+function arrows(context, { n, scale, arrows: { u, v, reach } }, size) {
   const step = stepOf(n, size), cell = size / n, long = lengthOf(n, size, reach);
   const strokes = new Path2D();
   for (let i0 = 0; i0 < n; i0 += step) {
@@ -72,7 +72,7 @@ function arrows(context, { n, arrows: { u, v, reach } }, size) {
   context.beginPath();
   context.rect(LEFT, TOP, size, size);
   context.clip();
-  outlined(context, strokes);
+  outlined(context, strokes, scale.light);
   context.restore();
 }
 
@@ -88,12 +88,13 @@ function arrow(path, x, y, dx, dy) {
   path.lineTo(tx - head * (c - 0.55 * s), ty - head * (s + 0.55 * c));
 }
 
-function outlined(context, path) {
+// White on what is dark, black on what is light, with a seam of the other.
+function outlined(context, path, light) {
   context.lineCap = context.lineJoin = "round";
-  context.strokeStyle = "rgb(0 0 0 / 75%)";
+  context.strokeStyle = light ? "rgb(255 255 255 / 75%)" : "rgb(0 0 0 / 75%)";
   context.lineWidth = 3.2;
   context.stroke(path);
-  context.strokeStyle = "#fff";
+  context.strokeStyle = light ? "#000" : "#fff";
   context.lineWidth = 1.4;
   context.stroke(path);
 }

@@ -45,12 +45,17 @@ function quantity(colour, parts) {
   return colour === "speed" ? each(parts, size) : parts[AXES.indexOf(colour[1])];
 }
 
+// Speed that colours and arrows reach [km/s]: the same for prediction and truth.
+export function reachOf(arrays) {
+  return Math.max(arrays.velocity?.high ?? 0, arrays.velocity_truth?.high ?? 0);
+}
+
 // Pictures of a plane: [{title, values, scale, label, arrows}], from arrays by name. `job`: whether it is a prediction.
 export function panels(colour, arrays, dims, arrowed, job) {
   const made = arrays.velocity && vectors(arrays.velocity);
   const truth = arrays.velocity_truth && vectors(arrays.velocity_truth);
   const apart = made && truth && made.map((part, c) => part.map((v, i) => v - truth[c][i]));
-  const reach = Math.max(arrays.velocity?.high ?? 0, arrays.velocity_truth?.high ?? 0);
+  const reach = reachOf(arrays);
   const [h, v] = dims.map((name) => AXES.indexOf(name));
   const over = (parts) => (arrowed && parts ? { u: parts[h], v: parts[v], reach } : null);
   const title = job ? "Prediction" : "The store";
@@ -67,7 +72,7 @@ export function panels(colour, arrays, dims, arrowed, job) {
     return [{ title: "Where the truth comes from", values: data, scale: flags(meanings), label: "", arrows: over(truth ?? made) }];
   }
   if (colour === "error") {
-    const scale = linear("magma", 0, arrays.velocity_std.high / Math.sqrt(3));
+    const scale = linear("magma", 0, errorReach(arrays.velocity_std, reach));
     const mean = (parts) => each(parts, (vector) => size(vector) / Math.sqrt(3));
     const all = [{ title: "Error bar", values: mean(vectors(arrays.velocity_std)), scale, label: "km/s a component", arrows: over(made) }];
     if (apart) all.push({ title: "Error made", values: mean(apart), scale, label: "km/s a component", arrows: over(apart) });
@@ -83,21 +88,26 @@ export function panels(colour, arrays, dims, arrowed, job) {
   return all;
 }
 
+// How far the colours of errors reach [km/s, of a component]: errors that were made are larger than their bars.
+function errorReach(std, reach) {
+  return Math.max(std.high, reach / 2) / Math.sqrt(3);
+}
+
 // What the view in three dimensions asks for, and shows of it.
 export function volumeOf(colour) {
   if (DENSITIES[colour]) return colour;
   return colour === "error" ? "velocity_std" : "velocity";
 }
 
-export function volumeValues(colour, array) {
+export function volumeValues(colour, array, reach) {
   const n = array.shape.at(-1);
   if (DENSITIES[colour]) return { values: array.data, n, scale: contrast("cividis", array.low, array.high), size: (v) => v };
   const parts = vectors(array);
   if (colour === "error") {
-    return { values: each(parts, (v) => size(v) / Math.sqrt(3)), n, scale: linear("magma", 0, array.high / Math.sqrt(3)), size: (v) => v };
+    return { values: each(parts, (v) => size(v) / Math.sqrt(3)), n, scale: linear("magma", 0, errorReach(array, reach)), size: (v) => v };
   }
   const shown = colour === "flag" ? "speed" : colour;
-  const scale = shown === "speed" ? linear("viridis", 0, array.high) : symmetric("coolwarm", array.high);
+  const scale = shown === "speed" ? linear("viridis", 0, reach) : symmetric("coolwarm", reach);
   return { values: quantity(shown, parts), n, scale, size: shown === "speed" ? (v) => v : Math.abs };
 }
 
