@@ -40,7 +40,7 @@ def take(fields: Path) -> None:
         page.run(DRAWN)
         page.picture(FIGURES / "page-1280.png")
         choose(page, "vx")
-        page.width(390, 1500, phone=True)
+        page.width(390, 1680, phone=True)
         page.run(DRAWN)
         page.run("document.getElementById('look').scrollIntoView()")
         page.picture(FIGURES / "page-390.png", whole=False)

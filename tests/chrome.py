@@ -65,8 +65,9 @@ class Browser:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.run(f"Boolean({script})"):
-            told = self.run("document.body.innerText")
-            assert time.monotonic() < end, f"never: {script}; wrong={self.wrong}; the page says:\n{told}"
+            if time.monotonic() > end:
+                told = self.run("document.body?.innerText")
+                raise AssertionError(f"never: {script}; wrong={self.wrong}; the page says:\n{told}")
             time.sleep(0.2)
 
     def width(self, width: int, height: int, *, scale: float = 1, phone: bool = False) -> None:
