@@ -1,19 +1,21 @@
 """An experiment from nothing to its table and figures: what is there is not made again, nor what nothing needs.
 
 Steps are the verbs of the same names (`velfield.pipelines.steps`). A finished evaluation needs no model, a finished
-model no stores, a finished store no universe.
+model no stores, a finished store no universe. A universe that is not kept is not written either: its snapshots are
+painted in this process as they come, all stores that are still needed of each (docs/design.md, "Painting").
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
+from dask.system import CPU_COUNT  # cores that this process may use, not all that there are
 from distributed import Client
 
 from velfield import analytic, figure_style, figures, storage
@@ -28,6 +30,7 @@ from velfield.pipelines.experiment_file import read_experiment
 from velfield.pipelines.experiment_plan import Plan, plan
 from velfield.pipelines.experiment_report import begin, complete_cards, finished, record_of, write
 from velfield.pipelines.experiment_scale import pick_scale, read_scales
+from velfield.pipelines.here import Threads
 from velfield.pipelines.steps import Evaluate, Note, Paint, Simulate, Train
 from velfield.progress import Progress
 from velfield.store import open_fields
@@ -72,9 +75,11 @@ def experiment(
     minutes : float, optional
         Stop then, as at Ctrl-C, with an `OutOfTimeError`.
     workers : int, optional
-        Local processes that paint and filter; by default one for each core.
+        Local processes that paint and filter, threads where universes are painted from memory; by default one for
+        each core.
     keep_universes : bool, optional
-        Whether catalogues stay once they are painted; by default as the scale says.
+        Whether universes are written, and stay, or painted as they are drawn and never written; by default as the scale
+        says. One that is there is painted from, and stays.
     progress, note :
         Are told of every step, and of what is worth knowing.
     """
@@ -148,38 +153,71 @@ class _Run:
             for url, universe in self.plan.universes.items():
                 wanted = [store for store in stores if self.plan.universe_of[store.url] == url]
                 if wanted and not universe.done():
-                    for store in wanted:  # half painted from catalogues that are gone
+                    for store in wanted:  # half painted from a universe that is gone
                         storage.remove(store.url)
+                    if not self.keep:
+                        self.draw(universe, wanted)
+                        continue
                     self.timed(universe, partial(universe.run, self.progress))
                 for store in wanted:
                     if client is None:
                         client = stack.enter_context(cluster.connect(None, self.workers))
                     self.timed(store, partial(store.run, client, self.progress))
-                if not self.keep:
-                    storage.remove(url)
+
+    def draw(self, universe: Simulate, wanted: list[Paint]) -> None:
+        """Paint a universe's stores from memory; interrupted, it is drawn again for those that are not finished."""
+        self.begin_again(universe)
+        threads = Threads(self.workers or CPU_COUNT)
+        began = time.monotonic()
+        with self.in_one_go(universe):
+            diary = self.diary(universe, written=False)
+            snapshots = universe.draw(wanted, self.progress)
+            while True:
+                with diary.stage(_verb(universe)):
+                    drawn = next(snapshots, None)
+                if drawn is None:
+                    return
+                for store in drawn.stores:
+                    self.timed(store, partial(store.run_drawn, drawn, threads, self.progress))
+                    diary.settings.setdefault(LAST, time.monotonic() - began)  # from when on it was not for nothing
+                    diary.keep()
+                del drawn  # it makes room for what comes
 
     def timed(self, step: Simulate | Paint | Train | Evaluate, run: Callable[[], None]) -> None:
         """Run a step and note how it was made; if it could not be done in the time, say so or do not begin."""
         again = isinstance(step, Simulate | Evaluate)  # begins again when it is interrupted
-        if again and self.ended and self.expected(step) > self.deadline.left():
-            raise self.deadline.out_of_time()
-        before = record_of(step.url)
-        about = {"command": step.command(), "machine": machine(), "velfield_version": __version__}
-        diary = Diary(url=f"{step.url}.json", settings=about, seconds=before.get("seconds", {}))
+        if again:
+            self.begin_again(step)
+        diary = self.diary(step)
         began = time.monotonic()
+        with self.in_one_go(step) if again else nullcontext(), diary.stage(_verb(step)):
+            run()
+        self.ended += 1
+        diary.settings[LAST] = time.monotonic() - began
+        diary.keep()
+
+    def diary(self, step: Simulate | Paint | Train | Evaluate, **also: Any) -> Diary:
+        """Where it is noted how a step was made."""
+        about = {"command": step.command(), "machine": machine(), "velfield_version": __version__} | also
+        return Diary(url=f"{step.url}.json", settings=about, seconds=record_of(step.url).get("seconds", {}))
+
+    def begin_again(self, step: Simulate | Evaluate) -> None:
+        """Do not begin what would not come to an end, unless it is the first."""
+        if self.ended and self.expected(step) > self.deadline.left():
+            raise self.deadline.out_of_time()
+
+    @contextmanager
+    def in_one_go(self, step: Simulate | Evaluate) -> Iterator[None]:
+        """Say so if all the time that is given went by and no step ended."""
         try:
-            with diary.stage(_verb(step)):
-                run()
+            yield
         except KeyboardInterrupt:
-            if again and self.deadline.passed and not self.ended:
+            if self.deadline.passed and not self.ended:
                 raise VelfieldError(
                     f"a step that cannot be interrupted takes longer than the time that is given: {_verb(step)}="
                     f"{step.url}, minutes={self.deadline.minutes:g}; give more"
                 ) from None
             raise
-        self.ended += 1
-        diary.settings[LAST] = time.monotonic() - began
-        diary.keep()
 
     def expected(self, step: Simulate | Evaluate) -> float:
         """Seconds that a step will take, as those like it at this scale took; 0 where none is there."""

@@ -142,6 +142,7 @@ def _made(url: str) -> dict[str, Any]:
         "seconds": sum(record["seconds"].values()) if record else None,
         "machine": settings.get("machine"),
         "velfield_version": settings.get("velfield_version"),
+        "written": settings.get("written", True),
     }
 
 

@@ -57,7 +57,7 @@ class Scale:
     validation : float
         Share of the boxes set apart in training.
     keep_universes : bool
-        Whether catalogues stay once they are painted, unless the command says.
+        Whether universes are written, and stay, or are painted from memory and never written, unless the command says.
     training : mapping
         Options of every training.
     painting_seed : int, optional

@@ -7,7 +7,8 @@ root metadata comes last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +18,9 @@ from distributed import Client
 from velfield import shards, store_layout
 from velfield.errors import StoreError, VelfieldError
 from velfield.pipelines import lease
+from velfield.pipelines.here import Threads
 from velfield.pipelines.paint_job import Job, painted_of, spec_of
-from velfield.pipelines.paint_tasks import accumulate, block_name, paint_block, write_shard
+from velfield.pipelines.paint_tasks import Reopened, accumulate, block_name, paint_block, write_shard
 from velfield.pipelines.receipts import bytes_of
 from velfield.pipelines.tasks import run_tasks
 from velfield.progress import Progress, Silent
@@ -26,24 +28,27 @@ from velfield.progress import Progress, Silent
 FLOAT32_SUM = 1e-6  # relative: sums are float64, and what is stored is rounded to float32 cell by cell
 
 
-def paint(client: Client, job: Job, progress: Progress | None = None) -> bool:
-    """Run the job, or what is left of it. Returns False if the store was finished already."""
+def paint(where: Client | Threads, job: Job, progress: Progress | None = None) -> bool:
+    """Run the job, or what is left of it, on a cluster or in threads that share the job's open catalogues.
+
+    Returns False if the store was finished already.
+    """
     progress = progress or Silent()
     with lease.hold(job.receipts) as held:
         if held is None or not job.receipts.begin({"fingerprint": job.fingerprint, "config": asdict(job.config)}):
             return False
-        blocks = _run_blocks(client, job, progress)
+        blocks = _run_blocks(where, job, progress)
         totals = _add_up(job, blocks)
         layout = store_layout.field_layout(spec_of(job, store_layout.means_of(totals, job.scene.boxes), totals))
         shards.create(job.out, layout)
-        written = _run_shards(client, job, layout, blocks, progress)
+        written = _run_shards(where, job, layout, blocks, progress)
         held.check()
         shards.publish(job.out, layout, written)
     job.receipts.clear()
     return True
 
 
-def _run_blocks(client: Client, job: Job, progress: Progress) -> Mapping[tuple[str, int], dict[str, Any]]:
+def _run_blocks(where: Client | Threads, job: Job, progress: Progress) -> Mapping[tuple[str, int], dict[str, Any]]:
     """Paint the blocks that are not painted yet; returns the receipts of all."""
     found = job.receipts.all("blocks")
     done = {block: found[block_name(*block)] for block in job.blocks if block_name(*block) in found}
@@ -52,16 +57,19 @@ def _run_blocks(client: Client, job: Job, progress: Progress) -> Mapping[tuple[s
     rows = {(kind, i): job.catalogues[kind].blocks[i].nrows for kind, i in left}
     progress.start("paint blocks", sum(rows.values()), "particles" if "particles" in job.catalogues else "halos")
     per_shard = store_layout.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
-    common = (job.config, job.scene, job.receipts, per_shard, job.versions)
-    for block, receipt in run_tasks(client, paint_block, left, *common, name="read-paint"):
-        done[block] = receipt
-        progress.advance(rows[block], f"{len(done)}/{len(job.blocks)} blocks", nbytes=bytes_of(receipt, "read"))
+    here = isinstance(where, Threads)
+    opened = job.catalogues.__getitem__ if here else Reopened(job.config, job.versions)
+    common = (opened, job.config, job.scene, job.receipts, per_shard)
+    with closing(_run(where, paint_block, left, *common, name="read-paint")) as ended:
+        for block, receipt in ended:
+            done[block] = receipt
+            progress.advance(rows[block], f"{len(done)}/{len(job.blocks)} blocks", nbytes=bytes_of(receipt, "read"))
     progress.done(f"{len(left)} blocks" + (f", {before} were done before" if before else ""))
     return done
 
 
 def _run_shards(
-    client: Client,
+    where: Client | Threads,
     job: Job,
     layout: shards.Layout,
     blocks: Mapping[tuple[str, int], Mapping[str, Any]],
@@ -78,12 +86,23 @@ def _run_shards(
                 sources[shard].append((kind, index, part, start, stop, checksum))
     progress.start("assemble boxes", sum(len(layout.boxes_of(s)) for s in left), "boxes")
     common = (job.scene, layout, job.receipts)
-    for (shard, _), receipt in run_tasks(client, write_shard, list(sources.items()), *common, name="assemble-write"):
-        done[shard] = receipt
-        boxes = len(layout.boxes_of(shard))
-        progress.advance(boxes, f"{len(done)}/{layout.nshard} shards", nbytes=bytes_of(receipt, "write"))
+    with closing(_run(where, write_shard, list(sources.items()), *common, name="assemble-write")) as ended:
+        for (shard, _), receipt in ended:
+            done[shard] = receipt
+            boxes = len(layout.boxes_of(shard))
+            progress.advance(boxes, f"{len(done)}/{layout.nshard} shards", nbytes=bytes_of(receipt, "write"))
     progress.done(f"{len(left)} shards" + (f", {before} were done before" if before else ""))
     return {key: entry for receipt in done.values() for key, entry in receipt["objects"].items()}
+
+
+def _run(
+    where: Client | Threads, task: Callable[..., Any], items: Sequence[Any], *common: Any, name: str
+) -> Generator[tuple[Any, Any], None, None]:
+    """Items and results as they come; closed, what is left is not begun."""
+    if isinstance(where, Threads):
+        yield from where.run_tasks(task, items, *common, name=name)
+    else:
+        yield from run_tasks(where, task, items, *common, name=name)
 
 
 def _add_up(job: Job, blocks: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from velfield.errors import VelfieldError
 from velfield.hacc import redshift_of_name
 from velfield.pipelines.receipts import Receipts
 from velfield.redshift_space import sightlines
+from velfield.table_format import Table
 from velfield.universe import universe_of
 
 KINDS = ("halos", "particles")
@@ -121,9 +122,10 @@ class PaintConfig:
                 "only a parent that repeats can be wrapped: outside=wrap, periodic=False; choose --outside drop"
             )
 
-    def open(self, kind: str) -> Catalogue:
-        """Open the catalogue of this kind."""
-        return open_catalogue(self.urls[kind], self.redshift, kind=kind, boxsize=self.boxsize, **self.reading(kind))
+    def open(self, kind: str, table: Table | None = None) -> Catalogue:
+        """Open the catalogue of this kind, or take a table that is open for it."""
+        where = self.urls[kind] if table is None else table
+        return open_catalogue(where, self.redshift, kind=kind, boxsize=self.boxsize, **self.reading(kind))
 
     def reading(self, kind: str) -> dict[str, Any]:
         """What was said of how the catalogue of this kind is to be read: arguments of `open_catalogue`."""
@@ -176,9 +178,13 @@ class Job:
         return [(kind, i) for kind, cat in self.catalogues.items() for i in range(len(cat.blocks))]
 
 
-def prepare(out: str, config: PaintConfig) -> Job:
-    """Open the catalogues and settle everything that the tasks share. Reads headers only."""
-    catalogues = {kind: config.open(kind) for kind in config.urls}
+def prepare(out: str, config: PaintConfig, tables: Mapping[str, Table] | None = None) -> Job:
+    """Open the catalogues and settle everything that the tasks share. Reads headers only.
+
+    ``tables`` are taken in place of the catalogues that the configuration names, by kind. What is in memory alone must
+    be painted in this process, and has no record beside it: let the configuration say parent and cosmology.
+    """
+    catalogues = {kind: config.open(kind, None if tables is None else tables[kind]) for kind in config.urls}
     for kind, cat in catalogues.items():
         if cat.kind != kind:
             raise VelfieldError(

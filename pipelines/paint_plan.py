@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from distributed import Client
@@ -44,10 +45,10 @@ class Plan:
         rows = (
             ("boxes", f"{self.boxes:,} in {self.shards:,} shards"),
             ("tasks", f"{self.tasks:,}: {self.blocks:,} blocks to read, {self.shards:,} shards to write"),
-            ("to read", f"{_size(self.bytes_to_read)}, {self.rows:,} rows"),
-            ("work folder", f"at most {_size(self.patch_bytes)}, removed at the end"),
-            ("store", f"{_size(self.store_bytes)} before compression"),
-            ("memory per worker", f"{_size(self.worker_memory)} a task, {_size(WORKER_BASE)} for the process"),
+            ("to read", f"{size(self.bytes_to_read)}, {self.rows:,} rows"),
+            ("work folder", f"at most {size(self.patch_bytes)}, removed at the end"),
+            ("store", f"{size(self.store_bytes)} before compression"),
+            ("memory per worker", f"{size(self.worker_memory)} a task, {size(WORKER_BASE)} for the process"),
         )
         return "\n".join(f"{name:<18} {value}" for name, value in rows)
 
@@ -128,12 +129,24 @@ def _patch_bytes(cat: Catalogue, job: Job) -> int:
 
 def check_fits(plan: Plan, client: Client) -> None:
     """Refuse a plan whose tasks do not fit into the cluster's workers."""
+    check_need(Need(plan.worker_memory, WORKER_BASE), client)
+
+
+class Need(NamedTuple):
+    """Bytes that a task holds, and that its worker's process has before."""
+
+    task: int
+    base: int
+
+
+def check_need(need: Need, client: Client) -> None:
+    """Refuse a task that does not fit into a thread's share of the cluster's workers."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     limits = [worker["memory_limit"] // worker["nthreads"] for worker in workers if worker["memory_limit"]]
-    if limits and min(limits) < plan.worker_memory + WORKER_BASE:
+    if limits and min(limits) < sum(need):
         raise VelfieldError(
-            f"a task does not fit into a worker: needed={_size(plan.worker_memory + WORKER_BASE)}, "
-            f"a thread's share={_size(min(limits))}; start fewer --workers or larger ones"
+            f"a task does not fit into a worker: needed={size(sum(need))}, "
+            f"a thread's share={size(min(limits))}; start fewer --workers or larger ones"
         )
 
 
@@ -142,7 +155,8 @@ def _bytes_to_read(cat: Catalogue, job: Job) -> int:
     return cat.stored_bytes(wanted)
 
 
-def _size(nbytes: float) -> str:
+def size(nbytes: float) -> str:
+    """Bytes, for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if nbytes < 1024:
             return f"{nbytes:.3g} {unit}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,19 +25,34 @@ from velfield.tracers import Tracers, momentum_of
 FETCHES = 3  # of a block whose checksums are wrong, before that is believed
 
 
+@dataclass(frozen=True)
+class Reopened:
+    """Opens the job's catalogues where a task runs, and sees that they are still those that the job began with."""
+
+    config: PaintConfig
+    versions: Mapping[str, str]
+
+    def __call__(self, kind: str) -> Catalogue:
+        """The catalogue of this kind."""
+        return _catalogue(self.config, kind, self.versions[kind])
+
+
 def paint_block(
     block: tuple[str, int],
+    opened: Callable[[str], Catalogue],
     config: PaintConfig,
     scene: patches.Scene,
     receipts: Receipts,
     boxes_per_shard: int,
-    versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Task: read one block in ranges of rows, write its patches, files for each shard it reaches, and a receipt."""
+    """Task: read one block in ranges of rows, write its patches, files for each shard it reaches, and a receipt.
+
+    ``opened`` gives the catalogue of a kind.
+    """
     kind, index = block
     if found := receipts.find("blocks", block_name(kind, index)):
         return found  # a worker died after it had written the receipt
-    cat = _catalogue(config, kind, versions[kind])
+    cat = opened(kind)
     for fetch in range(FETCHES):
         try:
             receipt = _paint(cat, kind, index, config, scene, receipts, boxes_per_shard)

@@ -6,25 +6,28 @@ A step that was interrupted goes on, or begins again, when it is run again; one 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from distributed import Client
 
 from velfield import shards, storage
 from velfield.bundle import METADATA
+from velfield.drawn import DrawnTable
 from velfield.evaluate import BEGUN, METRICS, evaluate
+from velfield.hacc import outer_rim_names
 from velfield.pipelines.evaluate import evaluate as evaluate_spread
+from velfield.pipelines.here import Threads
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig
 from velfield.pipelines.paint_job import prepare as prepare_paint
 from velfield.pipelines.predict import predict
 from velfield.pipelines.predict import prepare as prepare_predict
 from velfield.progress import Progress
-from velfield.simulate import SimulateConfig, simulate
+from velfield.simulate import SimulateConfig, draw, simulate
 from velfield.train import TrainConfig, train
-from velfield.universe import RECORD
+from velfield.universe import RECORD, Universe, universe_with
 
 Note = Callable[[str], None] | None
 NEEDED = {"boxsize", "particles", "redshifts", "seed", "boxes", "cells", "rsd"}  # said even at their defaults
@@ -80,6 +83,19 @@ class Simulate:
         """Make it; interrupted, it begins again."""
         simulate(self.url, self.config, progress)
 
+    def draw(self, stores: Sequence[Paint], progress: Progress) -> Iterator[Drawn]:
+        """Run it in memory and give each snapshot that stores are to be painted from; let it go before the next."""
+        by_step: dict[int, list[Paint]] = {}
+        for step in self.config.outer_rim_steps:
+            files = {storage.join(self.url, name) for name in outer_rim_names(step)}
+            of_step = [store for store in stores if files >= set(store.config.urls.values())]
+            if of_step:
+                by_step[step] = of_step
+        universe = universe_with(self.config.parameters())
+        for step, tables in draw(self.config, by_step, progress):
+            yield Drawn(stores=tuple(by_step[step]), tables=tables, universe=universe)
+            del tables
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paint:
@@ -99,6 +115,21 @@ class Paint:
     def run(self, client: Client, progress: Progress) -> None:
         """Paint what is left."""
         paint(client, prepare_paint(self.url, self.config), progress)
+
+    def run_drawn(self, drawn: Drawn, threads: Threads, progress: Progress) -> None:
+        """Paint it from memory, as from the files of the same universe."""
+        universe = drawn.universe
+        asked = replace(self.config, parent=universe.identity, cosmology=universe.cosmology)
+        paint(threads, prepare_paint(self.url, asked, drawn.tables), progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A snapshot in memory: the stores to paint from it, its tables by kind, and the universe that it is of."""
+
+    stores: tuple[Paint, ...]
+    tables: Mapping[str, DrawnTable]
+    universe: Universe
 
 
 @dataclass(frozen=True, kw_only=True)

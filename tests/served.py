@@ -37,6 +37,7 @@ LIMITS = {
     "cells": 32**3,
     "upload_cells": 40**3,
     "cubes": 16,
+    "line": 128,
     "queue": 3,
     "space": 2**26,
     "rate": 100_000,
@@ -60,7 +61,7 @@ def write_model(url: str, fields: str, *, guided: bool = False, width: int = 4, 
     torch.manual_seed(3)
     ranges = Ranges(redshift=(0.0, 0.5), min_mass=(1e11, 1e13), density=(1e-4, 1e-1), growth=(0.7, 1.0))
     channels = tuple(Channel(kind=kind, transform="linear", scale=1.0, mean=0.1, std=2.0) for kind in KINDS)
-    of = ({"in_channels": 5, "guide": True, "condition": 2} if guided else {"in_channels": 2, "std": True}) | {
+    of = ({"in_channels": 5, "guide": 1, "condition": 2} if guided else {"in_channels": 2, "std": True}) | {
         "width": width,
         "depth": depth,
         "groups": 2,

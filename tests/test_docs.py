@@ -1,5 +1,6 @@
 """The documentation is run: the command-line page is the program's own, and the how-to's code prints what it says."""
 
+import logging
 import os
 import re
 import runpy
@@ -8,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import matplotlib
 import pytest
 
 from velfield.cli import cli, main
+from velfield.object_store import ObjectStore
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -51,15 +54,47 @@ def test_the_readmes_journey_can_be_pasted(tmp_path):
     assert {"velocity.zarr", "evaluation", "model"} <= {p.name for p in tmp_path.iterdir()}
 
 
+@pytest.fixture
+def bucket(monkeypatch):
+    """A function that makes a bucket on an S3 server of this machine's own."""
+    started = []
+
+    def make(name):
+        server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        started.append(server)
+        host, port = server.get_host_and_port()
+        settings = {
+            "ENDPOINT_URL": f"http://{host}:{port}",
+            "ACCESS_KEY_ID": "AKTESTONLY",
+            "DEFAULT_REGION": "us-east-1",
+        }
+        for key, value in {**settings, "SECRET_ACCESS_KEY": "only-a-test-s3cret", "CONFIG_FILE": os.devnull}.items():
+            monkeypatch.setenv(f"AWS_{key}", value)
+        ObjectStore.clear_instance_cache()
+        boto3.client("s3").create_bucket(Bucket=name)
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    yield make
+    ObjectStore.clear_instance_cache()
+    for server in started:
+        server.stop()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(p.name for p in DOCS.glob("howto-*.md")))
-def test_howto_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
+def test_howto_prints_what_it_says(page, tmp_path, monkeypatch, capsys, bucket):
     matplotlib.use("Agg")
+    text = (DOCS / page).read_text()
+    for name in sorted(set(re.findall(r"s3://([\w-]+)", text))):
+        bucket(name)
+    if ".nc" in text:
+        pytest.importorskip("h5netcdf")
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(os.environ, "PYTHONHASHSEED", "0")
     names: dict = {}
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", (DOCS / page).read_text(), flags=re.M | re.S)
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", text, flags=re.M | re.S)
     assert {"console", "python", "text"} <= {kind for kind, _ in blocks}
     capsys.readouterr()
     for kind, block in blocks:

@@ -23,8 +23,9 @@ def entries(*names):
 
 @pytest.fixture
 def results():
+    known = {"seconds": 10.0, "machine": "a CPU, 2 threads", "velfield_version": "0", "written": True}
     made = [
-        {"url": f"out/{kind}/{n}", "seconds": 10.0, "machine": "a CPU, 2 threads", "velfield_version": "0"}
+        {"url": f"out/{kind}/{n}"} | known
         for kind in ("universes", "fields", "models", "evaluations")
         for n in range(2)
     ]
@@ -109,6 +110,12 @@ def test_it_says_how_it_was_made(results):
     assert lines_of(page, "| painted")[0].split("|")[3].strip() == "10 of 1"  # the other's seconds are not known
     assert page.endswith("```sh\nvelfield simulate out/universes/0 --seed 1\n```\n")
     assert "![measures](measures.png)" in page
+
+
+def test_it_says_what_was_never_written(results):
+    results["made"][0]["written"] = False
+    said = text(results).partition("```sh")[2]
+    assert "1 universe of these was painted from memory and never written. The commands write them" in said
 
 
 def test_a_network_is_called_by_the_row_that_trains_it(results):

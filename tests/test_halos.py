@@ -88,6 +88,16 @@ def test_seed_means_one_catalogue(universe):
     assert len(draw[0].mass) != len(draw[2].mass)
 
 
+@pytest.mark.parametrize("scatter", [0.0, 0.01])
+def test_parts_do_not_change_what_is_drawn(universe, scatter, monkeypatch):
+    whole = find_halos(universe, OUTER_RIM, min_mass=3.7e10, scatter=scatter, seed=1)
+    monkeypatch.setattr(halos_module, "PART", 100_003)
+    parts = find_halos(universe, OUTER_RIM, min_mass=3.7e10, scatter=scatter, seed=1)
+    assert len(whole.mass) > 200_003
+    for name in ("pos", "vel", "mass"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
 @pytest.mark.parametrize(("scatter", "excess"), [(0.0, 0.0), (0.5, 0.5)])
 def test_scatter_beyond_poisson(universe, scatter, excess, monkeypatch):
     """Two draws from one density differ by their scatter: ⟨(a−b)²⟩/2 = λ + scatter·λ² in the cells of the draw."""

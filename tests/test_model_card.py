@@ -113,7 +113,7 @@ def test_where_it_must_not_be_used(model):
         assert words in said
     assert "guide" not in said
     metadata = bundle.read_metadata(model) | {"context": 3}
-    assert "inputs in other units, a margin below 3 cells: refused" in card(metadata)
+    assert "inputs in other units, isolated boxes with a margin below 3 cells: refused" in card(metadata)
     ranges = {"redshift": [0.0, 0.5], "min_mass": [3.7e10, 1e13], "density": [1e-4, 0.1], "growth": [0.7, 1.0]}
     conditioned = metadata | {"normalisation": metadata["normalisation"] | {"condition": ranges}}
     assert "Anything but redshifts 0 to 0.5, halos above 3.7e+10 to 1e+13 h⁻¹M⊙ (0.0001 to 0.1" in card(conditioned)

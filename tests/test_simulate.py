@@ -1,6 +1,7 @@
 """The written universe: names, units, ranks, and what happens when it is asked for again."""
 
 import dataclasses
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
 from velfield.gravity import deposit
 from velfield.progress import Silent
-from velfield.simulate import PARTICLE_MASS, SimulateConfig, evolve, halos_of, simulate
+from velfield.simulate import PARTICLE_MASS, SimulateConfig, draw, evolve, halos_of, simulate
 
 SIDE = 256.0
 CONFIG = SimulateConfig(boxsize=SIDE, particles=64, redshifts=(0.0, 0.212), seed=11, min_halo_mass=3e11, steps=6)
@@ -134,6 +135,53 @@ def test_halos_of_gives_what_is_written(written, snapshots):
         assert np.array_equal(there.mass, chunk.mass)
 
 
+def test_drawn_tables_are_what_is_written(written):
+    steps = []
+    for step, tables in draw(CONFIG, [499, 411]):
+        steps.append(step)
+        files = next(s for s in written.snapshots if s.step == step)
+        for kind, table in tables.items():
+            cat, drawn = open_catalogue(getattr(files, kind)), open_catalogue(table)
+            assert list(drawn.columns.items()) == list(cat.columns.items())
+            assert (drawn.kind, drawn.boxsize, drawn.redshift, len(drawn)) == (kind, SIDE, cat.redshift, len(cat))
+            assert drawn.meaning == cat.meaning
+            for own, its in zip(drawn.blocks, cat.blocks, strict=True):
+                assert dataclasses.replace(own, url=its.url) == its
+            for columns in (list(cat.columns), ["fof_halo_mass"] if kind == "halos" else ["vz", "x"]):
+                for name, values in cat.read(columns).items():
+                    assert np.array_equal(drawn.read(columns)[name], values)
+            for one, other in zip(drawn.chunks(3, rows=1000), cat.chunks(3, rows=1000), strict=True):
+                assert np.array_equal(one.pos, other.pos)
+                assert np.array_equal(one.vel, other.vel)
+            one = "fof_halo_mass" if kind == "halos" else "x"
+            assert drawn.stored_bytes([one], [0, 3]) == 4 * sum(cat.blocks[b].nrows for b in (0, 3))
+    assert steps == [411, 499]
+
+
+def test_drawn_tables_have_fingerprints_of_their_settings():
+    def prints(config, steps=(331, 499)):
+        return {(step, kind): t.fingerprint() for step, tables in draw(config, steps) for kind, t in tables.items()}
+
+    one = prints(SMALL)
+    assert len(set(one.values())) == 4
+    assert prints(SMALL, [499]) == {key: value for key, value in one.items() if key[0] == 499}
+    assert not set(one.values()) & set(prints(dataclasses.replace(SMALL, seed=2)).values())
+
+
+def test_only_the_snapshots_that_are_asked_for_are_drawn_and_none_is_kept():
+    progress = Counting()
+    assert [step for step, _ in draw(SMALL, [331], progress)] == [331]
+    labels = [label for label, _, _ in progress.stages]
+    assert labels == ["initial conditions", "gravity to z = 0.5022", "draw halos, z = 0.5022"]
+    drawn = draw(SMALL, [331, 499])
+    _, tables = next(drawn)
+    first = [weakref.ref(table) for table in tables.values()]
+    del tables
+    assert next(drawn)[0] == 499
+    assert [there() for there in first] == [None, None]
+    assert list(draw(SMALL, [])) == []
+
+
 def test_again_it_does_nothing_and_says_so(tmp_path):
     first = simulate(str(tmp_path), SMALL)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -201,6 +249,7 @@ def test_redshifts_that_mean_the_same_step_are_the_same_universe(tmp_path):
         ({"redshifts": (0.0, float("nan"))}, r"snapshots out of reach"),
         ({"halo_scatter": float("inf")}, r"no such halos: .*halo_scatter=inf"),
         ({"particles": 15}, r"no such volume: .*particles=15; .* even number"),
+        ({"particles": 1626}, r"too many particles: particles=1626; take at most 1624 along the side"),
         ({"mesh": 8}, r"cannot run: mesh=8, particles=16, .*no coarser than the particles"),
         ({"steps": 0}, r"cannot run: .*steps=0"),
         ({"seed": -1}, r"cannot run: .*seed=-1"),

@@ -15,9 +15,12 @@ _HOME = {
     "VelfieldError": "errors",
     "open_catalogue": "catalogue",
     "open_fields": "store",
+    "open_velocity": "store",
     "linear_velocity": "linear",
     "load_model": "model",
     "metrics": "measures",
+    "query": "queries",
+    "query_positions": "queries",
 }
 
 __all__ = ["__version__", *_HOME]

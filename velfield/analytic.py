@@ -170,6 +170,14 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
     return LinearSettings(**tracers, pad=pad, smoothing=radius, margin=margin)
 
 
+def check_tracer(model: str, tracer: str) -> None:
+    """Refuse a weighting of halos for a model that has none to choose."""
+    if tracer != "number" and model not in (*HALOS, WHOLE):
+        raise VelfieldError(
+            f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo, linear_whole"
+        )
+
+
 def reconstruct(
     name: str | Settings, ds: xr.Dataset, box: int, *, tracer: str = "number", smoothing: float | None = None
 ) -> NDArray[np.float32]:
@@ -204,7 +212,7 @@ def velocities(
     """
     if isinstance(how, WholeSettings):
         key = (ds.encoding.get("source"), ds.attrs["fingerprint"], how)
-        whole = _whole(how, ds) if key[0] is None else cache.get(key, lambda: _whole(how, ds))
+        whole = whole_velocity(how, ds) if key[0] is None else cache.get(key, lambda: whole_velocity(how, ds))
         return np.stack([windows(whole, ds, box, margin) for box in boxes])
     seen = how.margin
     if not 0 <= margin <= seen:
@@ -246,7 +254,7 @@ def _wiener(how: WienerSettings, ds: xr.Dataset, box: int, delta: NDArray[Any]) 
     return wiener_velocity(delta, survey, cosmology=cosmology_of(ds), redshift=float(ds.attrs["redshift"]))
 
 
-def _whole(how: WholeSettings, ds: xr.Dataset) -> NDArray[np.float32]:
+def whole_velocity(how: WholeSettings, ds: xr.Dataset) -> NDArray[np.float32]:
     """Linear theory on the whole parent (3, x, y, z) [km/s], redshift space undone."""
     cosmology, z, side = cosmology_of(ds), float(ds.attrs["redshift"]), float(ds.attrs["boxsize"])
     one = ds.isel(box=0)

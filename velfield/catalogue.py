@@ -111,7 +111,7 @@ class Catalogue(Protocol):
 
 
 def open_catalogue(
-    url: str,
+    url: str | Table,
     redshift: float | None = None,
     *,
     columns: Mapping[str, str] | Sequence[str] | None = None,
@@ -126,8 +126,8 @@ def open_catalogue(
 
     Parameters
     ----------
-    url : str
-        Any fsspec URL or path; of a partitioned GenericIO catalogue the rank map.
+    url : str or Table
+        Any fsspec URL or path; of a partitioned GenericIO catalogue the rank map. Or a table that is open already.
     redshift : float, optional
         Of the snapshot, where the file does not say. By default from the step in a name like
         ``m000-499.fofproperties`` or ``m000.mpicosmo.499``, else unknown.
@@ -152,15 +152,14 @@ def open_catalogue(
     -----
     Opened again in the same process, unchanged files are not read again: a job may open its catalogue in every task.
     """
-    url = os.fspath(url)
     if redshift is not None and not 0 <= redshift < math.inf:
         raise VelfieldError(f"no such redshift: redshift={redshift}; give a number from 0 on")
     if outside not in OUTSIDE:
         raise VelfieldError(f"no such choice: outside={outside!r}; choose {', '.join(OUTSIDE)}")
     if not (boxsize is None or 0 < boxsize < math.inf) or not (h is None or 0 < h < 2):
         raise VelfieldError(f"out of range: boxsize={boxsize}, h={h}; give the side in h⁻¹Mpc and h as some 0.7")
-    found = _open_table(url, table, kind)
-    facts = found.facts
+    found = _open_table(os.fspath(url), table, kind) if isinstance(url, str | os.PathLike) else _alone(url, table)
+    url, facts = found.url, found.facts
     h = _settled(url, "h", h, facts.h)
     redshift = _settled(url, "redshift", redshift, facts.redshift)
     return TableCatalogue(
@@ -170,6 +169,13 @@ def open_catalogue(
         boxsize=_settled(url, "boxsize", boxsize, facts.boxsize),
         outside=outside,
     )
+
+
+def _alone(opened: Table, table: str | None) -> Table:
+    """A table that holds no other."""
+    if table is not None:
+        raise VelfieldError(f"the file holds one table only: file={opened.url}, table={table}; leave it out")
+    return opened
 
 
 def _settled(url: str, name: str, given: float | None, stated: float | None) -> float | None:
@@ -225,14 +231,12 @@ def _open_table(url: str, table: str | None, kind: str | None) -> Table:
         return table_hdf5.open_table(url, table, kind)
     if head.startswith(table_fits.MAGIC):
         return table_fits.open_table(url, table)
-    if table is not None:
-        raise VelfieldError(f"the file holds one table only: file={url}, table={table}; leave it out")
     if head in BYTE_ORDERS:
-        return table_genericio.open_table(url)
+        return _alone(table_genericio.open_table(url), table)
     if head.startswith(table_parquet.MAGIC):
-        return table_parquet.open_table(url)
+        return _alone(table_parquet.open_table(url), table)
     if (text := table_csv.head_of(url, bytes(fs.cat_file(path, start=0, end=HEAD))[:HEAD])) is not None:
-        return table_csv.open_table(url, text)
+        return _alone(table_csv.open_table(url, text), table)
     raise CatalogueError(
         f"not a catalogue in a known format: file={url}, first_bytes={head!r}; "
         "GenericIO, Parquet, HDF5, FITS tables and CSV with a line of names are read"

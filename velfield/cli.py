@@ -2,7 +2,7 @@
 
 Every verb shows its progress on standard error, can be interrupted and run again, and exits 0 only if the work is done;
 2 on a user's mistake, with one line that says what to do; 130 when interrupted. The verbs are in ``cli_make``,
-``cli_learn``, ``cli_use`` and ``cli_serve``; heavy imports happen inside them.
+``cli_learn``, ``cli_use``, ``cli_ask`` and ``cli_serve``; heavy imports happen inside them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from velfield import cli_learn, cli_make, cli_serve, cli_use, storage
+from velfield import cli_ask, cli_learn, cli_make, cli_serve, cli_use, storage
 from velfield.errors import VelfieldError
 from velfield.version import __version__
 
@@ -26,6 +26,8 @@ VERBS = (
     cli_learn.evaluate,
     cli_learn.compare,
     cli_use.predict,
+    cli_ask.query,
+    cli_ask.export,
     cli_use.demo,
     cli_use.experiment,
     cli_serve.serve,

@@ -14,13 +14,11 @@ from velfield.cli_options import (
     cluster_options,
     cosmology,
     note,
+    painting_options,
     reading_options,
 )
 from velfield.progress import Terminal
 from velfield.runfile import config_option
-
-RSD = click.Choice(["none", "plane_parallel", "center_radial", "random_radial"])
-ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
 
 
 @click.command()
@@ -60,18 +58,10 @@ def simulate(url: str, steps: int | None, redshift: tuple[float, ...], **options
 @click.option("--boxes", type=int, required=True, help="Boxes along the parent's side.")
 @click.option("--cells", type=int, required=True, help="Cells along a box's side.")
 @click.option("--margin", type=int, default=0, help="Cells of surroundings that each box carries on every side.")
-@click.option("--rsd", type=RSD, default="random_radial", help="Redshift-space pattern of the halos.")
-@click.option("--observer-per-box", is_flag=True, help="random_radial: an observer for each box, not one for all.")
-@click.option("--min-mass", type=float, default=0.0, help="Leave out halos below it [h⁻¹M⊙].")
-@click.option("--assignment", type=ASSIGNMENT, default="ngp", help="How a tracer is shared among cells.")
-@click.option("--seed", type=int, default=1, help="Draws the observers and the split.")
+@painting_options
 @click.option("--validation", type=float, default=0.2, help="Share of the boxes set apart for validation.")
 @click.option("--redshift", type=float, help="Of the snapshot, where the files' names do not say.")
-@click.option("--boxsize", type=float, help="Side of the parent [h⁻¹Mpc], where the files do not say.")
-@click.option("--periodic/--not-periodic", default=True, help="Whether the parent repeats.")
-@click.option("--cosmology", callback=cosmology, help=f"{COSMOLOGY_HELP}  [default: the simulation's, else outer-rim]")
 @click.option("--parent", help="Name of the universe, one for all its snapshots.  [default: by simulation.json]")
-@click.option("--max-shift", type=float, default=50.0, help="Refuse halos carried further [h⁻¹Mpc].")
 @catalogue_options
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
 @cluster_options()

@@ -15,6 +15,8 @@ from velfield.errors import VelfieldError
 from velfield.progress import Terminal
 
 OUTSIDE = click.Choice(["refuse", "wrap", "drop"])
+RSD = click.Choice(["none", "plane_parallel", "center_radial", "random_radial"])
+ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
 VELOCITY = click.Choice(["comoving", "proper"])
 AVERAGE_HELP = "Orientations of each box whose predictions by a network are averaged: 1, 8, 16 or 48."
 COLUMN_HELP = "The file's name of x, y, z, vx, vy, vz or mass; may be repeated. With its unit: 'mass=M200c [Msun]'."
@@ -123,6 +125,27 @@ def catalogue_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--particle-column", **column, help="The same of the particles."),
         click.option("--halo-column", **column, help=COLUMN_HELP),
+    ):
+        command = option(command)
+    return command
+
+
+def painting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a catalogue is painted, besides the boxes and how its columns are read."""
+    for option in (
+        click.option("--max-shift", type=float, default=50.0, help="Refuse halos carried further [h⁻¹Mpc]."),
+        click.option(
+            "--cosmology", callback=cosmology, help=f"{COSMOLOGY_HELP}  [default: the simulation's, else outer-rim]"
+        ),
+        click.option("--periodic/--not-periodic", default=True, help="Whether the parent repeats."),
+        click.option("--boxsize", type=float, help="Side of the parent [h⁻¹Mpc], where the files do not say."),
+        click.option("--seed", type=int, default=1, help="Draws the observers and the split."),
+        click.option("--assignment", type=ASSIGNMENT, default="ngp", help="How a tracer is shared among cells."),
+        click.option("--min-mass", type=float, default=0.0, help="Leave out halos below it [h⁻¹M⊙]."),
+        click.option(
+            "--observer-per-box", is_flag=True, help="random_radial: an observer for each box, not one for all."
+        ),
+        click.option("--rsd", type=RSD, default="random_radial", help="Redshift-space pattern of the halos."),
     ):
         command = option(command)
     return command

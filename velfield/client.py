@@ -49,7 +49,10 @@ class Client:
     def __init__(self, url: str, token: str | None = None, *, patience: float = 300.0, timeout: float = 300.0) -> None:
         self.url, self.patience = url.rstrip("/"), patience
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=self.url, headers=self._headers, timeout=timeout, follow_redirects=False)
+        self._http = httpx.Client(
+            base_url=self.url, headers=self._headers, timeout=timeout, follow_redirects=False,
+            verify=self.url.startswith("https"),  # without TLS nobody's certificates need be read
+        )  # fmt: skip
 
     def __enter__(self) -> Client:
         return self
@@ -116,9 +119,12 @@ class Client:
         answer = self._ask("POST", "/uploads", params=query, content=_npz(arrays), headers={"Content-Type": NPZ})
         return str(answer.json()["input"])
 
-    def submit(self, model: str, given: str, *, average: int = 1) -> str:
-        """Ask for a field store or an upload to be predicted; the same request is the same job. Returns its id."""
-        asked = {"model": model, "input": given, "average": average}
+    def submit(self, model: str, given: str, *, average: int = 1, isolated: bool = False) -> str:
+        """Ask for a field store or an upload to be predicted; the same request is the same job. Returns its id.
+
+        ``isolated`` predicts each box by itself, also where they are one whole parent.
+        """
+        asked = {"model": model, "input": given, "average": average, "isolated": isolated}
         return str(self._json("POST", "/jobs", json=asked)["id"])
 
     def status(self, job: str) -> dict[str, Any]:

@@ -81,7 +81,16 @@ def _how(results: Mapping[str, Any]) -> list[str]:
         lines += [""]
     lines += _table(["", "how many", "s in all", "on"], _made(results["made"]))
     version = ", ".join(results["velfield_version"])
-    return [*lines, "", f"velfield {version}. The commands:", "", "```sh", *results["commands"], "```"]
+    drawn = sum(not one["written"] for one in results["made"])
+    lines += ["", f"velfield {version}. The commands:", "", "```sh", *results["commands"], "```"]
+    if drawn:
+        lines += [
+            "",
+            f"{_count(drawn, 'universe')} of these {'was' if drawn == 1 else 'were'} painted from memory and never "
+            "written. The commands write them, and paint stores with the same arrays from the files (to the last bit "
+            "where both were simulated on the same machine's CPU).",
+        ]
+    return lines
 
 
 def _made(made: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -79,7 +79,10 @@ def displacements(delta: Tensor, boxsize: float) -> tuple[Tensor, Tensor]:
         return torch.fft.irfftn(modes, s=(n, n, n))
 
     def gradient(potential: Tensor) -> Tensor:
-        return torch.stack([real(1j * _odd(k[a], n) * potential).flatten() for a in range(3)])
+        out = torch.empty((3, n**3), device=delta.device)
+        for a in range(3):
+            out[a] = real(1j * _odd(k[a], n) * potential).flatten()
+        return out
 
     potential = -delta * inverse
     xx, yy, zz = (real(-k[a] * k[a] * potential) for a in range(3))
@@ -87,7 +90,11 @@ def displacements(delta: Tensor, boxsize: float) -> tuple[Tensor, Tensor]:
     del xx, yy, zz
     for a, b in ((0, 1), (1, 2), (2, 0)):
         source -= real(-_odd(k[a], n) * _odd(k[b], n) * potential) ** 2
-    return -gradient(potential), gradient(-torch.fft.rfftn(source) * inverse)
+    second = torch.fft.rfftn(source).neg_().mul_(inverse)
+    del source
+    first = gradient(potential).neg_()
+    del potential
+    return first, gradient(second)
 
 
 def second_growth(cosmology: Cosmology, redshifts: Sequence[float]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -130,6 +137,7 @@ def leapfrog(
     d = [cosmology.growth(v) for v in z]
     e, de = second_growth(cosmology, z)
     pos, vel = _begin(delta, boxsize, d[0], float(e[0]), float(de[0]))
+    del delta  # it makes room for what comes
     ends = set(np.cumsum([len(leg) for leg in schedule]).tolist())
     for i in range(1, len(z)):
         half = (d[i] - d[i - 1]) / 2
@@ -156,7 +164,7 @@ def deposit(pos: Tensor, boxsize: float, mesh: int, weight: Tensor | None = None
     """Cloud-in-cell sums (mesh, mesh, mesh) of particles at ``pos`` (3, N) [h⁻¹Mpc], on cells centred at i·cellsize."""
     sums = torch.zeros(mesh**3, device=pos.device)
     for part in range(0, pos.shape[1], CHUNK):
-        cells, share = _corners(pos[:, part : part + CHUNK], boxsize, mesh)
+        cells, share = _corners(pos[:, part : part + CHUNK].contiguous(), boxsize, mesh)
         if weight is not None:
             share = share * weight[part : part + CHUNK]
         sums.index_add_(0, cells.flatten(), share.flatten())
@@ -189,7 +197,8 @@ def _begin(delta: Tensor, boxsize: float, d: float, e: float, de: float) -> tupl
     first, second = displacements(delta, boxsize)
     lattice = torch.arange(n, device=delta.device) * (boxsize / n)
     pos = torch.stack(torch.meshgrid(lattice, lattice, lattice, indexing="ij")).view(3, -1)
-    pos += d * first + e * second
+    for a in range(3):
+        pos[a] += d * first[a] + e * second[a]
     _wrap(pos, boxsize)
     return pos, first.add_(second, alpha=de)
 

@@ -12,6 +12,7 @@ moves; its velocity dispersion makes their fingers of God.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ CELL = 3  # particle spacings along the cell of the conditional mass function: h
 LARGE = 20.0  # h⁻¹Mpc, Gaussian radius of the scales on which bias is set: k < 0.07 h/Mpc
 JITTER = 0.3  # rms distance of a drawn halo from its particle along an axis, in local particle spacings
 HEAVIEST = 1e16  # h⁻¹M⊙; there is none above
+PART = 2**20  # particles or halos at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +67,13 @@ def find_halos(
     rng = np.random.default_rng([seed, round(1e6 * snapshot.redshift)])
     n, size = round(len(snapshot.pos) ** (1 / 3)), snapshot.boxsize
     split = max(min_mass, PEAK_PARTICLES * cosmology.mean_matter_density * (size / n) ** 3)
-    pos = torch.from_numpy(snapshot.pos.T.copy()).to(device)
+    pos = torch.from_numpy(snapshot.pos).to(device).T
     heavy = _peaks(snapshot, pos, cosmology, split)
     if split <= min_mass:
         return heavy
     cells = max(1, n // CELL)
     density = deposit(pos, size, cells).cpu().numpy() * (cells / n) ** 3
+    del pos
     light = _drawn(snapshot, density, cosmology, (min_mass, split), scatter, rng)
     both = ((getattr(heavy, f), getattr(light, f)) for f in ("pos", "vel", "mass"))
     return Halos(**dict(zip(("pos", "vel", "mass"), (np.concatenate(pair) for pair in both), strict=True)))
@@ -135,9 +138,7 @@ def _peaks(snapshot: Snapshot, pos: Tensor, cosmology: Cosmology, min_mass: floa
     """Halos on the highest local maxima of the density on the particles' own grid, heaviest first."""
     n, size = round(len(snapshot.pos) ** (1 / 3)), snapshot.boxsize
     density = deposit(pos, size, n)
-    around = functional.pad(density[None, None], (1,) * 6, mode="circular")
-    top = (density == functional.max_pool3d(around, 3, stride=1)[0, 0]) & (density > 0)
-    cells = top.flatten().nonzero().flatten()
+    cells = _maxima(density)
     mass = _ranked(cosmology, snapshot.redshift, min_mass, size**3)
     order = torch.argsort(density.flatten()[cells], descending=True, stable=True)[: len(mass)]
     cells = cells[order]
@@ -151,6 +152,13 @@ def _peaks(snapshot: Snapshot, pos: Tensor, cosmology: Cosmology, min_mass: floa
         vel=torch.stack(vel, dim=1).cpu().numpy(),
         mass=mass[: len(cells)].astype(np.float32),
     )
+
+
+def _maxima(density: Tensor) -> Tensor:
+    """Cells, by their number, as dense as any beside them."""
+    around = functional.pad(density[None, None], (1,) * 6, mode="circular")
+    top = (density == functional.max_pool3d(around, 3, stride=1)[0, 0]) & (density > 0)
+    return top.flatten().nonzero().flatten()
 
 
 def _ranked(cosmology: Cosmology, redshift: float, min_mass: float, volume: float) -> NDArray[np.float64]:
@@ -186,38 +194,66 @@ def _drawn(
     scatter: float,
     rng: np.random.Generator,
 ) -> Halos:
-    """Halos with masses within ``limits``, drawn on the particles by the density of their cells."""
-    size, n = snapshot.boxsize, density.shape[0]
-    spacing = size / round(len(snapshot.pos) ** (1 / 3))
-    cell = np.zeros(len(snapshot.pos), dtype=np.int32)
-    for axis in range(3):  # deposit() centres cells at whole multiples of their side
-        cell = cell * n + np.rint(snapshot.pos[:, axis] * (n / size)).astype(np.int32) % n
+    """Halos with masses within ``limits``, drawn on the particles by the density of their cells.
+
+    Particles and halos are gone through in parts, in their order, so that no more is held than the halos; the random
+    numbers are the same however large the parts are.
+    """
+    size, n, number = snapshot.boxsize, density.shape[0], len(snapshot.pos)
+    spacing = size / round(number ** (1 / 3))
     edges = np.linspace(np.log(1e-2), np.log(1e4), 400)  # of ln(1 + δ)
-    which = np.searchsorted(edges, np.log(np.maximum(density, 1e-30)).ravel()).clip(1, len(edges) - 1)[cell] - 1
     bins = np.exp((edges[1:] + edges[:-1]) / 2)
-    share = np.bincount(which, minlength=len(bins)) / len(which)
+    bin_of = np.searchsorted(edges, np.log(np.maximum(density, 1e-30)).ravel()).clip(1, len(edges) - 1) - 1
+    large = _large_scale(density, size).ravel()
+    taken, response = np.zeros(len(bins), dtype=np.int64), np.zeros(len(bins))
+    for part in _parts(number):
+        cell = _cells(snapshot.pos[part], n, size)
+        taken += np.bincount(bin_of[cell], minlength=len(bins))
+        np.add.at(response, bin_of[cell], large[cell])  # one after the other, as one sum would
+    share, response = taken / number, response / number
     lnm = np.linspace(np.log(limits[0]), np.log(limits[1]), 200)
     cell_mass = cosmology.mean_matter_density * (size / n) ** 3
     table = conditional_fraction(np.exp(lnm), bins, cell_mass, cosmology, snapshot.redshift)
-    response = np.bincount(which, _large_scale(density, size).ravel()[cell], minlength=len(bins)) / len(which)
     response = response / response.sum()  # of matter as a whole it is 1: what follows is a bias
     table = table * _tilt(table, share, response, bins, cosmology.halo_bias(np.exp(lnm), snapshot.redshift))
     table *= cosmology.mass_function(np.exp(lnm), snapshot.redshift) * spacing**3 / (share @ table)
     below = np.pad(np.cumsum((table[:, 1:] + table[:, :-1]) / 2, axis=1) * (lnm[1] - lnm[0]), ((0, 0), (1, 0)))
     rate = below[:, -1]
-    extra = rng.gamma(1 / scatter, scatter, density.size)[cell] if scatter > 0 else 1.0
-    number = rng.poisson(rate[which] * extra)
-    parent = np.repeat(np.arange(len(number)), number)
+    extra = rng.gamma(1 / scatter, scatter, density.size) if scatter > 0 else np.ones(density.size)
+    drawn = []
+    for part in _parts(number):
+        cell = _cells(snapshot.pos[part], n, size)
+        halos = rng.poisson(rate[bin_of[cell]] * extra[cell])
+        drawn.append(np.repeat(np.arange(part.start, part.stop, dtype=np.uint32), halos))
+    parent = np.concatenate(drawn)
+    del drawn
+    pos, mass = np.empty((len(parent), 3), dtype=np.float32), np.empty(len(parent), dtype=np.float32)
     # one inverse for all densities: the number of the bin plus the share of its halos below M rises throughout
     rising = (below / np.maximum(rate, 1e-300)[:, None] + np.arange(len(bins))[:, None]).ravel()
-    drawn = np.interp(which[parent] + rng.random(len(parent)), rising, np.tile(lnm, len(bins)))
-    offset = rng.standard_normal((len(parent), 3), dtype=np.float32)
-    offset *= (JITTER * spacing * np.maximum(bins[which[parent]], 1) ** (-1 / 3)).astype(np.float32)[:, None]
-    return Halos(
-        pos=_wrapped(snapshot.pos[parent] + offset, size),
-        vel=snapshot.vel[parent],
-        mass=np.exp(drawn).astype(np.float32),
-    )
+    for part in _parts(len(parent)):
+        which = bin_of[_cells(snapshot.pos[parent[part]], n, size)]
+        lnm_drawn = np.interp(which + rng.random(len(which)), rising, np.tile(lnm, len(bins)))
+        mass[part] = np.exp(lnm_drawn)
+    for part in _parts(len(parent)):
+        at = snapshot.pos[parent[part]]
+        within = np.maximum(bins[bin_of[_cells(at, n, size)]], 1)
+        offset = rng.standard_normal(at.shape, dtype=np.float32)
+        offset *= (JITTER * spacing * within ** (-1 / 3)).astype(np.float32)[:, None]
+        pos[part] = _wrapped(at + offset, size)
+    return Halos(pos=pos, vel=snapshot.vel[parent], mass=mass)
+
+
+def _parts(number: int) -> Iterator[slice]:
+    for start in range(0, number, PART):
+        yield slice(start, min(start + PART, number))
+
+
+def _cells(pos: NDArray[np.float32], n: int, boxsize: float) -> NDArray[np.int32]:
+    """Numbers of the cells that positions (N, 3) are in; `deposit` centres cells at whole multiples of their side."""
+    cell = np.zeros(len(pos), dtype=np.int32)
+    for axis in range(3):
+        cell = cell * n + np.rint(pos[:, axis] * (n / boxsize)).astype(np.int32) % n
+    return cell
 
 
 def _large_scale(density: NDArray[Any], boxsize: float) -> NDArray[np.float64]:

@@ -55,10 +55,7 @@ class Judged:
 
 def judge(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None, average: int = 1) -> Judged:
     """An analytic model by its name, or a bundle by its URL or as ``pretrained``; settled for each store."""
-    if tracer != "number" and model not in (*analytic.HALOS, analytic.WHOLE):
-        raise VelfieldError(
-            f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo, linear_whole"
-        )
+    analytic.check_tracer(model, tracer)
     if average != 1 and model in analytic.NAMES:
         raise VelfieldError(f"only a network is averaged: model={model}, average={average}; leave it out")
     if model in analytic.NAMES:

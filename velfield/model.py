@@ -201,8 +201,22 @@ class Model:
         """What `predict` gives."""
         return ("velocity", "velocity_std") if self.has_std else ("velocity",)
 
-    def check(self, ds: xr.Dataset) -> None:
-        """Refuse a field store that the model cannot take: a missing input, another unit or cell size, no context."""
+    @property
+    def reach(self) -> int:
+        """Cells on each side on which a velocity depends at most, the normalisation apart (`velfield.unet`)."""
+        pooled = 2**self.net.config.depth
+        return 2 * (3 * pooled - 2) + pooled - 1
+
+    @property
+    def trained_side(self) -> int:
+        """Cells along the side of what the network saw in its training, context included."""
+        return int(self.metadata["trained_on"]["cells"]) + 2 * self.context
+
+    def check(self, ds: xr.Dataset, *, surrounded: bool = False) -> None:
+        """Refuse a field store that the model cannot take: a missing input, another unit or cell size, no context.
+
+        ``surrounded``: each box's context is taken from its neighbours, whatever margin the store has.
+        """
         described = describe(ds, self.inputs)
         trained = self.metadata["trained_on"]
         for name in ("cellsize", *(f"units of {kind}" for kind in self.inputs)):
@@ -211,7 +225,7 @@ class Model:
                     f"the store does not fit the model: {name}={described[name]}, the model's {name}={trained[name]}; "
                     "paint the store as the model's, or use another model"
                 )
-        if int(ds.attrs["margin"]) < self.context:
+        if not surrounded and int(ds.attrs["margin"]) < self.context:
             raise StoreError(
                 f"the store's margin is narrower than the model's context: margin={ds.attrs['margin']}, "
                 f"context={self.context}; paint the store with --margin {self.context}, or use another model"

@@ -75,7 +75,7 @@ def _not_for(metadata: dict[str, Any]) -> list[str]:
         f"near Ωm {cosmology['omega_m']:g}, σ₈ {cosmology['sigma8']:g}, unless you test it there. `velfield predict` "
         "says what differs and goes on; its accuracy there is not known.",
         f"Cells of another size than {trained['cellsize']:g} h⁻¹Mpc, inputs in other units"
-        f"{f', a margin below {context} cells' if context else ''}: refused.",
+        f"{f', isolated boxes with a margin below {context} cells' if context else ''}: refused.",
         "Galaxies with a selection, and surveys with a mask: it takes an empty cell for an empty place, as it learnt "
         "from all halos above the threshold, everywhere in the box.",
         f"Boxes of less than {trained['cells'] * trained['cellsize']:g} h⁻¹Mpc a side: it learnt with as much around.",

@@ -23,17 +23,32 @@ from velfield.errors import StoreError
 
 SHARD_BYTES = 32 * 2**20  # of the widest variable: large enough for object storage, small enough for any worker
 LEAST_SHARDS = 8  # so that a small store, too, is written by several workers
+CHUNK_BYTES = 64 * 2**20  # a box of more is cut into several chunks, so that a part of it can be read
+CHUNK_CELLS = (16, 128)  # along a side of such a chunk, from and to
 ROOT = "zarr.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """A data variable: one chunk is one box. ``shape`` and ``dims`` are those of a box, without the box axis."""
+    """A data variable: one chunk is one box, unless that is a large one (`chunk`).
+
+    ``shape`` and ``dims`` are those of a box, without the box axis.
+    """
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
     attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def chunk(self) -> tuple[int, ...]:
+        """Shape of a chunk: the box's, or for one above `CHUNK_BYTES` cubes of cells that divide it, where any do."""
+        n = self.shape[-1]
+        if int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize <= CHUNK_BYTES:
+            return self.shape
+        least, most = CHUNK_CELLS
+        side = next((c for c in range(most, least - 1, -1) if n % c == 0), n)
+        return (*self.shape[:-3], side, side, side)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +222,7 @@ def _create_variable(root: zarr.Group, layout: Layout, name: str) -> None:
     root.create_array(
         name,
         shape=(layout.nbox, *variable.shape),
-        chunks=(1, *variable.shape),
+        chunks=(1, *variable.chunk),
         shards=(layout.boxes_per_shard, *variable.shape),
         dtype=variable.dtype,
         fill_value=np.nan if np.dtype(variable.dtype).kind == "f" else 255,  # a lost chunk shows

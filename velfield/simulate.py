@@ -1,14 +1,14 @@
 """A miniature Outer Rim: particle and halo catalogues of a universe of one's own, in the release's names and units.
 
-`evolve` and `halos_of` give a universe in memory, `simulate` writes one. A snapshot is taken at the exact a of the
-Outer Rim step that is nearest to the redshift asked for, because the file's name says that step:
-a = 1/201 + (200/201)·(step + 1)/500. Ranks are equal cubes. docs/accuracy.md says what to expect of the result.
+`evolve` and `halos_of` give a universe in memory, `draw` its catalogues to paint from, `simulate` writes them. A
+snapshot is taken at the exact a of the Outer Rim step that is nearest to the redshift asked for, because the file's
+name says that step: a = 1/201 + (200/201)·(step + 1)/500. Ranks are equal cubes. docs/accuracy.md says what to expect
+of the result.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield import genericio, storage
+from velfield.drawn import PARTICLE_MASS, DrawnTable, drawn_halos, halo_table, particle_table, rows_by_rank
 from velfield.errors import VelfieldError
 from velfield.gravity import Snapshot, leapfrog, linear_density
 from velfield.hacc import outer_rim_names, redshift_to_step, step_to_redshift
-from velfield.halos import Halos, find_halos, virial_dispersion
+from velfield.halos import Halos
 from velfield.progress import Progress, Silent
 from velfield.simulate_config import SimulateConfig
 from velfield.universe import RECORD
@@ -30,16 +31,15 @@ __all__ = [
     "SimulateConfig",
     "SimulationResult",
     "SnapshotFiles",
+    "draw",
     "evolve",
     "halos_of",
     "simulate",
     "step_schedule",
 ]
 
-PARTICLE_MASS = 1.85e9  # h⁻¹M⊙, Outer Rim's: a halo's fof_halo_count is its mass in these
 PARTITIONS = 8  # files of a catalogue, at most
 BEGUN = "simulation.begun.json"
-Table = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,7 @@ def evolve(config: SimulateConfig, progress: Progress = Silent()) -> Iterator[Sn
         schedule=schedule,
         mesh=config.force_mesh,
     )
+    del delta
     for leg in schedule:  # between two snapshots the caller reports stages of its own
         progress.start(f"gravity to z = {leg[-1]:.4g}", len(leg), "steps")
         for _ in leg:
@@ -116,20 +117,42 @@ def evolve(config: SimulateConfig, progress: Progress = Silent()) -> Iterator[Sn
             progress.advance()
         if snapshot is not None:  # the last step of a leg ends in one
             yield snapshot
+            del snapshot
     progress.done()
+
+
+def draw(
+    config: SimulateConfig,
+    steps: Collection[int],
+    progress: Progress = Silent(),  # noqa: B008
+) -> Iterator[tuple[int, dict[str, DrawnTable]]]:
+    """Run the universe as far as these Outer Rim steps and yield each with its snapshot's tables, earliest first.
+
+    Halos and particles, by kind, are what `simulate` would write, value by value. They hold the snapshot: let them go
+    before the next.
+    """
+    _refuse_without_halos(config)
+    left = set(steps)
+    snapshots = evolve(config, progress)
+    while left:
+        snapshot = next(snapshots)
+        step = redshift_to_step(snapshot.redshift)
+        if step in left:
+            left.remove(step)
+            progress.start(f"draw halos, z = {snapshot.redshift:.4g}", 1, "snapshot")
+            tables = {"halos": halo_table(snapshot, config), "particles": particle_table(snapshot, config)}
+            progress.advance()
+            progress.done(f"{len(tables['halos']):,} halos")
+            yield step, tables
+            del tables
+        del snapshot  # it makes room for what comes
 
 
 def halos_of(snapshot: Snapshot, config: SimulateConfig) -> Iterator[Halos]:
     """The snapshot's halos, rank by rank."""
-    halos = find_halos(
-        snapshot,
-        config.cosmology,
-        min_mass=config.min_halo_mass,
-        scatter=config.halo_scatter,
-        seed=config.seed,
-        device=config.device,
-    )
-    for rows in _by_rank(halos.pos, config):
+    halos = drawn_halos(snapshot, config)
+    order, ends = rows_by_rank(halos.pos, config)
+    for rows in np.split(order, ends[:-1]):
         yield Halos(pos=halos.pos[rows], vel=halos.vel[rows], mass=halos.mass[rows])
 
 
@@ -145,82 +168,30 @@ def step_schedule(config: SimulateConfig) -> list[list[float]]:
     return legs
 
 
-def _by_rank(pos: NDArray[Any], config: SimulateConfig) -> Iterator[NDArray[np.int64]]:
-    """Rows of each rank's cube, z running fastest."""
-    rank = np.zeros(len(pos), dtype=np.uint16)
-    for axis, n in enumerate(config.dims):
-        edges = np.arange(1, n) * (config.boxsize / n)
-        block = np.searchsorted(edges, pos[:, axis].astype(np.float64), side="right")
-        rank = rank * np.uint16(n) + block.astype(np.uint16)
-    order = np.argsort(rank, kind="stable")
-    ends = np.cumsum(np.bincount(rank, minlength=math.prod(config.dims)))
-    yield from np.split(order, ends[:-1])
-
-
 def _write(url: str, snapshot: Snapshot, config: SimulateConfig, progress: Progress) -> dict[str, Any]:
     """Write one snapshot's two catalogues; return what the record says of it."""
     step = redshift_to_step(snapshot.redshift)
-    names = outer_rim_names(step)
-    ranks = math.prod(config.dims)
-    numbers = []
-    tables = (_halo_tables(snapshot, config), _particle_tables(snapshot, config))
-    for name, label, columns in zip(names, ("halos", "particles"), tables, strict=True):
-        progress.start(f"write {label}, z = {snapshot.redshift:.4g}", ranks, "ranks")
-        count = 0
-
-        def counted(columns: Iterator[Table] = columns) -> Iterator[Table]:
-            nonlocal count
-            for table in columns:
-                count += len(next(iter(table.values())))
-                yield table
-                progress.advance()
-
+    names = dict(zip(("halos", "particles"), outer_rim_names(step), strict=True))
+    numbers = {}
+    for kind, make in (("halos", halo_table), ("particles", particle_table)):
+        table = make(snapshot, config)
+        progress.start(f"write {kind}, z = {snapshot.redshift:.4g}", len(table.blocks), "ranks")
         genericio.write(
-            storage.join(url, name),
-            counted(),
+            storage.join(url, names[kind]),
+            _ranks(table, progress),
             dims=config.dims,
             boxsize=config.boxsize,
-            partitions=min(PARTITIONS, ranks),
+            partitions=min(PARTITIONS, len(table.blocks)),
         )
-        numbers.append(count)
-    return {
-        "step": step,
-        "redshift": snapshot.redshift,
-        "halos": names[0],
-        "particles": names[1],
-        "nhalos": numbers[0],
-        "nparticles": numbers[1],
-    }
+        numbers[f"n{kind}"] = len(table)
+        del table
+    return {"step": step, "redshift": snapshot.redshift, **names, **numbers}
 
 
-def _halo_tables(snapshot: Snapshot, config: SimulateConfig) -> Iterator[Table]:
-    """Columns of the release's halo catalogues; its velocities are comoving: proper = a · column."""
-    a = 1 / (1 + snapshot.redshift)
-    first = 0
-    for halos in halos_of(snapshot, config):
-        places = {f"fof_halo_{kind}_{x}": halos.pos[:, i] for kind in ("center", "mean") for i, x in enumerate("xyz")}
-        dispersion = virial_dispersion(halos.mass, config.cosmology, snapshot.redshift)
-        yield {
-            "fof_halo_count": np.floor(halos.mass / PARTICLE_MASS).astype(np.int32),
-            "fof_halo_tag": np.arange(first, first + len(halos.mass), dtype=np.int64),
-            "fof_halo_mass": halos.mass,
-            **places,
-            **{f"fof_halo_mean_v{x}": halos.vel[:, i] / np.float32(a) for i, x in enumerate("xyz")},
-            "fof_halo_vel_disp": (dispersion / a).astype(np.float32),
-        }
-        first += len(halos.mass)
-
-
-def _particle_tables(snapshot: Snapshot, config: SimulateConfig) -> Iterator[Table]:
-    """Columns of the release's particle files; its velocities are comoving: proper = a · column."""
-    a = np.float32(1 / (1 + snapshot.redshift))
-    for rows in _by_rank(snapshot.pos, config):
-        pos, vel = snapshot.pos[rows], snapshot.vel[rows] / a
-        yield {
-            **{x: pos[:, i] for i, x in enumerate("xyz")},
-            **{f"v{x}": vel[:, i] for i, x in enumerate("xyz")},
-            "id": rows.astype(np.int64),
-        }
+def _ranks(table: DrawnTable, progress: Progress) -> Iterator[dict[str, NDArray[Any]]]:
+    for block in table.blocks:
+        yield table.read(list(table.columns), [block.index], None)
+        progress.advance()
 
 
 def _check_same(url: str, there: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from velfield.errors import VelfieldError
 from velfield.hacc import redshift_to_step
 
 WIDEST = 10.0  # h⁻¹Mpc between particles: beyond it the cells that halos are drawn in hold clusters of clusters
+MOST = 1624  # particles along a side: its cube is below 2³²
 RANK_SIDE = 300.0  # h⁻¹Mpc, largest block of one rank
 
 
@@ -71,6 +72,11 @@ class SimulateConfig:
             raise VelfieldError(
                 f"particles too far apart: boxsize={self.boxsize:g}, particles={self.particles}; "
                 f"take at least {2 * math.ceil(self.boxsize / WIDEST / 2)} along the side, {WIDEST:g} h⁻¹Mpc apart"
+            )
+        if self.particles > MOST:
+            raise VelfieldError(
+                f"too many particles: particles={self.particles}; take at most {MOST} along the side, so that 32 bits "
+                "number them"
             )
         if self.force_mesh < self.particles or self.force_mesh % 2 or self.steps < 1 or self.seed < 0:
             raise VelfieldError(

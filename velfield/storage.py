@@ -10,10 +10,12 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import fsspec
@@ -157,6 +159,33 @@ def write_bytes(url: str, data: bytes) -> None:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = path  # a full disk does not say where
         raise
+
+
+@contextmanager
+def written_aside(url: str) -> Iterator[str]:
+    """Yield the path of a new local file, which becomes the one at ``url`` if no exception passes: whole or not at all.
+
+    On a local disk it lies beside its target and is renamed; elsewhere it is a temporary file that is sent.
+    """
+    fs, path = filesystem(url)
+    local = is_local(url)
+    if local:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    folder = None if local else tempfile.mkdtemp()
+    part = f"{path}.{uuid.uuid4().hex[:8]}.part" if folder is None else os.path.join(folder, "part")
+    try:
+        yield part
+        if local:
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        else:
+            fs.put_file(part, path)
+    finally:
+        if os.path.exists(part):
+            os.remove(part)
+        if folder is not None:
+            os.rmdir(folder)
 
 
 def read_json(url: str) -> Any:

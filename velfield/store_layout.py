@@ -37,6 +37,12 @@ PREDICTED = {  # what a velocity store may hold
     "velocity": VELOCITY_ATTRS,
     "velocity_std": {"units": "km/s", "long_name": "error bar of velocity, half of its central 68 % interval"},
 }
+KNOWN, EDGE, OUTSIDE = 0, 1, 2  # velocity_flag of a velocity store
+PREDICTED_FLAG = {
+    "long_name": "what the input knows of the cell",
+    "flag_values": [KNOWN, EDGE, OUTSIDE],
+    "flag_meanings": "known context_outside_parent outside_parent",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +125,8 @@ def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
         line_of_sight=sight.line_of_sight,
         observer=sight.observer,
         split=split(boxes.nbox, validation, attrs["seed"]),
-        parent=(inputs.get("particles") or inputs["halos"])["fingerprint"],
+        # stores made before it was an attribute are only right about it where no simulation's record gave it
+        parent=attrs.get("parent") or (inputs.get("particles") or inputs["halos"])["fingerprint"],
         inputs=inputs,
         totals=totals,
         means=means_of(totals, boxes),
@@ -127,8 +134,18 @@ def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
     )
 
 
-def velocity_layout(fields: xr.Dataset, *, model: Mapping[str, Any], source: str, fingerprint: str) -> Layout:
-    """The Zarr layout of the velocity store that a model makes from ``fields``, on the coordinates of its cores."""
+def velocity_layout(
+    fields: xr.Dataset,
+    *,
+    model: Mapping[str, Any],
+    source: str,
+    fingerprint: str,
+    prediction: Mapping[str, Any] | None,
+) -> Layout:
+    """The Zarr layout of the velocity store that a model makes from ``fields``, on the coordinates of its cores.
+
+    ``prediction`` says how it is made; older stores have none, and no flags.
+    """
     core = fields.velfield.core(fields)
     n = core.sizes["x"]
     coords = {
@@ -147,7 +164,10 @@ def velocity_layout(fields: xr.Dataset, *, model: Mapping[str, Any], source: str
         "fingerprint": fingerprint,
         "Conventions": "CF-1.11",
     }
-    return Layout(nbox=core.sizes["box"], variables=_predicted_variables(n, model), coords=coords, attrs=attrs)
+    if prediction is not None:
+        attrs["prediction"] = json.dumps(dict(prediction))
+    variables = _predicted_variables(n, model, flags=prediction is not None)
+    return Layout(nbox=core.sizes["box"], variables=variables, coords=coords, attrs=attrs)
 
 
 def bare_velocity_layout(attrs: Mapping[str, Any]) -> Layout:
@@ -159,19 +179,24 @@ def bare_velocity_layout(attrs: Mapping[str, Any]) -> Layout:
     derived = {"velfield_schema": SCHEMA, "velfield_kind": "velocity", "cellsize": boxes.cellsize}
     return Layout(
         nbox=boxes.nbox,
-        variables=_predicted_variables(boxes.shape[0], json.loads(attrs["model"])),
+        variables=_predicted_variables(boxes.shape[0], json.loads(attrs["model"]), flags="prediction" in attrs),
         coords=_box_coords(boxes),
         attrs=dict(attrs) | derived | {"Conventions": "CF-1.11"},
     )
 
 
-def _predicted_variables(n: int, model: Mapping[str, Any]) -> dict[str, Variable]:
+def _predicted_variables(n: int, model: Mapping[str, Any], *, flags: bool) -> dict[str, Variable]:
     """Variables of a velocity store with ``n`` cells along a side; ``model`` says whether it has error bars."""
     names = ("velocity", "velocity_std") if model.get("error_bars") else ("velocity",)
-    return {
+    variables = {
         name: Variable(dims=("component", "x", "y", "z"), shape=(3, n, n, n), dtype="float32", attrs=PREDICTED[name])
         for name in names
     }
+    if flags:
+        variables["velocity_flag"] = Variable(
+            dims=("x", "y", "z"), shape=(n, n, n), dtype="uint8", attrs=PREDICTED_FLAG
+        )
+    return variables
 
 
 def _field_variables(spec: FieldSpec) -> dict[str, Variable]:
@@ -256,6 +281,7 @@ def _field_attrs(spec: FieldSpec) -> dict[str, Any]:
         "min_mass": float(spec.min_mass),
         "assignment": spec.assignment,
         "seed": spec.seed,
+        "parent": spec.parent,
         "inputs": json.dumps(dict(spec.inputs)),
         "totals": json.dumps(dict(spec.totals)),
         "fingerprint": spec.fingerprint,

@@ -28,7 +28,7 @@ class FITSTable(TableReader):
 
     def __init__(self, url: str, size: int, hdu: Any) -> None:
         self.url, self.files, self.sizes = url, (url,), (size,)
-        header = hdu.header
+        self.header = header = hdu.header
         self._start = int(hdu.fileinfo()["datLoc"])
         nrows = int(header["NAXIS2"])
         self._record = np.dtype(hdu.columns.dtype).newbyteorder(">")
@@ -70,14 +70,23 @@ class FITSTable(TableReader):
             )
         shapes = {name: self.columns[name].dtype for name in columns}
         out = {name: np.empty((stop - start, *dtype.shape), dtype.base) for name, dtype in shapes.items()}
-        width = self._record.itemsize
-        first = self._start + self._edges[block.index] * width
+        first = self._edges[block.index]
         for at in range(start, stop, BATCH):
             upto = min(at + BATCH, stop)
-            table = np.frombuffer(fetch(self.url, first + at * width, first + upto * width), self._record, upto - at)
+            table = self.records(first + at, first + upto)
             for name in columns:
-                out[name][at - start : upto - start] = _scaled(table[name], self._scales[name])
+                out[name][at - start : upto - start] = self.scaled(name, table)
         return out
+
+    def records(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows of the table as they are stored, big-endian."""
+        width = self._record.itemsize
+        data = fetch(self.url, self._start + start * width, self._start + stop * width)
+        return np.frombuffer(data, self._record, stop - start)
+
+    def scaled(self, name: str, records: NDArray[Any]) -> NDArray[Any]:
+        """The values that a column of `records` stands for."""
+        return _scaled(records[name], self._scales[name])
 
 
 def open_table(url: str, table: str | None = None) -> FITSTable:

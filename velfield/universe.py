@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from velfield.errors import StorageError, VelfieldError
 from velfield.hacc import OUTER_RIM_NAME
 
 RECORD = "simulation.json"  # what simulate leaves beside its catalogues
+UNWRITTEN = "drawn:"  # begins what stands for the URL of a catalogue that was never written
 NAMED = {OUTER_RIM.name: OUTER_RIM}
 NUMBERS = ("omega_m", "omega_b", "h", "sigma8", "n_s")
 
@@ -53,14 +55,18 @@ def universe_of(url: str) -> Universe | None:
         record = json.loads(data)
         if not any(name in (snapshot["halos"], snapshot["particles"]) for snapshot in record["snapshots"]):
             return None
-        asked = record["parameters"]
-        cosmology = Cosmology.from_dict(asked["cosmology"])
-        initial = {"cosmology": _numbers(cosmology), **{n: asked[n] for n in ("boxsize", "particles", "seed")}}
+        return universe_with(record["parameters"])
     except (ValueError, KeyError, TypeError) as error:
         raise VelfieldError(
             f"the simulation's record cannot be read: file={folder}/{RECORD}, because={error!r}; "
             "run velfield simulate again, or remove it"
         ) from error
+
+
+def universe_with(parameters: Mapping[str, Any]) -> Universe:
+    """The universe that a simulation with these parameters makes; they may have been to JSON and back."""
+    cosmology = Cosmology.from_dict(parameters["cosmology"])
+    initial = {"cosmology": _numbers(cosmology), **{n: parameters[n] for n in ("boxsize", "particles", "seed")}}
     digest = hashlib.sha256(json.dumps(initial, sort_keys=True).encode()).hexdigest()
     return Universe(identity=digest, cosmology=cosmology)
 

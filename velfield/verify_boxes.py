@@ -90,17 +90,26 @@ def check_velocity(box: int, velocity: NDArray[Any], outside: NDArray[np.bool_] 
 
 
 def check_predicted(box: int, arrays: Arrays) -> list[Finding]:
-    """What is wrong with a box of a velocity store: its velocities and, where there are any, their error bars."""
-    found = check_velocity(box, arrays["velocity"])
-    return found + check_std(box, arrays["velocity_std"]) if "velocity_std" in arrays else found
+    """What is wrong with a box of a velocity store: its velocities, and error bars and flags where there are any."""
+    found, outside = [], np.zeros(arrays["velocity"].shape[1:], dtype=bool)
+    if "velocity_flag" in arrays:
+        flag = arrays["velocity_flag"]
+        outside = flag == 2
+        if (bad := flag > 2).any():
+            cells = f"{int(bad.sum())} cells, {', '.join(f'{v}' for v in np.unique(flag[bad])[:4])} there"
+            found.append(fault("an unknown flag", f"variable=velocity_flag, box={box}", cells, "0, 1 or 2"))
+    found += check_velocity(box, arrays["velocity"], outside)
+    return found + check_std(box, arrays["velocity_std"], outside) if "velocity_std" in arrays else found
 
 
-def check_std(box: int, std: NDArray[Any]) -> list[Finding]:
-    """Error bars of a box (3, x, y, z): finite, above zero and not absurd."""
+def check_std(box: int, std: NDArray[Any], outside: NDArray[np.bool_]) -> list[Finding]:
+    """Error bars of a box (3, x, y, z): finite, above zero and not absurd; NaN in ``outside`` cells."""
     where = f"variable=velocity_std, box={box}"
     finite = np.isfinite(std)
     found = []
-    if (bad := int((~finite).sum())) > 0:
+    if (bad := int((outside & ~np.isnan(std).all(0)).sum())) > 0:
+        found.append(fault("values outside the parent", where, f"{bad} cells", "NaN in all cells out there"))
+    if (bad := int((~finite & ~outside).sum())) > 0:
         found.append(fault("values that are not finite", where, f"{bad} values", "finite values"))
     if (bad := int((finite & (std <= 0)).sum())) > 0:
         found.append(fault("error bars that are not positive", where, f"{bad} values", "values above 0"))

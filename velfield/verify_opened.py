@@ -161,7 +161,8 @@ def _input_store(opened: Opened) -> shards.Layout | None:
         opened.findings.append(note("an input cannot be reached", where, said(error), "the field store it came from"))
         return None
     model, fingerprint = json.loads(opened.attrs["model"]), opened.attrs["fingerprint"]
-    return store_layout.velocity_layout(fields, model=model, source=url, fingerprint=fingerprint)
+    prediction = json.loads(opened.attrs["prediction"]) if "prediction" in opened.attrs else None
+    return store_layout.velocity_layout(fields, model=model, source=url, fingerprint=fingerprint, prediction=prediction)
 
 
 def boxes_per_shard(opened: Opened, name: str) -> int:

@@ -21,6 +21,7 @@ from velfield.catalogue import open_catalogue
 from velfield.errors import SENSELESS
 from velfield.findings import Finding, fault, note
 from velfield.store_layout import VARIABLES
+from velfield.universe import UNWRITTEN
 from velfield.verify_opened import Opened, boxes_per_shard, coordinate, read_store
 from velfield.verify_shard import Entry, Part, said
 
@@ -151,6 +152,9 @@ def _provenance(opened: Opened) -> Iterator[Finding]:
         return
     for kind, known in opened.inputs.items():
         where = f"catalogue={kind}, url={known['url']}"
+        if known["url"].startswith(UNWRITTEN):
+            yield note("an input was never written", where, "a universe in memory", "a catalogue to compare with")
+            continue
         try:
             reading = {"boxsize": opened.attrs["boxsize"], "kind": kind} | known.get("read_as", {})
             cat = open_catalogue(known["url"], opened.attrs["redshift"], **reading)

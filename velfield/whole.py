@@ -54,11 +54,16 @@ def layout_of(ds: xr.Dataset) -> BoxLayout:
 
 def check_whole(ds: xr.Dataset) -> None:
     """Refuse a store whose boxes are not one periodic parent, seen in one way."""
+    out = "name linear_halo_padded or wiener, which take one box at a time"
+    if not ds.attrs["periodic"]:
+        raise VelfieldError(f"no whole to take: store={ds.encoding.get('source')}, periodic=False; {out}")
+    check_one_parent(ds, out)
+
+
+def check_one_parent(ds: xr.Dataset, out: str) -> None:
+    """Refuse a store whose boxes are not one parent, periodic or not, seen in one way; ``out`` says what to do."""
     attrs, source = ds.attrs, ds.encoding.get("source")
     layout = layout_of(ds)
-    out = "name linear_halo_padded or wiener, which take one box at a time"
-    if not attrs["periodic"]:
-        raise VelfieldError(f"no whole to take: store={source}, periodic=False; {out}")
     if attrs["rsd"] == "center_radial" or attrs["observer_per_box"]:
         raise VelfieldError(
             f"the boxes are not one whole, each is seen by an observer of its own: store={source}, rsd={attrs['rsd']}, "
@@ -110,7 +115,7 @@ def read_overdensity(ds: xr.Dataset, variable: str, box: int, margin: int) -> ND
 
 def windows(whole: NDArray[Any], ds: xr.Dataset, box: int, margin: int) -> NDArray[Any]:
     """What a box and ``margin`` cells around it have of a whole (…, x, y, z), which goes on around its edges."""
-    n = layout_of(ds).ngrid
+    n = _ngrid(ds)
     x, y, z = (np.mod(along, n) for along in _indices(ds, box, margin))
     return np.asarray(whole[..., x[:, None, None], y[:, None], z])
 
@@ -119,7 +124,7 @@ def inside_parent(ds: xr.Dataset, box: int, margin: int) -> NDArray[np.bool_] | 
     """Which cells (x, y, z) of a box and ``margin`` cells around it the parent has; None if it is periodic."""
     if ds.attrs["periodic"]:
         return None
-    n = layout_of(ds).ngrid
+    n = _ngrid(ds)
     x, y, z = ((along >= 0) & (along < n) for along in _indices(ds, box, margin))
     return np.asarray(x[:, None, None] & y[:, None] & z)
 
@@ -130,15 +135,32 @@ def seen_from_parent(ds: xr.Dataset, box: int, margin: int) -> list[NDArray[np.f
     A tracer is shifted where it lies in the parent, and a periodic parent is then wrapped around its edges; but
     ``center_radial`` shifts the images that are nearest to the box.
     """
-    layout = layout_of(ds)
     cells = _indices(ds, box, margin)
     if ds.attrs["periodic"] and ds.attrs["rsd"] != "center_radial":
-        cells = [np.mod(along, layout.ngrid) for along in cells]
-    return [np.asarray((along + 0.5) * layout.cellsize, dtype=np.float64) for along in cells]
+        cells = [np.mod(along, _ngrid(ds)) for along in cells]
+    return [np.asarray((along + 0.5) * float(ds.attrs["cellsize"]), dtype=np.float64) for along in cells]
+
+
+def knowledge(ds: xr.Dataset, box: int, context: int) -> NDArray[np.uint8]:
+    """What is known of each cell (x, y, z) of a box: 0 it and ``context`` cells around it, 1 it, 2 nothing.
+
+    What lies outside a parent that is not periodic is not known.
+    """
+    known = inside_parent(ds, box, 0)
+    if known is None:
+        return np.zeros((int(ds.attrs["cells"]),) * 3, dtype=np.uint8)
+    n = _ngrid(ds)
+    x, y, z = ((along >= context) & (along < n - context) for along in _indices(ds, box, 0))
+    around = x[:, None, None] & y[:, None] & z
+    return np.where(known, np.where(around, 0, 1), 2).astype(np.uint8)
+
+
+def _ngrid(ds: xr.Dataset) -> int:
+    """Cells along the parent's side; boxes need not divide it, as tiles do not."""
+    return int(np.rint(float(ds.attrs["boxsize"]) / float(ds.attrs["cellsize"])))
 
 
 def _indices(ds: xr.Dataset, box: int, margin: int) -> list[NDArray[np.int64]]:
     """Cells of a box and its surroundings along each axis, on the parent's grid and beyond it."""
-    layout = layout_of(ds)
-    first = np.rint(np.asarray(ds["origin"].isel(box=box)) / layout.cellsize).astype(int) - margin
-    return [np.arange(layout.cells + 2 * margin) + start for start in first]
+    first = np.rint(np.asarray(ds["origin"].isel(box=box)) / float(ds.attrs["cellsize"])).astype(int) - margin
+    return [np.arange(int(ds.attrs["cells"]) + 2 * margin) + start for start in first]

@@ -183,6 +183,18 @@ class Timer:
     cancel = join = start
 
 
+class RingsAt(Silent):
+    """Lets the timer ring when a stage begins for the n-th time."""
+
+    def __init__(self, label, number=1):
+        self.label, self.number, self.begun = label, number, []
+
+    def start(self, label, *_, **_also):
+        self.begun.append(label)
+        if label == self.label and self.begun.count(label) == self.number:
+            Timer.ring()
+
+
 class RingsAtStep(Silent):
     """Lets the timer ring in a step of the training."""
 
@@ -201,6 +213,25 @@ class RingsAtStep(Silent):
                 Timer.ring()
 
 
+class WritesNoUniverse(RingsAtStep):
+    """Sees at every stage that no universe is written."""
+
+    def __init__(self, folder):
+        super().__init__(None)
+        self.folder, self.looked = folder, 0
+
+    def start(self, label, *also, before=0):
+        super().start(label, *also, before=before)
+        self.looked += 1
+        assert not (self.folder / "universes").exists() or made_in(self.folder, "universes") == []
+
+
+def chunks(store):
+    """All objects of a store's arrays."""
+    found = {p.relative_to(store).as_posix(): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+    return {name: data for name, data in found.items() if "/c/" in name and not name.startswith("manifest")}
+
+
 def test_minutes_stop_it_and_it_goes_on_with_stores_that_were_made_again(done, files, tmp_path, monkeypatch):
     folder = tmp_path / "stopped"
     for kind in ("universes", "fields"):
@@ -215,7 +246,7 @@ def test_minutes_stop_it_and_it_goes_on_with_stores_that_were_made_again(done, f
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     for kind in ("universes", "fields"):  # a bare machine: only what is trained has come with us
         shutil.rmtree(folder / kind)
-    watching = RingsAtStep(None)
+    watching = WritesNoUniverse(folder)
     outcome = experiment(str(files / "first.toml"), str(folder), progress=watching, keep_universes=False, **asked)
     assert outcome.new
     assert watching.began == 3
@@ -223,27 +254,89 @@ def test_minutes_stop_it_and_it_goes_on_with_stores_that_were_made_again(done, f
     assert weights(folder) == json.loads(
         (done / "models" / model / "metadata.json").read_text()
     )["weights"]["sha256"]  # fmt: skip
-    assert made_in(folder, "universes") == []  # and none stays
+    assert watching.looked > 10
+    for store in made_in(done, "fields"):
+        assert chunks(folder / "fields" / store) == chunks(done / "fields" / store) != {}
+    page = (folder / "first-tiny" / "table.md").read_text()
+    assert "2 universes of these were painted from memory and never written. The commands write them" in page
+    assert "never written" not in (done / "first-tiny" / "table.md").read_text()
     record = json.loads((folder / "models" / f"{model}.json").read_text())
     assert record["settings"]["command"].startswith("velfield train")
 
 
-def test_a_step_that_never_fits_is_said_not_tried_for_ever(files, tmp_path, capsys):
-    assert main(command(files, "first", tmp_path / "out", "--minutes", "0.0001")) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("velfield: a step that cannot be interrupted takes longer than the time that is given")
-    assert "simulate=" in said
-    assert "minutes=0.0001; give more" in said
+def test_an_interrupted_universe_is_drawn_again_and_its_finished_stores_are_not_painted_again(
+    done, files, tmp_path, monkeypatch
+):
+    asked = {"scale": "tiny", "scales": str(files / "scales.toml"), "workers": 1, "minutes": 10}
+    monkeypatch.setattr(deadline.threading, "Timer", Timer)
+
+    def run(progress):
+        with pytest.raises(OutOfTimeError):
+            experiment(str(files / "first.toml"), str(tmp_path), keep_universes=False, progress=progress, **asked)
+        return progress.begun
+
+    assert run(RingsAt("assemble boxes", 3)).count("draw halos, z = 0") == 2  # in the second store of the second
+    before = times(tmp_path / "fields")
+    whole = [name for name in made_in(tmp_path, "fields") if (tmp_path / "fields" / name / "zarr.json").exists()]
+    assert len(whole) == 2
+    begun = run(RingsAt("train"))
+    assert [label for label in begun if label in ("draw halos, z = 0", "paint blocks")] == [
+        "draw halos, z = 0",
+        "paint blocks",
+    ]
+    after = times(tmp_path / "fields")
+    kept = {path for path in before if path.parts[0] in whole}
+    assert len(kept) > 20
+    assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
+    for name in made_in(done, "fields"):
+        assert chunks(tmp_path / "fields" / name) == chunks(done / "fields" / name)
+    assert made_in(tmp_path, "universes") == []
+    records = [json.loads(path.read_text()) for path in (tmp_path / "universes").iterdir()]
+    assert [record["settings"]["written"] for record in records] == [False, False]
+    assert all(0 < record["settings"]["last_seconds"] < 600 for record in records)
+    begun = run(RingsAt("train"))  # and again there is nothing to draw
+    assert begun[-1] == "train"
+    assert not any(label.startswith(("draw", "gravity", "paint")) for label in begun)
 
 
-def test_what_does_not_fit_in_the_time_that_is_left_is_not_begun(files, tmp_path, monkeypatch):
+def test_universes_that_are_there_are_painted_from_and_stay(done, files, tmp_path, monkeypatch):
+    shutil.copytree(done / "universes", tmp_path / "universes")
+    before = times(tmp_path)
+    monkeypatch.setattr(deadline.threading, "Timer", Timer)
+    asked = {"scale": "tiny", "scales": str(files / "scales.toml"), "workers": 1, "minutes": 10}
+    watching = RingsAt("train")
+    with pytest.raises(OutOfTimeError):
+        experiment(str(files / "first.toml"), str(tmp_path), keep_universes=False, progress=watching, **asked)
+    assert watching.begun.count("paint blocks") == 3
+    assert not any(label.startswith(("draw", "gravity")) for label in watching.begun)
+    assert times(tmp_path).items() >= before.items()
+
+
+@pytest.mark.parametrize(("keep", "stage"), [(True, "write halos, z = 0"), (False, "assemble boxes")])
+def test_a_step_that_never_fits_is_said_not_tried_for_ever(files, tmp_path, monkeypatch, keep, stage):
+    monkeypatch.setattr(deadline.threading, "Timer", Timer)
+    asked = {"scale": "tiny", "scales": str(files / "scales.toml"), "workers": 1, "keep_universes": keep}
+    said = (
+        r"^a step that cannot be interrupted takes longer than the time that is given: "
+        r"simulate=.*/universes/tiny-1-\w+, minutes=10; give more$"
+    )
+    with pytest.raises(VelfieldError, match=said) as error:
+        experiment(str(files / "first.toml"), str(tmp_path), minutes=10, progress=RingsAt(stage), **asked)
+    assert error.value.status == 2
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_does_not_fit_in_the_time_that_is_left_is_not_begun(files, tmp_path, monkeypatch, keep):
     monkeypatch.setattr(Deadline, "left", lambda _: 1e-3)
-    asked = {"scale": "tiny", "scales": str(files / "scales.toml"), "workers": 1, "progress": Silent()}
+    asked = {"scale": "tiny", "scales": str(files / "scales.toml"), "workers": 1, "keep_universes": keep}
+    watching = RingsAt("never")
     with monkeypatch.context() as patched:  # the first store is not what is tested
         patched.setattr("velfield.pipelines.steps.Paint.run", lambda *_: None)
+        patched.setattr("velfield.pipelines.steps.Paint.run_drawn", lambda *_: None)
         with pytest.raises(OutOfTimeError):
-            experiment(str(files / "first.toml"), str(tmp_path), minutes=10, **asked)
-    assert len(made_in(tmp_path, "universes")) == 1  # the second would take as long as the first
+            experiment(str(files / "first.toml"), str(tmp_path), minutes=10, progress=watching, **asked)
+    assert watching.begun.count("gravity to z = 0") == 1  # the second would take as long as the first
+    assert len(made_in(tmp_path, "universes")) == keep
 
 
 def test_a_deadline_that_is_not_reached_changes_nothing():

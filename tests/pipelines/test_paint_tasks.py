@@ -13,7 +13,7 @@ from velfield.pipelines import paint_tasks, watch
 from velfield.pipelines.paint import _add_up, paint
 from velfield.pipelines.paint_job import PaintConfig, painted_of, prepare, spec_of
 from velfield.pipelines.paint_plan import WORKER_BASE, plan_of
-from velfield.pipelines.paint_tasks import paint_block, write_shard
+from velfield.pipelines.paint_tasks import Reopened, paint_block, write_shard
 
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"
 HALOS, PARTICLES = str(MOCK / "m000-499.fofproperties"), str(MOCK / "m000.mpicosmo.499")
@@ -25,7 +25,8 @@ def painted_here(out, **changes):
     job = prepare(str(out), config)
     job.receipts.begin({})
     per_shard = store_layout.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
-    blocks = {b: paint_block(b, job.config, job.scene, job.receipts, per_shard, job.versions) for b in job.blocks}
+    common = (Reopened(job.config, job.versions), job.config, job.scene, job.receipts, per_shard)
+    blocks = {b: paint_block(b, *common) for b in job.blocks}
     totals = _add_up(job, blocks)
     layout = store_layout.field_layout(spec_of(job, store_layout.means_of(totals, job.scene.boxes), totals))
     shards.create(job.out, layout)

@@ -1,4 +1,4 @@
-"""The prediction job: every box, the input's coordinates, resumable."""
+"""The prediction job, box by box: every box, the input's coordinates, resumable."""
 
 import shutil
 
@@ -13,13 +13,14 @@ from velfield import analytic, store
 from velfield.boxes import BoxLayout
 from velfield.cli import main
 from velfield.errors import StoreError
-from velfield.pipelines.predict import predict, predict_shard, prepare
+from velfield.pipelines.predict import predict, prepare
+from velfield.pipelines.predict_tasks import predict_shard
 from velfield.whole import Cache
 
 
 def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path):
     out = str(tmp_path / "v")
-    assert predict(client, prepare(bundle, fields, out, batch=2))
+    assert predict(client, prepare(bundle, fields, out, batch=2, isolated=True))
     ds, made = store.open_fields(fields), xr.open_zarr(out)
     from velfield.model import load_model
 
@@ -28,14 +29,16 @@ def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path)
     truth = ds.velfield.core(ds.velocity)
     assert (truth - made.velocity).shape == (27, 3, 8, 8, 8)
     assert np.isfinite(made.velocity).all()
-    assert not predict(client, prepare(bundle, fields, out, batch=2))
-    assert not predict(client, prepare(f"file://{bundle}", fields, out))  # the same weights by another name
+    assert not predict(client, prepare(bundle, fields, out, batch=2, isolated=True))
+    assert not predict(
+        client, prepare(f"file://{bundle}", fields, out, isolated=True)
+    )  # the same weights by another name
     assert made.velfield.core(made).velocity.equals(made.velocity)
 
 
 def test_a_conditioned_model_is_told_of_the_store(client, conditioned, tmp_path):
     model, other = conditioned
-    job = prepare(model, other, str(tmp_path / "v"))
+    job = prepare(model, other, str(tmp_path / "v"), isolated=True)
     assert any(line.endswith("redshift=0.212 to 0.212, the store has redshift=0") for line in job.differences)
     assert predict(client, job)
     from velfield.model import load_model
@@ -72,7 +75,7 @@ def test_a_guide_of_the_whole_store(client, fields, tmp_path):
     url, out = str(tmp_path / "model"), str(tmp_path / "v")
     asked = TrainConfig(steps=1, width=4, depth=1, groups=2, device="cpu", guide="linear_whole", context=1)
     train([fields], url, asked)
-    assert predict(client, prepare(url, fields, out, batch=2))
+    assert predict(client, prepare(url, fields, out, batch=2, isolated=True))
     ds, made = store.open_fields(fields, chunks=None), store.open_velocity(out).velocity.values
     whole = load_model(url).predict(ds).velocity.values
     np.testing.assert_allclose(made, whole, rtol=0, atol=1e-2)  # float32 sums in batches of another size
@@ -131,8 +134,8 @@ def test_error_bars_and_averages_go_into_the_store(client, fields, tmp_path, cap
 
     model, out = str(tmp_path / "model"), str(tmp_path / "v")
     train([fields], model, TrainConfig(steps=2, width=4, depth=1, groups=2, device="cpu", std=True))
-    job = prepare(model, fields, out, average=8)
-    assert job.fingerprint != prepare(model, fields, out).fingerprint
+    job = prepare(model, fields, out, average=8, isolated=True)
+    assert job.fingerprint != prepare(model, fields, out, isolated=True).fingerprint
     assert predict(client, job)
     expected = load_model(model).predict(store.open_fields(fields), average=8)
     made = store.open_velocity(out)

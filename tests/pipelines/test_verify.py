@@ -359,6 +359,13 @@ def test_a_split_that_is_not_the_seeds(url, verify):
     assert matches(verify(url), r"^a coordinate is off: variable=split, values=\d of 8, first=.*, found=.*, expected=")
 
 
+def test_a_parent_by_name_is_what_it_should_be(client, tmp_path, verify):
+    url = painted(client, tmp_path / "f", halos=None, parent="mine")
+    assert verify(url) == []
+    attribute(url, "", parent="another")
+    assert matches(verify(url), r"^a coordinate is off: variable=parent, .*found=mine, expected=another")
+
+
 def test_another_parent(url, verify):
     change(url, "parent", lambda v: np.array(["f00d"] * 8, dtype=object))  # noqa: ARG005
     assert matches(verify(url), r"^a coordinate is off: variable=parent, values=8 of 8, first=\[0\], found=f00d")

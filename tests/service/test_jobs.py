@@ -24,7 +24,7 @@ from velfield.pipelines import predict as job_of
 def done(service, fields):
     """A job of the shared service that is done."""
     with Client(service.url) as client:
-        job = client.submit("plain", fields)
+        job = client.submit("plain", fields, isolated=True)
         status = client.wait(job, timeout=240, every=0.1)
     return job, status
 
@@ -35,7 +35,8 @@ def post(service, given, model="plain", **more):
 
 def test_a_store_becomes_a_store(client, fields, models, done):
     job, status = done
-    assert (status["boxes"], status["boxes_done"], status["cells"], status["state"]) == (27, 27, 8, "done")
+    assert (status["boxes"], status["cells"], status["stage"], status["state"]) == (27, 8, "predict", "done")
+    assert (status["done"], status["total"], status["unit"]) == (27, 27, "boxes")
     found = client.open(job)
     expected = load_model(models[0], "cpu").predict(store.open_fields(fields))
     for name in ("velocity", "velocity_std"):
@@ -75,10 +76,10 @@ def test_the_result_as_one_file(client, done, tmp_path):
 
 
 def test_the_same_request_is_the_same_job(service, fields, done):
-    again = post(service, fields)
+    again = post(service, fields, isolated=True)
     assert (again.status_code, again.json()["id"]) == (200, done[0])
-    assert post(service, fields + "/").json()["id"] == done[0]
-    other = post(service, fields, average=8)
+    assert post(service, fields + "/", isolated=True).json()["id"] == done[0]
+    other = post(service, fields)  # as one whole
     assert other.status_code == 202
     assert other.headers["Location"] == f"/jobs/{other.json()['id']}"
     assert other.json()["id"] != done[0]
@@ -190,7 +191,7 @@ def test_a_killed_service_goes_on_with_all_its_jobs(models, cluster, tmp_path):
     state, url = tmp_path / "state", models[0]
     options = (url, "--allow", str(tmp_path / "in"), "--workers", "1")
     with process(state, *options) as (running, address), Client(address) as client:
-        jobs = [client.submit("plain", one) for one in given]
+        jobs = [client.submit("plain", one, isolated=True) for one in given]
         first = state / "results" / jobs[0]
         until(lambda: any((first / ".work").glob("*/shards/*.json")), 240)
         running.send_signal(signal.SIGKILL)
@@ -200,13 +201,13 @@ def test_a_killed_service_goes_on_with_all_its_jobs(models, cluster, tmp_path):
     with process(state, *options) as (running, address), Client(address) as client:
         assert [one["id"] for one in client._json("GET", "/jobs")["jobs"]] == jobs
         for job in jobs:
-            assert client.wait(job, timeout=240)["boxes_done"] == 64
+            assert client.wait(job, timeout=240)["boxes"] == 64
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=90) in (0, -signal.SIGTERM)
     kept = [path for path, then in receipts.items() if path.stat().st_mtime_ns == then]
     assert len(kept) >= len(receipts) - 1  # one may have been written without its receipt
     out = str(tmp_path / "alone")
-    assert job_of.predict(cluster(), job_of.prepare(url, given[0], out))
+    assert job_of.predict(cluster(), job_of.prepare(url, given[0], out, isolated=True))
     alone, after = digests(Path(out) / "velocity" / "c"), digests(first / "velocity" / "c")
     assert alone == after
 

@@ -167,7 +167,8 @@ def the_picture(page, velocity):
         const size = canvas.clientWidth - {left + right}, found = [];
         const image = context.getImageData(0, 0, canvas.width, canvas.height).data;
         for (let i = 0; i < {n}; i++) for (let j = 0; j < {n}; j++) {{
-            const x = Math.floor({left} + (i + 0.5) * size / {n}), y = Math.floor({top} + size - (j + 0.5) * size / {n});
+            const x = Math.floor({left} + (i + 0.5) * size / {n});
+            const y = Math.floor({top} + size - (j + 0.5) * size / {n});
             found.push([...image.slice(4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 4)]);
         }}
         return found; }})()"""

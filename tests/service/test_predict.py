@@ -43,10 +43,10 @@ def test_the_answer_is_that_of_velfield_predict_to_the_last_bit(client, cluster,
     arrays = cube(cells=9)
     fields = store_of(str(tmp_path / "f"), arrays, rsd=rsd, **OBSERVERS[rsd])
     out = str(tmp_path / "v")
-    assert predict(cluster(), prepare(next(url for url in models if url.endswith(name)), fields, out))
+    assert predict(cluster(), prepare(next(url for url in models if url.endswith(name)), fields, out, isolated=True))
     expected = store.open_velocity(out, chunks=None)
     found = client.predict(name, arrays, **ABOUT | {"rsd": rsd} | OBSERVERS[rsd])
-    assert set(found) == set(map(str, expected.data_vars))
+    assert set(found) == set(map(str, expected.data_vars)) - {"velocity_flag"}
     for variable, values in found.items():
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, expected[variable].values[0])

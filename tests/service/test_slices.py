@@ -32,12 +32,15 @@ def fields(tmp_path_factory):
     return url
 
 
-def write_made(url, fields, *, std=True):
+def write_made(url, fields):
     """A velocity store of these fields with arbitrary values."""
     with store.open_fields(fields, chunks=None) as ds:
-        layout = store_layout.velocity_layout(ds, model={"error_bars": std}, source="f", fingerprint="ab")
+        layout = store_layout.velocity_layout(
+            ds, model={"error_bars": True}, source="f", fingerprint="ab", prediction={}
+        )
     rng = np.random.default_rng(5)
     arrays = {n: rng.normal(0, 200, (layout.nbox, *v.shape)).astype("f4") for n, v in layout.variables.items()}
+    arrays["velocity_flag"] = rng.integers(0, 3, arrays["velocity_flag"].shape).astype("u1")
     shards.create(url, layout)
     shards.publish(url, layout, shards.write_boxes(url, layout, range(layout.nbox), arrays))
     return arrays
@@ -139,6 +142,10 @@ def test_a_job_has_its_result_and_what_it_was_given(service, http, fields):
         found, about = numbers(http.get(f"/jobs/{JOB}/slice", params=asked))
         np.testing.assert_array_equal(found, expected[:, :, 0])
         assert about["units"] == "km/s"
+    asked = {"variable": "velocity_flag", "box": 1, "axis": "y", "index": 0}
+    found, about = numbers(http.get(f"/jobs/{JOB}/slice", params=asked))
+    np.testing.assert_array_equal(found, made["velocity_flag"][1][:, 0])
+    assert about["meanings"] == ["known", "context_outside_parent", "outside_parent"]  # the result's own
 
 
 def test_a_coarse_cube_is_means(service, http, fields):
@@ -191,7 +198,7 @@ def test_an_input_that_is_another_now_is_not_shown_as_truth(service, http, field
     done(service, fields)
     with store.open_fields(fields, chunks=None) as ds:
         layout = store_layout.velocity_layout(
-            ds.assign_attrs(fingerprint="what it was"), model={}, source="f", fingerprint="ab"
+            ds.assign_attrs(fingerprint="what it was"), model={}, source="f", fingerprint="ab", prediction=None
         )
     place = service.results.place(JOB)
     shards.publish(place, layout, {})

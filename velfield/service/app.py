@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -31,6 +32,7 @@ from velfield.version import __version__
 
 LOG = logging.getLogger("velfield.service")
 PAGE = Path(__file__).with_name("page")
+SEEN = 5.0  # how long it is taken for known whether the scheduler answers [s]
 OFTEN = 60.0  # between two sweeps of what has expired, at most [s]
 ABOUT = """Peculiar velocities from tracers: models to choose from, small cubes answered at once, whole stores as jobs.
 
@@ -50,7 +52,7 @@ class JobRunner(Protocol):
     def alive(self) -> bool:
         """Whether it runs."""
 
-    def asked(self, model: str, given: str, average: int) -> Job:
+    def asked(self, model: str, given: str, average: int, isolated: bool) -> Job:
         """The job that a request stands for."""
 
     def interrupt(self) -> None:
@@ -80,10 +82,11 @@ class Service:
         self.uploads = Uploads(os.path.join(self.folder, "uploads"), self.limits)
         self.results = Results(os.path.join(self.folder, "results"), self.jobs)
         self.boxes = Boxes(self.limits.upload_cells)
-        self.room = Room(self.limits.cubes)
-        self.upload_room = Room(self.limits.cubes)  # one that comes slowly takes no cube's place
+        self.room = Room(self.limits.cubes, self.limits.line)
+        self.upload_room = Room(self.limits.cubes, self.limits.line)  # one that comes slowly takes no cube's place
         self.metrics = Metrics(self.jobs, self.room)
         self.forward = Forward(self._took)
+        self._seen = -SEEN, False
         self.errands = ThreadPoolExecutor(4, thread_name_prefix="velfield-errand")
 
     def writable(self) -> bool:
@@ -95,6 +98,14 @@ class Service:
         except OSError:
             return False
         return True
+
+    def reachable(self) -> bool:
+        """Whether the scheduler answers, or did so a moment ago: anybody may ask."""
+        then, answers = self._seen
+        if time.monotonic() - then > SEEN:
+            answers = self.scheduler()
+            self._seen = time.monotonic(), answers
+        return answers
 
     def sweep(self) -> None:
         """Remove what has expired."""
@@ -144,7 +155,7 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    answer_problems(app)
+    answer_problems(app, [*routes_models.router.routes, *routes_jobs.router.routes, *routes_fields.router.routes])
     app.include_router(routes_models.router)
     app.include_router(routes_jobs.router)
     app.include_router(routes_fields.router)

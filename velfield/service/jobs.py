@@ -35,6 +35,8 @@ class Job:
         As the client named them.
     average : int
         Orientations that are averaged.
+    isolated : bool
+        Whether each box is predicted by itself, also where the boxes are one whole parent.
     boxes, cells : int
         How many there are, and cells of a box.
     state : str
@@ -47,12 +49,17 @@ class Job:
         Of one that failed.
     tries : int
         How often a cluster gave out under it.
+    stage, unit : str
+        What is being done, and in what it is counted.
+    done, total, before, began :
+        How many there are of that, how many were done before this run, and since when it goes on.
     """
 
     id: str
     model: str
     input: str
     average: int
+    isolated: bool
     boxes: int
     cells: int
     notes: list[str]
@@ -62,12 +69,15 @@ class Job:
     error: str | None = None
     what_to_do: str | None = None
     tries: int = 0
+    stage: str = ""
+    unit: str = ""
     done: int = 0
-    began: float | None = field(default=None, compare=False)
-    before: int = field(default=0, compare=False)
+    total: int = 0
+    before: int = 0
+    began: float | None = None
 
     def rate(self) -> float | None:
-        """Boxes a second of the run that goes on; None before the first."""
+        """Units a second of the stage that goes on; None before the first."""
         if self.state != "running" or self.began is None or self.done <= self.before:
             return None
         return (self.done - self.before) / max(time.time() - self.began, 1e-9)

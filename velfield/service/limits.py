@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 
 from velfield.errors import VelfieldError
@@ -26,8 +27,8 @@ class Limits:
         Bytes of a cube that is answered at once, and of one that is uploaded.
     cells, upload_cells : int
         Cells of each; what a compressed body may grow to follows from them (docs/service.md).
-    cubes : int
-        Cubes that are received, wait and are predicted at a time.
+    cubes, line : int
+        Cubes that are received, kept and predicted at a time, and requests that wait before their bodies are read.
     queue : int
         Jobs that wait.
     space : int
@@ -45,6 +46,7 @@ class Limits:
     cells: int
     upload_cells: int
     cubes: int
+    line: int
     queue: int
     space: int
     rate: int
@@ -81,31 +83,36 @@ class Rate:
 
 
 class Room:
-    """Cubes that are in the service at a time."""
+    """Cubes that are in the service at a time, and a line of requests before it whose bodies are not read yet."""
 
-    def __init__(self, places: int) -> None:
-        self.places, self.taken = places, 0
+    def __init__(self, places: int, line: int) -> None:
+        self.places, self.line = places, line
+        self.taken = self.waiting = 0
         self.seconds = 1.0  # that a cube takes, as the last ones did
-        self._lock = threading.Lock()
+        self._free = asyncio.Semaphore(places)
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Have a place for as long as the context lasts; 429 where there is none."""
-        with self._lock:
-            if self.taken >= self.places:
-                wait = max(1, math.ceil(self.seconds * self.places / 2))
-                raise Problem(
-                    429,
-                    f"the service is busy: cubes={self.taken}",
-                    f"try again in {wait} s",
-                    headers={"Retry-After": str(wait)},
-                )
-            self.taken += 1
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait in line for a place, and have it for as long as the context lasts; 429 where the line is full."""
+        if self._free.locked() and self.waiting >= self.line:
+            wait = max(1, math.ceil(self.seconds * self.line / 2))
+            raise Problem(
+                429,
+                f"the service is busy: cubes={self.taken}, waiting={self.waiting}",
+                f"try again in {wait} s",
+                headers={"Retry-After": str(wait)},
+            )
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+        self.taken += 1
         try:
             yield
         finally:
-            with self._lock:
-                self.taken -= 1
+            self.taken -= 1
+            self._free.release()
 
     def took(self, seconds: float) -> None:
         """Note how long a forward pass took."""

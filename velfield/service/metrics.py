@@ -40,7 +40,8 @@ class Metrics(Collector):
         for state, count in self.jobs.counts().items():
             jobs.add_metric([state], count)
         yield jobs
-        yield GaugeMetricFamily("velfield_cubes", "Cubes received, waiting or predicted", value=self.room.taken)
+        yield GaugeMetricFamily("velfield_cubes", "Cubes received, kept or predicted", value=self.room.taken)
+        yield GaugeMetricFamily("velfield_waiting", "Cubes in line, not read yet", value=self.room.waiting)
         yield GaugeMetricFamily("velfield_cubes_limit", "Cubes that there is room for", value=self.room.places)
 
     def text(self) -> bytes:

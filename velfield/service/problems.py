@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from velfield.errors import VelfieldError
 
@@ -73,8 +74,8 @@ def documented(*statuses: int, also: dict[int | str, dict[str, Any]] | None = No
     return {**(also or {}), **{n: {"description": HTTPStatus(n).phrase, "content": content} for n in statuses}}
 
 
-def answer_problems(app: FastAPI) -> None:
-    """Have every error of an application answered in this way; no traceback leaves the service."""
+def answer_problems(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Have every error of an application with these routes answered in this way; no traceback leaves the service."""
 
     @app.exception_handler(Problem)
     async def problem(_request: Request, error: Problem) -> JSONResponse:
@@ -89,10 +90,12 @@ def answer_problems(app: FastAPI) -> None:
         return of_validation(error.errors()).response()
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: HTTPException) -> JSONResponse:
-        what = str(error.detail).lower()
-        made = Problem(error.status_code, what, TO_DO.get(error.status_code, "change the request"), error.headers)
-        return made.response()
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        what, headers = str(error.detail).lower(), dict(error.headers or {})
+        if error.status_code == 405:  # a route names its own method alone, others may have the same path
+            same = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+            headers["Allow"] = ", ".join(sorted({m for route in same for m in getattr(route, "methods", None) or ()}))
+        return Problem(error.status_code, what, TO_DO.get(error.status_code, "change the request"), headers).response()
 
     @app.exception_handler(Exception)
     async def bug(_request: Request, error: Exception) -> JSONResponse:
@@ -102,7 +105,8 @@ def answer_problems(app: FastAPI) -> None:
 def of_validation(errors: Any) -> Problem:
     """What pydantic found, the first of it."""
     first = errors[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path"))
+    loc = first["loc"][1:] if first["loc"] and first["loc"][0] in ("query", "body", "path") else first["loc"]
+    where = ".".join(map(str, loc))
     return Problem(
         422,
         f"not as the API has it: {where or 'request'}: {first['msg'].lower()}",

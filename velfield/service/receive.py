@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from velfield.service.limits import Limits
 from velfield.service.problems import Problem
@@ -42,6 +42,8 @@ async def pieces(request: Request, length: int, limits: Limits) -> AsyncIterator
                 piece = await anext(stream)
         except StopAsyncIteration:
             return
+        except ClientDisconnect as error:
+            raise Problem(400, f"the client left: bytes={got} of {length}", "stay until the answer") from error
         except TimeoutError as error:
             raise Problem(
                 408, f"the body came too slowly: bytes={got} of {length}", "send it faster", {"Connection": "close"}

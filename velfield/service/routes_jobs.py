@@ -46,7 +46,7 @@ ASKED = {
 async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
     """Leave a cube, for jobs. It is kept while jobs use it."""
     service = request.app.state.service
-    with service.upload_room.place():
+    async with service.upload_room.place():
         length = check_head(request, NPZ, service.limits.upload)
         stream = pieces(request, length, service.limits)
         name, cells, new = await service.uploads.take(cube, length, stream, service.errands)
@@ -79,7 +79,7 @@ async def submit(request: Request) -> Any:
     except ValidationError as error:
         raise of_validation(error.errors()) from error
     run = asyncio.get_running_loop().run_in_executor
-    job = await run(service.errands, service.runner.asked, asked.model, asked.input, asked.average)
+    job = await run(service.errands, service.runner.asked, asked.model, asked.input, asked.average, asked.isolated)
     job, new = await run(service.errands, service.jobs.submit, job)
     return _answer(service, job, 202 if new else 200)
 
@@ -142,11 +142,10 @@ async def result(request: Request, name: JobId, kind: Literal["npz", "nc"]) -> A
     return FileResponse(path, media_type=media_type, filename=f"velocity-{name[:8]}.{kind}")
 
 
-@router.api_route(
+@router.head("/jobs/{name}/store/{key:path}", response_class=FileResponse, include_in_schema=False)
+@router.get(
     "/jobs/{name}/store/{key:path}",
-    methods=["GET", "HEAD"],
     response_class=FileResponse,
-    operation_id="store_object",
     responses=documented(
         *ALWAYS,
         400,

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import io
 import json
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -32,8 +31,6 @@ BODY = {
     }
 }
 ALWAYS = (401, 403, 421, 429)  # of the guard
-SCHEDULER_SEEN = 5.0  # how long it is taken for known whether the scheduler answers [s]
-_seen: dict[int, tuple[float, bool]] = {}
 
 
 @router.get("/health", responses=documented(421, 403))
@@ -51,15 +48,11 @@ async def ready(request: Request) -> Any:
     """Whether models are loaded, the state can be written, jobs are run and the scheduler answers."""
     service = request.app.state.service
     run = asyncio.get_running_loop().run_in_executor
-    then, scheduler = _seen.get(id(service), (0.0, False))
-    if time.monotonic() - then > SCHEDULER_SEEN:
-        scheduler = await run(service.errands, service.scheduler)
-        _seen[id(service)] = time.monotonic(), scheduler
     parts = {
         "models": bool(service.models.by_name),
         "state": await run(service.errands, service.writable),
         "runner": service.runner.alive(),
-        "scheduler": scheduler,
+        "scheduler": await run(service.errands, service.reachable),
     }
     answer = schemas.Ready(ready=all(parts.values()), **parts)
     return JSONResponse(answer.model_dump(), 200 if answer.ready else 503)
@@ -130,7 +123,7 @@ async def predict(request: Request, name: str, cube: Annotated[Cube, Query()]) -
     service = request.app.state.service
     served, limits = service.models.get(name), service.limits
     run = asyncio.get_running_loop().run_in_executor
-    with service.room.place():
+    async with service.room.place():
         body = await receive(request, NPZ, limits.body, limits)
         ds = await run(service.errands, _opened, body, cube, limits.cells)
         del body

@@ -68,15 +68,16 @@ class Runner:
         self.interrupt()
         self._thread.join(timeout=60)
 
-    def asked(self, model: str, given: str, average: int) -> Job:
+    def asked(self, model: str, given: str, average: int, isolated: bool) -> Job:
         """The job that a request stands for; refuses an input that does not fit the model. Reads metadata alone."""
-        prepared = self._prepared(model, given, average)
+        prepared = self._prepared(model, given, average, isolated)
         layout = prepared.layout
         return Job(
             id=prepared.fingerprint[:32],
             model=model,
             input=given,
             average=average,
+            isolated=isolated,
             boxes=layout.nbox,
             cells=layout.variables["velocity"].shape[-1],
             notes=list(prepared.differences),
@@ -91,11 +92,12 @@ class Runner:
             except Exception as error:  # the cluster is gone, which stops the job as well
                 LOG.info("tasks were not cancelled: %s", error)
 
-    def _prepared(self, model: str, given: str, average: int) -> predict.Job:
+    def _prepared(self, model: str, given: str, average: int, isolated: bool) -> predict.Job:
         served = self.models.get(model)
-        fields = self.uploads.place(given) if given.startswith("upload:") else self.allowed.resolve(given)
+        uploaded = given.startswith("upload:")
+        fields = self.uploads.place(given) if uploaded else self.allowed.resolve(given)
         try:
-            prepared = predict.prepare(served.url, fields, "unnamed", average=average)
+            prepared = predict.prepare(served.url, fields, "unnamed", average=average, isolated=isolated or uploaded)
         except VelfieldError as error:
             raise Problem.of(error, names={fields: given, served.url: model}) from error
         about = json.loads(prepared.layout.attrs["model"])
@@ -121,14 +123,14 @@ class Runner:
             self._cancelled(job)
             return
         try:
-            prepared = self._prepared(job.model, job.input, job.average)
+            prepared = self._prepared(job.model, job.input, job.average, job.isolated)
             if prepared.fingerprint[:32] != job.id:
                 raise Problem(409, f"input or model changed since: input={job.input}", "ask for it again")
             predict.predict(self._connected(), prepared, _Told(self, job))
         except (VelfieldError, Problem) as error:
             self._stopped(job, error)
         else:
-            self.jobs.move(job, "done", done=job.boxes, error=None, what_to_do=None)
+            self.jobs.move(job, "done", done=job.total, error=None, what_to_do=None)
             LOG.info("job %s is done: %s boxes", job.id, job.boxes)
 
     def _stopped(self, job: Job, error: VelfieldError | Problem) -> None:
@@ -184,16 +186,18 @@ class _Told:
     def __init__(self, runner: Runner, job: Job) -> None:
         self.runner, self.job = runner, job
 
-    def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:  # noqa: ARG002
-        """Begin with what is left of the boxes."""
+    def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:
+        """Begin a stage."""
         self.runner.check(self.job)
-        self.job.before = self.job.done = self.job.boxes - int(total)
+        self.job.stage, self.job.unit, self.job.total = label, unit, int(total)
+        self.job.before = self.job.done = int(before)
         self.job.began = time.time()
 
     def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:  # noqa: ARG002
-        """Count boxes as done."""
+        """Count what is done."""
         self.job.done += int(amount)
-        self.runner.metrics.cells.labels(self.job.model).inc(amount * self.job.cells**3)
+        if self.job.unit == "boxes":
+            self.runner.metrics.cells.labels(self.job.model).inc(amount * self.job.cells**3)
         self.runner.check(self.job)
 
     def done(self, note: str = "") -> None:

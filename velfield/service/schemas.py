@@ -113,6 +113,7 @@ class JobRequest(BaseModel):
     model: str = Field(max_length=64, description="One of GET /models.")
     input: str = Field(max_length=1024, description="A URL of GET /stores, or what POST /uploads answered.")
     average: Literal[1, 8, 16, 48] = Field(1, description="Orientations whose predictions are averaged.")
+    isolated: bool = Field(False, description="Each box by itself, also where they are one whole; uploads always are.")
 
 
 class JobStatus(BaseModel):
@@ -123,11 +124,15 @@ class JobStatus(BaseModel):
     model: str
     input: str
     average: int
-    boxes: int = Field(description="All of them.")
-    boxes_done: int
+    isolated: bool
+    boxes: int
     cells: int = Field(description="Along a box's side.")
-    boxes_a_second: float | None = Field(description="Of the run that goes on.")
-    seconds_left: float | None
+    stage: str = Field(description="What is being done.", examples=["predict"])
+    unit: str = Field(description="What the stage is counted in.", examples=["boxes"])
+    done: int = Field(description="How many of the stage are.")
+    total: int = Field(description="How many the stage has.")
+    a_second: float | None = Field(description="Of the stage.")
+    seconds_left: float | None = Field(description="Of the stage.")
     created: datetime
     changed: datetime
     expires: datetime | None = Field(description="When its result is removed.")
@@ -154,11 +159,15 @@ def status_of(job: Job, keep: float) -> JobStatus:
         model=job.model,
         input=job.input,
         average=job.average,
+        isolated=job.isolated,
         boxes=job.boxes,
-        boxes_done=job.done,
         cells=job.cells,
-        boxes_a_second=rate,
-        seconds_left=None if rate is None else (job.boxes - job.done) / rate,
+        stage=job.stage,
+        unit=job.unit,
+        done=job.done,
+        total=job.total,
+        a_second=rate,
+        seconds_left=None if rate is None else (job.total - job.done) / rate,
         created=datetime.fromtimestamp(job.created, UTC),
         changed=datetime.fromtimestamp(job.changed, UTC),
         expires=datetime.fromtimestamp(job.changed + keep, UTC) if over else None,

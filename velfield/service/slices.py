@@ -1,6 +1,6 @@
 """Planes and coarse cubes of a job's or a store's fields, for who looks at them.
 
-One chunk of a store, which is one box of one variable, is read at a time; the boxes that were looked at last are kept.
+One box of one variable is read at a time, mostly one chunk of a store; the boxes that were looked at last are kept.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ async function upload() {
 async function submit() {
   const input = chosen() === "upload" ? await upload() : found.stores.find((one) => one.id === by("store").value)?.url;
   if (!input) throw new Error("no store is chosen; choose one, or upload a cube");
-  const body = JSON.stringify({ model: by("model").value, input, average: Number(by("average").value) });
+  const body = JSON.stringify({ model: by("model").value, input, average: Number(by("average").value), isolated: chosen() === "store" && by("isolated").checked });
   const job = await json("jobs", { method: "POST", body, type: "application/json" });
   by("watch").scrollIntoView({ block: "nearest" });
   watch(job.id);

@@ -16,7 +16,7 @@ export function colours(variables) {
     found.push(["speed", "speed"], ...AXES.map((axis) => [`v${axis}`, `velocity along ${axis}`]));
   }
   if (variables.includes("velocity_std")) found.push(["error", "error bar"]);
-  if (variables.includes("velocity_flag")) found.push(["flag", "flag: where the truth comes from"]);
+  if (variables.includes("velocity_flag")) found.push(["flag", "flag: what is known"]);
   return found;
 }
 
@@ -69,7 +69,7 @@ export function panels(colour, arrays, dims, arrowed, job) {
   }
   if (colour === "flag") {
     const { data, meanings } = arrays.velocity_flag;
-    return [{ title: "Where the truth comes from", values: data, scale: flags(meanings), label: "", arrows: over(truth ?? made) }];
+    return [{ title: job ? "What the prediction knows" : "What is known", values: data, scale: flags(meanings), label: "", arrows: over(made) }];
   }
   if (colour === "error") {
     const scale = linear("magma", 0, errorReach(arrays.velocity_std, reach));

@@ -1,0 +1,141 @@
+"""A catalogue of halos as a prediction's input: painted beside the result, predicted, and its fields removed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client
+
+from velfield import analytic, shards, storage, store
+from velfield.catalogue import open_catalogue
+from velfield.errors import StoreError, VelfieldError
+from velfield.pipelines import paint as painting
+from velfield.pipelines import paint_job
+from velfield.pipelines.predict_job import Job, prepare
+from velfield.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromCatalogue:
+    """A prediction from a catalogue: how it is painted, and what is then asked of the model.
+
+    Parameters
+    ----------
+    model, out : str
+        As in `velfield.pipelines.predict_job.prepare`.
+    paint : Job
+        The painting that comes first; its store lies beside the result, at ``OUT.fields``.
+    options : mapping
+        Of the prediction: keywords of `prepare`.
+    """
+
+    model: str
+    out: str
+    paint: paint_job.Job
+    options: Mapping[str, Any]
+
+    @property
+    def asked_for(self) -> str:
+        """Hash of all that fixes the result: by it the store is known once the fields are gone."""
+        identity = self.model
+        if self.model not in analytic.NAMES:
+            from velfield.model import load_model
+
+            identity = str(load_model(self.model, device="cpu").metadata["weights"]["sha256"])
+        fixing = {n: v for n, v in self.options.items() if n not in ("batch", "gpu")}
+        said = json.dumps([self.paint.fingerprint, identity, fixing], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def finished(self) -> bool:
+        """Whether the result is there; whatever else is there is refused."""
+        if not shards.published(self.out):
+            return False
+        prediction = json.loads(store.attributes(self.out).get("prediction", "{}"))
+        if prediction.get("asked_for") != self.asked_for:
+            raise StoreError(f"another store is here: out={self.out}; name another place, or remove it")
+        storage.remove(self.paint.out)  # of a run that was stopped before it came to this
+        return True
+
+    def painted(self, client: Client, progress: Progress) -> Job:
+        """Paint, or go on with it; the prediction that is left to do."""
+        painting.paint(client, self.paint, progress)
+        return prepare(self.model, self.paint.out, self.out, asked_for=self.asked_for, **self.options)
+
+    def clear(self) -> None:
+        """Remove the fields."""
+        storage.remove(self.paint.out)
+
+
+def from_catalogue(
+    model: str,
+    url: str,
+    out: str,
+    *,
+    boxes: int | None,
+    cells: int | None,
+    paint: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> FromCatalogue:
+    """Open a catalogue of halos and settle how it is painted for a model.
+
+    Parameters
+    ----------
+    boxes, cells : int, optional
+        Of the parent's side, and of a box's; by default cells of the model's size, and boxes of the training's side or
+        of the widest below it that fill the parent.
+    paint : mapping
+        Keywords of `paint_job.PaintConfig`.
+    options : mapping
+        Keywords of `prepare`.
+    """
+    if model in ("linear", "linear_padded"):
+        raise VelfieldError(f"this model takes particles: model={model}; paint them, and name the field store")
+    if (boxes is None) != (cells is None):
+        raise VelfieldError(f"one of two is missing: boxes={boxes}, cells={cells}; give both or neither")
+    if boxes is None or cells is None:
+        boxes, cells = _cut(model, url, paint)
+    alone = options.get("isolated") or paint.get("rsd") == "center_radial" or paint.get("observer_per_box")
+    margin = _context(model) if alone else 0  # else it is taken from the neighbours
+    config = paint_job.PaintConfig(
+        halos=url, particles=None, boxes=boxes, cells=cells, margin=margin, validation=0.0, **paint
+    )
+    fields = out.rstrip("/") + ".fields"
+    return FromCatalogue(model=model, out=out, paint=paint_job.prepare(fields, config), options=options)
+
+
+def _context(model: str) -> int:
+    if model in analytic.NAMES:
+        return 0
+    from velfield.model import load_model
+
+    return load_model(model, device="cpu").context
+
+
+def _cut(model: str, url: str, paint: Mapping[str, Any]) -> tuple[int, int]:
+    """Boxes and cells of the model's size."""
+    if model in analytic.NAMES:
+        raise VelfieldError(f"no cell size to take: model={model} takes any; give --boxes and --cells")
+    from velfield.model import load_model
+
+    trained = load_model(model, device="cpu").metadata["trained_on"]
+    boxsize = paint.get("boxsize")
+    if boxsize is None:
+        reading = {name: paint[given] for name, given in READ if paint.get(given)}
+        boxsize = open_catalogue(url, paint.get("redshift"), kind="halos", **reading).boxsize
+    if boxsize is None:
+        raise VelfieldError(f"the boxsize is not known: the catalogue does not say, url={url}; give --boxsize")
+    ngrid = round(boxsize / trained["cellsize"])
+    if ngrid < 1 or abs(ngrid * trained["cellsize"] / boxsize - 1) > 1e-6:
+        raise VelfieldError(
+            f"the parent is not cut into the model's cells: boxsize={boxsize:g}, cellsize={trained['cellsize']:g}; "
+            "take a model of another cell size"
+        )
+    cells = max(c for c in range(1, min(int(trained["cells"]), ngrid) + 1) if ngrid % c == 0)
+    return ngrid // cells, cells
+
+
+READ = (("columns", "halo_column"), ("velocity", "halo_velocity"), ("table", "halo_table"), ("h", "h"))

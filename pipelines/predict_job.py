@@ -1,0 +1,256 @@
+"""What a prediction is, settled before anything runs: the input opened, the model found to fit it, the tiles cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from velfield import analytic, shards, store, store_layout
+from velfield.errors import VelfieldError
+from velfield.pipelines.receipts import Receipts
+from velfield.sources import sentences, symmetries_of_boxes
+from velfield.tiles import Tiling, tiling
+from velfield.whole import check_one_parent, layout_of
+
+if TYPE_CHECKING:
+    from velfield.model import Model
+
+BATCH = 4  # boxes or tiles that go through a network together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A prediction that is ready to run.
+
+    Parameters
+    ----------
+    tiling : Tiling or None
+        How the whole parent is shown to a network; None where boxes are predicted one by one.
+    guide_margin : int
+        Cells around a tile that its guide sees.
+    how : tuple of Settings
+        Of an analytic model; or of a network's guide, one for each tracer, where it is shown the whole parent.
+    context : int
+        Cells around a cell that have to be known for it to count as known.
+    resource : str or None
+        What a worker must offer to be given a network's work.
+    """
+
+    model: str
+    fields: str
+    out: str
+    batch: int
+    average: int
+    tiling: Tiling | None
+    guide_margin: int
+    how: tuple[analytic.Settings, ...]
+    context: int
+    resource: str | None
+    layout: shards.Layout
+    fingerprint: str
+    differences: Sequence[str]
+
+    @property
+    def receipts(self) -> Receipts:
+        """What is done so far."""
+        return Receipts(out=self.out, fingerprint=self.fingerprint)
+
+    @property
+    def takes_whole(self) -> bool:
+        """Whether linear theory of the whole parent is computed first, once, for all tasks."""
+        return any(isinstance(one, analytic.WholeSettings) for one in self.how)
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles along z, each a task."""
+        return 0 if self.tiling is None else len(self.tiling.starts) ** 2
+
+
+def prepare(
+    model: str,
+    fields: str,
+    out: str,
+    *,
+    batch: int = BATCH,
+    average: int = 1,
+    tile: int | None = None,
+    overlap: int | None = None,
+    isolated: bool = False,
+    guide_margin: int | None = None,
+    gpu: bool = False,
+    tracer: str = "number",
+    smoothing: float | None = None,
+    asked_for: str | None = None,
+) -> Job:
+    """Open the input and the model, and see that they fit.
+
+    Parameters
+    ----------
+    model : str
+        A bundle's URL, ``pretrained``, or one of ``linear``, ``linear_padded``, ``linear_halo``,
+        ``linear_halo_padded``, ``wiener``, ``linear_whole``.
+    fields : str
+        A field store's URL.
+    out : str
+        Where the velocity store will be.
+    batch : int
+        Boxes or tiles that go through a network together.
+    average : int
+        Orientations of each whose predictions are averaged, as in `velfield.model.Model.predict`.
+    tile, overlap : int, optional
+        Cells along the side of the tiles in which a network is shown a whole parent, and that neighbours share; by
+        default as in `velfield.tiles.tiling`.
+    isolated : bool
+        Predict each box by itself, also where the boxes are one parent.
+    guide_margin : int, optional
+        Cells around a tile's core that its guide sees; by default the margin of the training.
+    gpu : bool
+        Give a network's work to workers that offer ``GPU=1`` only.
+    tracer, smoothing :
+        Of an analytic model, as in `velfield.analytic.settings`.
+    asked_for : str, optional
+        What the store says that it was asked for, where the fields do not stay (`predict_catalogue`).
+    """
+    ds = store.open_fields(fields, chunks=None)
+    asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
+    analytic.check_tracer(model, tracer)
+    if model in analytic.NAMES:
+        if average != 1:
+            raise VelfieldError(f"only a network is averaged: model={model}, average={average}; leave it out")
+        _refuse(asked | {"isolated": isolated or None, "gpu": gpu or None}, f"model={model}", "networks")
+        how = analytic.settings(model, ds, tracer=tracer, smoothing=smoothing)
+        about: dict[str, Any] = {"name": model, **how.to_dict()}
+        job = _Settled(about=about, how=(how,), context=int(getattr(how, "margin", 0)))
+    else:
+        if smoothing is not None:
+            raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
+        if isolated:
+            _refuse(asked, "isolated=True", "whole parents")
+        job = _network(model, ds, average, asked, isolated)
+    prediction = job.prediction | ({} if asked_for is None else {"asked_for": asked_for})
+    identity = job.about.get("weights", job.about)  # of a bundle, wherever it lies
+    settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": store.document_hash(fields)}
+    settings |= {name: job.about[name] for name in ("calibration", "average") if name in job.about}
+    settings["prediction"] = prediction
+    fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    layout = store_layout.velocity_layout(
+        ds, model=job.about, source=fields, fingerprint=fingerprint, prediction=prediction
+    )
+    return Job(
+        model=model,
+        fields=fields,
+        out=out,
+        batch=batch,
+        average=average,
+        tiling=job.tiling,
+        guide_margin=job.guide_margin,
+        how=job.how,
+        context=job.context,
+        resource="GPU" if gpu else None,
+        layout=layout,
+        fingerprint=fingerprint,
+        differences=job.differences,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settled:
+    """What follows from model and store."""
+
+    about: dict[str, Any]
+    how: tuple[analytic.Settings, ...] = ()
+    context: int
+    tiling: Tiling | None = None
+    guide_margin: int = 0
+    differences: Sequence[str] = ()
+
+    @property
+    def prediction(self) -> dict[str, Any]:
+        """How the store says that it was made."""
+        if self.tiling is None:
+            return {"boxes": "isolated", "context": self.context}
+        return {"boxes": "whole", "guide_margin": self.guide_margin, **asdict(self.tiling)}
+
+
+def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | None], isolated: bool) -> _Settled:
+    from velfield.model import load_model
+
+    loaded = load_model(model, device="cpu")
+    about: dict[str, Any] = {"url": model, "weights": loaded.metadata["weights"]["sha256"]}
+    if loaded.has_std:
+        about |= {"error_bars": True, "calibration": loaded.calibration.to_dict()}
+    if average != 1:
+        symmetries_of_boxes(ds, average)
+        about["average"] = average
+    whole = False
+    if not isolated:
+        try:
+            check_one_parent(ds, "leave --tile, --overlap and --guide-margin out, or paint one whole parent")
+            whole = True
+        except VelfieldError:
+            if any(value is not None for value in asked.values()):
+                raise
+    loaded.check(ds, surrounded=whole)
+    found = loaded.differences(ds)
+    if not whole:
+        return _Settled(about=about, context=loaded.context, differences=sentences(found, "the store"))
+    tiles, margin, how = _tiles(loaded, ds, asked)
+    found = {name: pair for name, pair in found.items() if name not in ("cells", "margin")}
+    notes = sentences(found, "the store")
+    if tiles.side != loaded.trained_side:
+        local = loaded.net.config.norm == "batch"
+        notes.append(
+            f"the model was trained on {loaded.trained_side} cells a side, a tile has {tiles.side}"
+            + ("" if local else ", which its normalisation is over")
+        )
+    return _Settled(
+        about=about,
+        how=how,
+        context=loaded.context,
+        tiling=tiles,
+        guide_margin=margin,
+        differences=notes,
+    )
+
+
+def _tiles(
+    loaded: Model, ds: xr.Dataset, asked: dict[str, int | None]
+) -> tuple[Tiling, int, tuple[analytic.Settings, ...]]:
+    """The tiles of the store's parent, how far around them a guide sees, and the guide's settings."""
+    tiles = tiling(
+        ngrid=layout_of(ds).ngrid,
+        periodic=bool(ds.attrs["periodic"]),
+        side=asked["tile"],
+        overlap=asked["overlap"],
+        context=loaded.context,
+        reach=loaded.reach,
+        multiple=2**loaded.net.config.depth,
+        local=loaded.net.config.norm == "batch" and (loaded.guide is None or loaded.guide.name == analytic.WHOLE),
+        trained=loaded.trained_side,
+    )
+    guide, margin = loaded.guide, asked["guide-margin"]
+    sees = guide is not None and guide.sees_margin
+    if margin is not None and not sees:
+        name = guide.name if guide is not None else None
+        raise VelfieldError(f"nothing sees a margin: guide-margin={margin}, the model's guide={name}; leave it out")
+    trained = int(loaded.metadata["trained_on"]["margin"])
+    margin = max(loaded.context, trained if margin is None else margin) if sees else loaded.context
+    how = () if guide is None else guide.settings(ds.assign_attrs(margin=margin) if sees else ds)
+    return tiles, margin, how
+
+
+def _refuse(asked: dict[str, Any], where: str, who: str) -> None:
+    """Refuse options that have no meaning here."""
+    for name, value in asked.items():
+        if value is not None:
+            raise VelfieldError(f"--{name} is for {who} only: {name}={value}, {where}; leave it out")
+
+
+def receipts_name(shard: int) -> str:
+    """Name of a shard's receipt."""
+    return f"{shard:05d}"

@@ -1,0 +1,70 @@
+"""A catalogue of halos as a prediction's input: the same as painting it first; nothing is left behind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arbitrary_bundle import bundle
+
+from velfield import storage, store
+from velfield.cli import main
+from velfield.pipelines.paint import paint
+from velfield.pipelines.paint_job import PaintConfig, prepare
+from velfield.pipelines.predict import predict
+from velfield.pipelines.predict import prepare as prepare_predict
+
+HALOS = str(Path(__file__).parent.parent / "data" / "mock-outer-rim" / "m000-499.fofproperties")
+
+
+@pytest.fixture(scope="module")
+def painted(client, tmp_path_factory):
+    """The mock catalogue's halos above 10¹³, and a model for cells of its size."""
+    root = tmp_path_factory.mktemp("painted")
+    fields = str(root / "fields")
+    config = PaintConfig(halos=HALOS, particles=None, boxes=2, cells=16, min_mass=1e13, validation=0.0)
+    assert paint(client, prepare(fields, config))
+    return fields, bundle(str(root / "model"), fields, cells=20)
+
+
+def test_the_same_as_painting_it_first(client, painted, tmp_path, capsys):
+    fields, model = painted
+    out, expected = str(tmp_path / "v"), str(tmp_path / "w")
+    options = ["predict", model, HALOS, out, "--min-mass", "1e13", "--workers", "1"]
+    assert main([*options, "--plan"]) == 0
+    assert f"then               the prediction from {out}.fields, removed at the end" in capsys.readouterr().out
+    assert main(options) == 0
+    assert "predicted 8 boxes" in capsys.readouterr().out  # 32 cells in boxes of at most 20
+    assert predict(client, prepare_predict(model, fields, expected))
+    made = store.open_velocity(out, chunks=None)
+    np.testing.assert_array_equal(made.velocity.values, store.open_velocity(expected, chunks=None).velocity.values)
+    assert not storage.exists(f"{out}.fields")
+    assert main(options) == 0
+    assert "already predicted, nothing done" in capsys.readouterr().out
+    assert main([*options, "--tile", "24"]) == 2
+    assert "another store is here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--boxes", "2"], "one of two is missing: boxes=2, cells=None"),
+        (["--boxsize", "500"], "not cut into the model's cells|do not agree on the boxsize"),
+    ],
+)
+def test_what_cannot_be_painted_is_refused(painted, tmp_path, capsys, options, said):
+    import re
+
+    _, model = painted
+    assert main(["predict", model, HALOS, str(tmp_path / "v"), *options]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_of_catalogues_and_models_that_take_none(painted, tmp_path, capsys):
+    fields, model = painted
+    assert main(["predict", model, fields, str(tmp_path / "v"), "--min-mass", "1e13"]) == 2
+    assert "--min-mass is for catalogues only: min_mass=10000000000000.0" in capsys.readouterr().err
+    assert main(["predict", "linear", HALOS, str(tmp_path / "v")]) == 2
+    assert "this model takes particles: model=linear" in capsys.readouterr().err
+    assert main(["predict", "linear_whole", HALOS, str(tmp_path / "v")]) == 2
+    assert "no cell size to take: model=linear_whole takes any; give --boxes and --cells" in capsys.readouterr().err

@@ -1,0 +1,285 @@
+"""Tables of positions answered: every column stays, in every format, and what cannot be done is said in a line."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from test_queries import OBSERVER, linear, observed
+from velocity_stores import in_memory, written
+
+from velfield import query_table as module
+from velfield.cli import main
+from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
+from velfield.query_table import GOOD, query_table
+
+POS = np.array([[20.0, 30, 40], [np.nan, 30, 40], [60.0, 61, 62], [-5.0, 30, 40]])
+NAMES = ["name", "ID", "x", "note, free", "y", "z", "w"]
+
+
+def text_table(path, delimiter=",", end=".csv"):
+    file = path / f"in{end}"
+    with open(file, "w", newline="") as out:
+        out.write("# made by hand\n")
+        rows = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        rows.writerow(NAMES)
+        for i, (x, y, z) in enumerate(POS):
+            rows.writerow([f'NGC "{i}"', 2**60 + i, "" if np.isnan(x) else str(x), "a;b", y, z, 0.1 * i])
+    return str(file)
+
+
+def parquet_table(path, **columns):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    made = pa.table(
+        {
+            "name": ["a", None, "c", "d"],
+            "ID": pa.array([2**60, 1, None, 3], pa.int64()),
+            "x": pa.array([20.0, None, 60, -5]),
+            "y": POS[:, 1].astype("f4"),
+            "z": pa.array(POS[:, 2].astype("i4")),
+            "tags": [[1], [], [2, 3], [4]],
+            **columns,
+        }
+    )
+    made = made.replace_schema_metadata({"survey": "mine"})
+    pq.write_table(made, path / "in.parquet", row_group_size=3)
+    return str(path / "in.parquet")
+
+
+def fits_table(path, units=("", "", "")):
+    fits = pytest.importorskip("astropy.io.fits")
+    columns = [
+        fits.Column("name", "6A", array=["a", "b", "c", "d"]),
+        fits.Column("ok", "L", array=[True, False, True, True]),
+        fits.Column("ID", "J", bzero=2**31, array=np.array([1, 2**32 - 1, 3, 4], "u4")),
+        *(
+            fits.Column(n, "D", unit=u or None, array=POS[:, i])
+            for i, (n, u) in enumerate(zip("xyz", units, strict=True))
+        ),
+        fits.Column("v3", "3E", array=np.arange(12.0).reshape(4, 3)),
+    ]
+    table = fits.BinTableHDU.from_columns(columns, name="GALS")
+    table.header["SURVEY"] = "mine"
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path / "in.fits", checksum=True)
+    return str(path / "in.fits")
+
+
+def rows_of(file):
+    with open(file, newline="") as lines:
+        return list(csv.reader(line for line in lines if not line.startswith("#")))
+
+
+def check_numbers(vx, vy, flag):
+    expected = linear(POS.T)
+    assert_allclose(vx[[0, 2]], expected[0, [0, 2]], rtol=1e-5)
+    assert_allclose(vy[[0, 2]], expected[1, [0, 2]], rtol=1e-5)
+    assert np.isnan(vx[[1, 3]]).all()
+    assert_array_equal(flag, [0, 16, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def ds():
+    return in_memory(linear, periodic=False)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_text_stays_as_it_is(ds, tmp_path, delimiter):
+    table, out = text_table(tmp_path, delimiter), str(tmp_path / "out.csv")
+    assert query_table(ds, table, out)[GOOD] == 2
+    before, after = (Path(file).read_text().splitlines() for file in (table, out))
+    assert [line[: len(first)] for line, first in zip(after, before, strict=True)] == before
+    assert after[1] == delimiter.join([*before[1:2], "vx", "vy", "vz", "flag"])
+    made = [line[len(first) + 1 :].split(delimiter) for line, first in zip(after[2:], before[2:], strict=True)]
+    check_numbers(*(np.array([float(row[i]) for row in made]) for i in (0, 1, 3)))
+
+
+def test_parquet_keeps_types_nulls_and_metadata(ds, tmp_path):
+    table, out = parquet_table(tmp_path), str(tmp_path / "out.parquet")
+    import pyarrow.parquet as pq
+
+    assert query_table(ds, table, out, rows=2)[GOOD] == 2
+    before, after = pq.read_table(table), pq.read_table(out)
+    assert after.schema.names == [*before.schema.names, "vx", "vy", "vz", "flag"]
+    assert after.select(before.schema.names).equals(before, check_metadata=True)
+    assert after.schema.field("vx").metadata == {b"unit": b"km/s", b"description": b"proper peculiar velocity"}
+    assert [str(after.schema.field(n).type) for n in ("vx", "flag")] == ["float", "uint8"]
+    check_numbers(*(after[n].to_numpy() for n in ("vx", "vy", "flag")))
+
+
+def test_fits_keeps_types_units_and_header(ds, tmp_path):
+    table, out = fits_table(tmp_path), str(tmp_path / "out.fits")
+    from astropy.io import fits
+
+    assert query_table(ds, table, out, rows=3)[GOOD] == 2
+    with fits.open(table) as old, fits.open(out, checksum=True) as new:
+        new.verify("exception")
+        assert new[1].header["SURVEY"] == "mine"
+        assert new[1].name == "GALS"
+        assert new[1].columns.names == [*old[1].columns.names, "vx", "vy", "vz", "flag"]
+        assert new[1].columns["vx"].unit == "km/s"
+        for name in old[1].columns.names:
+            assert_array_equal(new[1].data[name], old[1].data[name])
+            assert new[1].columns[name].format == old[1].columns[name].format
+        check_numbers(*(np.asarray(new[1].data[n], dtype=float) for n in ("vx", "vy", "flag")))
+
+
+def test_one_format_becomes_another_with_its_types(ds, tmp_path):
+    fits, pq = pytest.importorskip("astropy.io.fits"), pytest.importorskip("pyarrow.parquet")
+    ways = [("in.csv", "a.parquet"), ("a.parquet", "b.fits"), ("b.fits", "c.parquet"), ("c.parquet", "d.csv")]
+    text_table(tmp_path)
+    for i, (table, out) in enumerate(ways):
+        query_table(ds, str(tmp_path / table), str(tmp_path / out), prefix="abcd"[i] + "_", rows=3)
+    first, last = pq.read_table(tmp_path / "a.parquet"), pq.read_table(tmp_path / "c.parquet")
+    kinds = dict(zip(first.schema.names, map(str, first.schema.types), strict=True))
+    assert [kinds[name] for name in NAMES] == ["string", "int64", "double", "string", "double", "double", "double"]
+    assert [kinds[n] for n in ("a_vx", "a_flag")] == ["float", "uint8"]
+    for name in first.schema.names:
+        assert_array_equal(first[name].to_numpy(), last[name].to_numpy())
+        assert first.schema.field(name).type == last.schema.field(name).type
+    with fits.open(tmp_path / "b.fits") as hdus:
+        hdus.verify("exception")
+        assert_array_equal(hdus[1].data["ID"], 2**60 + np.arange(4))
+    # text again, with the digits that bring the numbers back; units stay with the names
+    original, rows = rows_of(tmp_path / "in.csv"), rows_of(tmp_path / "d.csv")
+    assert rows[0][:8] == [*NAMES, "a_vx [km/s]"]
+    for old, new in zip(original[1:], rows[1:], strict=True):
+        assert old[:2] == new[:2]
+        assert_array_equal([float(o or "nan") for o in (*old[2:3], *old[4:])], [float(n) for n in (new[2], *new[4:7])])
+    fits_table(tmp_path)
+    query_table(ds, str(tmp_path / "in.fits"), str(tmp_path / "e.parquet"))
+    made = pq.read_table(tmp_path / "e.parquet")
+    assert made["ID"].to_pylist() == [1, 2**32 - 1, 3, 4]
+    assert made["ok"].to_pylist() == [True, False, True, True]
+    query_table(ds, str(tmp_path / "e.parquet"), str(tmp_path / "e.fits"), prefix="n")
+    with fits.open(tmp_path / "e.fits") as new, fits.open(tmp_path / "in.fits") as old:
+        for name in old[1].columns.names:
+            assert_array_equal(new[1].data[name], old[1].data[name])
+
+
+def test_parts_give_the_same_table(ds, tmp_path):
+    table = text_table(tmp_path)
+    for rows in (1, 3, 1000):
+        query_table(ds, table, str(tmp_path / f"{rows}.csv"), rows=rows)
+    assert (
+        (tmp_path / "1.csv").read_bytes() == (tmp_path / "3.csv").read_bytes() == (tmp_path / "1000.csv").read_bytes()
+    )
+
+
+def test_units_and_names_of_columns(ds, tmp_path):
+    table = fits_table(tmp_path, units=("kpc", "", "Mpc/h"))
+    fits = pytest.importorskip("astropy.io.fits")
+    with fits.open(table) as hdus:
+        hdus[1].data["x"] *= 1000 / 0.71
+        hdus[1].columns.change_name("x", "X_POS")
+        hdus.writeto(tmp_path / "renamed.fits")
+    counts = query_table(ds, str(tmp_path / "renamed.fits"), str(tmp_path / "o.fits"), columns=["x=X_POS"])
+    assert counts[GOOD] == 2
+    with fits.open(tmp_path / "o.fits") as hdus:
+        check_numbers(*(np.asarray(hdus[1].data[n], dtype=float) for n in ("vx", "vy", "flag")))
+    (tmp_path / "u.csv").write_text("a [kpc/h],b,c\n20000,30,40\n")
+    query_table(ds, str(tmp_path / "u.csv"), str(tmp_path / "u1.csv"), columns={"x": "a", "y": "b", "z": "c [Mpc/h]"})
+    assert rows_of(tmp_path / "u1.csv")[0] == ["a [kpc/h]", "b", "c", "vx", "vy", "vz", "flag"]
+    assert_allclose(float(rows_of(tmp_path / "u1.csv")[1][3]), linear(POS[0])[0], rtol=1e-6)
+
+
+def test_the_sky_from_the_command_line(tmp_path, capsys):
+    url = written(str(tmp_path / "v.zarr"), linear, std=30.0, **observed())
+    (tmp_path / "sky.csv").write_text("ra,dec,cz\n10,20,0.005\n10,95,0.005\n200,10,0.004\n0,0,0.3\n")
+    command = ["query", url, str(tmp_path / "sky.csv"), str(tmp_path / "out.csv"), "--coordinates", "sky"]
+    assert main([*command, "--space", "redshift", "--column", "z=cz"]) == 0
+    said = capsys.readouterr()
+    assert f"good velocities in 2 rows: {tmp_path / 'out.csv'}" in said.out
+    assert "note: 1 rows: not a position" in said.err
+    assert "note: 1 rows: outside the data" in said.err
+    head, *rows = rows_of(tmp_path / "out.csv")
+    added = ["vx", "vy", "vz", "std_x", "std_y", "std_z", "v_los", "x_real", "y_real", "z_real", "flag"]
+    assert head == ["ra", "dec", "cz", *added]
+    values = np.array([[float(v) for v in row[3:]] for row in rows])
+    v, std, los, place = values[:, :3], values[:, 3:6], values[:, 6], values[:, 7:10]
+    assert_allclose(std[[0, 2]], 30)
+    assert_allclose(v[[0, 2]], linear(place[[0, 2]].T).T, rtol=1e-5)
+    away = place - OBSERVER
+    assert_allclose(los[[0, 2]], ((v * away).sum(1) / np.sqrt((away**2).sum(1)))[[0, 2]], rtol=1e-5)
+    assert np.isnan(values[[1, 3], :7]).all()
+
+
+def test_an_interrupted_answer_leaves_nothing(ds, tmp_path, monkeypatch):
+    table, out = text_table(tmp_path), tmp_path / "out.csv"
+    asked = []
+
+    def stop(*given, **how):
+        asked.append(given)
+        if len(asked) > 2:
+            raise KeyboardInterrupt
+        return original(*given, **how)
+
+    original = module.query_positions
+    monkeypatch.setattr(module, "query_positions", stop)
+    with pytest.raises(KeyboardInterrupt):
+        query_table(ds, table, str(out), rows=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_what_is_there_is_replaced_only_on_request(ds, tmp_path):
+    table, out = text_table(tmp_path), str(tmp_path / "out.csv")
+    query_table(ds, table, out)
+    with pytest.raises(VelfieldError, match=r"the file is there already: file=.*out.csv; name another, or .*overwrite"):
+        query_table(ds, table, out)
+    query_table(ds, table, out, overwrite=True, extrapolate=True)
+    assert query_table(ds, table, table, overwrite=True)[GOOD] == 2
+    assert rows_of(table)[0][-1] == "flag"
+
+
+def test_mistakes_are_said_in_a_line(ds, tmp_path):
+    table = text_table(tmp_path)
+    out = str(tmp_path / "out.csv")
+
+    def refuse(match, kind=CatalogueError, table=table, out=out, **how):
+        with pytest.raises(kind, match=match) as error:
+            query_table(ds, table, out, **how)
+        assert "\n" not in str(error.value)
+
+    has = "the table has name, ID, x, note, free, y, z, w"
+    refuse(f"no such column: file=.*in.csv, column=RA, wanted for=x; {has}; say which it is .*x=NAME", columns=["x=RA"])
+    refuse("no such name: column=ra, coordinates=box; the names to give are x y z", VelfieldError, columns=["ra=x"])
+    refuse("not a name and a column: column='x'; write it as x=NAME", VelfieldError, columns=["x"])
+    refuse("no sky to look at", StoreError, coordinates="sky")
+    refuse("no such form of a table: file=out.txt; let its name end with .csv, .parquet", VelfieldError, out="out.txt")
+    refuse("the file holds one table only: .*table=GALS", VelfieldError, extension="GALS")
+    refuse("no such file: file=.*none.csv", table=str(tmp_path / "none.csv"))
+    (tmp_path / "sky.csv").write_text("ra,dec,z\n1,2,3\n")
+    refuse("column=x, wanted for=x; .*; ra and dec need --coordinates sky", table=str(tmp_path / "sky.csv"))
+    (tmp_path / "ragged.csv").write_text("x,y,z\n1,2,3\n1,2\n")
+    refuse("a line with the wrong number of fields: .*line=3, fields=2, columns=3", table=str(tmp_path / "ragged.csv"))
+    assert not (tmp_path / "out.csv").exists()
+    (tmp_path / "twice.csv").write_text("x,x,z\n1,2,3\n")
+    refuse("no line of names: file=.*twice.csv, line=1, found='x,x,z'", table=str(tmp_path / "twice.csv"))
+    (tmp_path / "clash.csv").write_text("x,y,z,vx,flag\n1,2,3,4,5\n")
+    refuse("the table has such columns already: .*columns=vx, flag; rename", table=str(tmp_path / "clash.csv"))
+    query_table(ds, str(tmp_path / "clash.csv"), str(tmp_path / "p.csv"), prefix="new_")
+    (tmp_path / "unit.csv").write_text("x [km/s],y,z\n1,2,3\n")
+    refuse("not a unit of length: .*unit='km/s'", table=str(tmp_path / "unit.csv"))
+    (tmp_path / "b.csv").write_bytes(b"\x89HDF\r\n\x1a\n")
+    refuse("not a table that is answered: file=.*b.csv; CSV, Parquet and FITS are", table=str(tmp_path / "b.csv"))
+    (tmp_path / "latin.csv").write_bytes(b"x,y,z\n1,2,\xe9\n")
+    refuse("file cannot be read as CSV: file=.*latin.csv, reason=", table=str(tmp_path / "latin.csv"))
+    refuse("no file system for this URL", StorageError, table="nowhere://x.csv")
+    seen = in_memory(linear, **observed())
+    (tmp_path / "angle.csv").write_text("ra [hours],dec,z\n1,2,0.1\n")
+    with pytest.raises(CatalogueError, match=r"not a unit of angle: .*column=ra, unit='hours'; give degrees"):
+        query_table(seen, str(tmp_path / "angle.csv"), out, coordinates="sky")
+
+
+def test_what_a_format_does_not_have_is_said(ds, tmp_path):
+    table = parquet_table(tmp_path)
+    with pytest.raises(CatalogueError, match=r"cannot be written in another format: .*column=ID, .*missing=1; let"):
+        query_table(ds, table, str(tmp_path / "out.csv"))
+    with pytest.raises(CatalogueError, match=r"not a single number a row: .*column=name, type=string; name another"):
+        query_table(ds, table, str(tmp_path / "o.parquet"), columns=["x=name"])
+    with pytest.raises(CatalogueError, match=r"a column of vectors, which CSV has not: .*column=v3; let"):
+        query_table(ds, fits_table(tmp_path), str(tmp_path / "out.csv"))
+    (tmp_path / "greek.csv").write_text("x,y,z,name\n1,2,3,α\n")
+    with pytest.raises(CatalogueError, match=r"a text with letters that FITS has not: .*column=name, text='α'; let"):
+        query_table(ds, str(tmp_path / "greek.csv"), str(tmp_path / "out.fits"))
+    assert not list(tmp_path.glob("*.part"))
