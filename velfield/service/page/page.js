@@ -6,6 +6,7 @@ import { Look } from "./look.js";
 
 const OVER = ["done", "failed", "cancelled"];
 const EVERY = 1000; // between two looks at a job [ms]
+const AGAIN = 5000; // after the service did not answer
 const by = (id) => document.getElementById(id);
 const look = new Look(failed);
 const found = { models: [], stores: [] };
@@ -113,6 +114,7 @@ async function submit() {
   const job = await json("jobs", { method: "POST", body, type: "application/json" });
   by("watch").scrollIntoView({ block: "nearest" });
   watch(job.id);
+  await jobs();
 }
 
 // Follows a job to its end, then shows its field.
@@ -123,7 +125,7 @@ async function watch(id) {
   history.replaceState(null, "", `#job=${id}`);
   try {
     while (watched === id) {
-      const job = await json(`jobs/${id}`);
+      const job = await patiently(`jobs/${id}`);
       if (watched !== id) return;
       tell(job);
       if (OVER.includes(job.state)) {
@@ -137,6 +139,23 @@ async function watch(id) {
   } catch (error) {
     if (watched === id) watched = null;
     failed(error);
+  }
+}
+
+// Asks until it is answered: a service that starts again goes on with its jobs, and so does the page.
+async function patiently(path) {
+  let told = false;
+  for (;;) {
+    try {
+      const answer = await json(path);
+      if (told) failed(null);
+      return answer;
+    } catch (error) {
+      if (![0, 429, 503].includes(error.status)) throw error;
+      failed(error);
+      told = true;
+      await new Promise((done) => setTimeout(done, AGAIN));
+    }
   }
 }
 
