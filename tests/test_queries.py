@@ -104,10 +104,10 @@ def test_cells_without_a_velocity_and_filled_ones_are_flagged():
 
     ds = in_memory(linear, edit=edit)
     found = vf.query_positions(ds, [[16.0, 16, 16], [44.0, 44, 44], [44.0, 16, 16], [35.0, 45, 45], [30.0, 30, 30]])
-    assert_array_equal(found["flag"], [interpolate.FILLED, interpolate.UNKNOWN, interpolate.UNKNOWN, 0, 0])
+    assert_array_equal(found["flag"], [interpolate.UNSURE, interpolate.UNKNOWN, interpolate.UNKNOWN, 0, 0])
     assert_allclose(found["velocity"][[0, 3]], linear(np.array([[16.0, 16, 16], [35, 45, 45]]).T).T, rtol=1e-5)
-    velocity_kind = ds.assign_attrs(velfield_kind="velocity")  # there a flag means that nothing is known
-    assert vf.query_positions(velocity_kind, [[16.0, 16, 16]])["flag"] == [interpolate.UNKNOWN]
+    predicted = ds.assign_attrs(velfield_kind="velocity")  # there 1 is a cell predicted without all of its context
+    assert vf.query_positions(predicted, [[16.0, 16, 16]])["flag"] == [interpolate.UNSURE]
 
 
 def test_at_a_cell_centre_the_cell_alone_counts():

@@ -44,10 +44,10 @@ def written(url: str, velocity: Callable[[NDArray[Any]], NDArray[Any]], *, std: 
     """A velocity store at ``url``, with an error bar of ``std`` [km/s] everywhere where one is given."""
     ds = in_memory(velocity, **how)
     layout = store_layout.velocity_layout(
-        ds, model={"name": "test", "error_bars": std is not None}, source="fields", fingerprint="f"
+        ds, model={"name": "test", "error_bars": std is not None}, source="fields", fingerprint="f", prediction={}
     )
     shards.create(url, layout)
-    arrays = {"velocity": ds.velfield.core(ds["velocity"]).values}
+    arrays = {name: ds.velfield.core(ds[name]).values for name in ("velocity", "velocity_flag")}
     if std is not None:
         arrays["velocity_std"] = np.full_like(arrays["velocity"], std)
     shards.publish(url, layout, shards.write_boxes(url, layout, range(layout.nbox), arrays))

@@ -13,18 +13,18 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
-from velfield.measures import FILLED
 from velfield.whole import READERS, layout_of
 
 KEPT_BYTES = 2**28  # of boxes that are kept, as positions that lie together ask for them again
 ABSENT = -1  # no box of the store is there
+UNSURE = 1  # of velocity_flag: filled from neighbours, or predicted without all of its context
 
 
 class Cells:
     """Velocities of a field store or velocity store, its margin left out; a box is read when it is wanted, and kept.
 
-    A cell is known where its velocity is finite and its `velocity_flag`, if the store has one, is 0; in a field store
-    also where it is 1, whose velocity is the mean of its neighbours. Safe for threads.
+    A cell is known where its velocity is finite and its `velocity_flag`, if the store has one, is 0 or 1; where it is 1
+    it is less sure: filled from its neighbours, or predicted without all of its context. Safe for threads.
 
     Parameters
     ----------
@@ -56,7 +56,6 @@ class Cells:
         self.layout = layout_of(ds)
         self.periodic = bool(ds.attrs["periodic"])
         self.names = tuple(name for name in ("velocity", "velocity_std") if name in ds)
-        self.filled = ds.attrs["velfield_kind"] == "fields" and "velocity_flag" in ds
         self.places, self.number = self._places()
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[int, tuple[NDArray[np.float32], NDArray[np.bool_] | None]] = OrderedDict()
@@ -82,7 +81,7 @@ class Cells:
         return places, number
 
     def read(self, box: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-        """A box's values and which of its cells were filled from neighbours (x, y, z), None where that is not said.
+        """A box's values and which of its cells (x, y, z) are less sure, None where that is not said.
 
         Values (3 or 6, x, y, z) [km/s] are the velocity and, where there is one, its error bar; all of them are NaN in
         a cell that is not known.
@@ -109,8 +108,8 @@ class Cells:
         with ThreadPoolExecutor(READERS) as pool:
             for first in range(0, len(boxes), READERS):
                 window = boxes[first : first + READERS]
-                for box, (values, filled) in zip(window, pool.map(self.read, window), strict=True):
-                    yield box, values, filled
+                for box, (values, unsure) in zip(window, pool.map(self.read, window), strict=True):
+                    yield box, values, unsure
 
     def _read(self, box: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
         one = self.ds.isel(box=box)
@@ -118,14 +117,14 @@ class Cells:
         parts = [np.asarray(core[name].transpose("component", "x", "y", "z")) for name in self.names]
         values = np.concatenate(parts).astype(np.float32, copy=False)
         unknown = ~np.isfinite(values).all(axis=0)
-        filled = None
+        unsure = None
         if "velocity_flag" in core:
             flag = np.asarray(core["velocity_flag"].transpose("x", "y", "z"))
-            filled = (flag == FILLED) if self.filled else None
-            unknown |= (flag > FILLED) if self.filled else (flag != 0)
+            unsure = flag == UNSURE
+            unknown |= flag > UNSURE
         if unknown.any():
             values = np.where(unknown, np.float32(np.nan), values)
-        return values, filled
+        return values, unsure
 
     def holding(self, pos: NDArray[np.float64]) -> NDArray[np.int64]:
         """The box (N,) that holds each position (N, 3) [h⁻¹Mpc] of the parent, `ABSENT` where there is none."""

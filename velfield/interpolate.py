@@ -15,12 +15,12 @@ from velfield.cells import ABSENT, Cells
 
 PART = 2**16  # positions at a time, some 20 MB
 # what the flag of a velocity is made of; 0 is good
-OUTSIDE, UNKNOWN, EXTRAPOLATED, FILLED, INVALID, SEVERAL, UNSOLVED = (1 << bit for bit in range(7))
+OUTSIDE, UNKNOWN, EXTRAPOLATED, UNSURE, INVALID, SEVERAL, UNSOLVED = (1 << bit for bit in range(7))
 MEANINGS = {
     OUTSIDE: "outside the data",
     UNKNOWN: "a surrounding cell is not known",
     EXTRAPOLATED: "taken from the nearest known cell",
-    FILLED: "a surrounding cell was filled from its neighbours",
+    UNSURE: "a surrounding cell is less sure",
     INVALID: "not a position",
     SEVERAL: "several real positions",
     UNSOLVED: "no real position found",
@@ -46,7 +46,7 @@ def trilinear(
     values : ndarray (N, 3 or 6)
         [km/s]; NaN where the position is not inside the store's boxes, or a surrounding cell is not known.
     flag : ndarray (N,), uint8
-        The bits `OUTSIDE`, `UNKNOWN`, `EXTRAPOLATED`, `FILLED`, `INVALID`.
+        The bits `OUTSIDE`, `UNKNOWN`, `EXTRAPOLATED`, `UNSURE`, `INVALID`.
     """
     pos = np.asarray(pos, dtype=np.float64)
     values = np.full((len(pos), 3 * len(cells.names)), np.nan)
@@ -70,14 +70,14 @@ def _inside(cells: Cells, pos: NDArray[np.float64], extrapolate: bool) -> tuple[
     far = steps - base
     corners = [np.array(corner) for corner in product((0, 1), repeat=3)]
     weight = np.stack([np.where(corner, far, 1 - far).prod(axis=1) for corner in corners])
-    found, filled = _gather(cells, base, corners, weight)
+    found, unsure = _gather(cells, base, corners, weight)
     needed = weight > 0
     known = np.isfinite(found[..., 0])
     values = np.zeros(found.shape[1:])
     for i in range(len(corners)):  # always in this order: the sum does not depend on how the parent is cut
         values += np.where(needed[i][:, None], found[i] * weight[i][:, None], 0)
     flag = np.zeros(len(pos), dtype=np.uint8)
-    flag[(filled & needed).any(axis=0)] |= FILLED
+    flag[(unsure & needed).any(axis=0)] |= UNSURE
     lacking = (needed & ~known).any(axis=0)
     flag[lacking] |= UNKNOWN
     values[lacking] = np.nan
@@ -93,20 +93,20 @@ def _inside(cells: Cells, pos: NDArray[np.float64], extrapolate: bool) -> tuple[
 def _gather(
     cells: Cells, base: NDArray[np.float64], corners: list[NDArray[Any]], weight: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Values (8, N, 3 or 6) of surrounding cells, NaN where not known, and which were filled; a box is read once."""
+    """Values (8, N, 3 or 6) of surrounding cells, NaN where not known, and which are less sure; a box is read once."""
     n = len(base)
     box, place = (np.stack(both) for both in zip(*(cells.at(base + corner) for corner in corners), strict=True))
     box = np.where(weight > 0, box, ABSENT).ravel()
     place = place.ravel()
     found = np.full((len(corners) * n, 3 * len(cells.names)), np.nan, dtype=np.float32)
-    filled = np.zeros(len(corners) * n, dtype=bool)
+    unsure = np.zeros(len(corners) * n, dtype=bool)
     order = np.argsort(box, kind="stable")
     touched, starts = np.unique(box[order], return_index=True)
     which = dict(zip(touched.tolist(), np.split(order, starts[1:]), strict=True))
     which.pop(ABSENT, None)
-    for number, values, by_neighbours in cells.several(list(which)):
+    for number, values, doubtful in cells.several(list(which)):
         chosen = which[number]
         found[chosen] = values.reshape(len(values), -1)[:, place[chosen]].T
-        if by_neighbours is not None:
-            filled[chosen] = by_neighbours.ravel()[place[chosen]]
-    return found.reshape(len(corners), n, -1), filled.reshape(len(corners), n)
+        if doubtful is not None:
+            unsure[chosen] = doubtful.ravel()[place[chosen]]
+    return found.reshape(len(corners), n, -1), unsure.reshape(len(corners), n)
