@@ -56,7 +56,7 @@ def test_plain_xarray_opens_it_and_fetches_ranges(service, done):
     end = httpx.get(f"{url}/velocity/c/0/0/0/0/0", headers={"Range": "bytes=-4"})
     assert (end.status_code, len(end.content)) == (206, 4)
     assert httpx.head(f"{url}/zarr.json").headers["Content-Length"] == str(len(whole.content))
-    for key in ("none", ".work", "velocity/../zarr.json", "velocity", "", "zarr.json/"):
+    for key in ("none", ".work", "velocity/%2e%2e/zarr.json", "velocity", "", "zarr.json/"):
         assert httpx.get(f"{url}/{key}").status_code == 404, key
 
 

@@ -165,7 +165,8 @@ def test_the_api_is_described(service):
         for operation in operations.values():
             assert operation["description"], operation
     body = schema["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["examples"][0]["model"] == "pretrained"
+    assert body["examples"][0]["model"] == "plain"
+    assert body["properties"]["model"]["enum"] == ["plain", "guided"]
 
 
 def test_a_page_is_served_when_there_is_one(models, cluster, tmp_path, monkeypatch):

@@ -113,4 +113,4 @@ def test_models_say_what_they_are(client):
     plain, guided = client.models()
     assert plain["inputs"] == {"mass_overdensity": "1", "number_overdensity": "1"}
     assert (plain["cellsize"], plain["has_std"], plain["redshift"], plain["guide"]) == (5.0, True, 0.212, None)
-    assert (guided["conditioned"], guided["guide"], guided["min_mass"]) == (True, "wiener", [1e12, 1e12])
+    assert (guided["conditioned"], guided["guide"], guided["min_mass"]) == (True, "wiener", [1e11, 1e13])

@@ -18,8 +18,9 @@ def test_schemathesis_finds_nothing(models, cluster, fields, tmp_path):
     with serving(tmp_path / "state", models, cluster, allow=[fields], queue=1000) as service:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"),
-            # a schema cannot say which fields go together, or what is inside a binary body
-            *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
+            # a schema cannot say which fields go together, or what is inside a binary body; and to delete a job that is
+            # not over is to cancel it, after which it is there to be looked at
+            *("--checks", "all", "--exclude-checks", "positive_data_acceptance,use_after_free"),
             *("--max-examples", "50", "--seed", "1", "--no-color", "--suppress-health-check", "all"),
         ]
         done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import os
 import tempfile
@@ -25,6 +26,7 @@ from velfield.service.limits import Limits, Room
 from velfield.service.metrics import Measured, Metrics
 from velfield.service.models import Forward, Models
 from velfield.service.problems import ProblemDocument, answer_problems
+from velfield.service.receive import JSON
 from velfield.service.results import Results
 from velfield.service.slices import Boxes
 from velfield.service.uploads import Uploads
@@ -165,12 +167,12 @@ def create_app(service: Service) -> FastAPI:
     free = ["/" + path.relative_to(PAGE).as_posix() for path in page]
     app.add_middleware(Guard, tokens=service.tokens, rate=service.limits.rate, free=free)
     app.add_middleware(Measured, metrics=service.metrics)
-    _describe(app, secured=bool(service.tokens))
+    _describe(app, list(service.models.by_name), secured=bool(service.tokens))
     return app
 
 
-def _describe(app: FastAPI, *, secured: bool) -> None:
-    """Add to OpenAPI what all routes share: the problem document and, where there are tokens, the scheme."""
+def _describe(app: FastAPI, models: list[str], *, secured: bool) -> None:
+    """Add to OpenAPI what all routes share: the problem document, the models' names, the scheme of tokens."""
     original = app.openapi
 
     def openapi() -> dict[str, object]:
@@ -180,6 +182,15 @@ def _describe(app: FastAPI, *, secured: bool) -> None:
             parts.setdefault("schemas", {})["ProblemDocument"] = ProblemDocument.model_json_schema()
             for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which nothing here answers with
                 parts["schemas"].pop(name, None)
+            for path in ("/models/{name}", "/predict/{name}"):
+                for operation in made["paths"][path].values():
+                    of_path = next(one for one in operation["parameters"] if one["in"] == "path")
+                    of_path["schema"]["enum"] = models
+            asked = copy.deepcopy(routes_jobs.ASKED)
+            form = asked["requestBody"]["content"][JSON]["schema"]
+            form["properties"]["model"]["enum"] = models
+            form["examples"][0]["model"] = models[0]
+            made["paths"]["/jobs"]["post"] |= asked
             if secured:
                 parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
                 for path, methods in made["paths"].items():

@@ -19,7 +19,7 @@ from velfield.service.routes_models import ALWAYS, BINARY, BODY
 router = APIRouter()
 LARGEST_REQUEST = 2**14  # bytes of what asks for a job
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=[schemas.JOB_ID])]
-ASKED = {
+ASKED: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {JSON: {"schema": schemas.JobRequest.model_json_schema()}},
