@@ -165,10 +165,10 @@ function tell(job) {
   const state = job.error ? `${said}: ${job.error}; ${job.what_to_do}` : said;
   if (by("state").textContent !== state) by("state").textContent = state;
   by("job-id").textContent = job.id.slice(0, 8);
-  by("progress").max = job.boxes;
-  by("progress").value = job.boxes_done;
-  const rate = job.boxes_a_second ? `, ${number(job.boxes_a_second)} boxes a second, ${time(job.seconds_left)} left` : "";
-  by("pace").textContent = `${job.boxes_done} of ${job.boxes} boxes${rate}`;
+  by("progress").max = job.total || 1;
+  by("progress").value = job.done;
+  const rate = job.a_second ? `, ${number(job.a_second)} a second, ${time(job.seconds_left)} left` : "";
+  by("pace").textContent = job.total ? `${job.stage}: ${job.done} of ${job.total} ${job.unit}${rate}` : "";
   const notes = job.notes.map((text) => Object.assign(document.createElement("li"), { textContent: text }));
   if (by("notes").children.length !== notes.length || by("notes").textContent !== job.notes.join("")) by("notes").replaceChildren(...notes);
   by("cancel").parentElement.hidden = OVER.includes(job.state);
