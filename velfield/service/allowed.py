@@ -5,6 +5,7 @@ Only this machine's folders and object stores can be allowed: an HTTP server may
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -16,6 +17,7 @@ from velfield import shards, storage, store
 from velfield.errors import VelfieldError
 from velfield.service.problems import Problem
 
+ID = re.compile(r"[0-9a-f]{16}")  # of a store
 LONGEST = 1024  # characters of a URL
 LISTED = 200  # stores beneath a prefix
 FRESH = 30.0  # how long a listing is taken for true [s]
@@ -53,6 +55,13 @@ class Allowed:
                 found = [about for prefix in self.prefixes for about in _listed(prefix)]
                 self._listing = (time.monotonic(), found)
             return found
+
+    def store(self, name: str) -> dict[str, Any]:
+        """One of `stores` by its id; 404 where there is none."""
+        for about in self.stores():
+            if about["id"] == name:
+                return about
+        raise Problem(404, "no such store", "see GET /stores")
 
 
 def normalised(url: str) -> str | None:
@@ -107,4 +116,5 @@ def _about(url: str) -> list[dict[str, Any]]:
         return []
     if attrs.get("velfield_kind") != "fields":
         return []
-    return [{"url": url, **{name: attrs[name] for name in TOLD if name in attrs}}]
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return [{"id": name, "url": url, **{name: attrs[name] for name in TOLD if name in attrs}}]

@@ -18,7 +18,7 @@ from typing import Protocol
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from velfield.service import routes_jobs, routes_models
+from velfield.service import routes_fields, routes_jobs, routes_models
 from velfield.service.allowed import Allowed
 from velfield.service.auth import Guard
 from velfield.service.jobs import Job, Jobs
@@ -28,6 +28,7 @@ from velfield.service.models import Forward, Models
 from velfield.service.problems import ProblemDocument, answer_problems
 from velfield.service.receive import JSON
 from velfield.service.results import Results
+from velfield.service.slices import Boxes
 from velfield.service.uploads import Uploads
 from velfield.version import __version__
 
@@ -82,6 +83,7 @@ class Service:
         self.jobs = Jobs(os.path.join(self.folder, "jobs"), self.limits)
         self.uploads = Uploads(os.path.join(self.folder, "uploads"), self.limits)
         self.results = Results(os.path.join(self.folder, "results"), self.jobs)
+        self.boxes = Boxes(self.limits.upload_cells)
         self.room = Room(self.limits.cubes, self.limits.line)
         self.upload_room = Room(self.limits.cubes, self.limits.line)  # one that comes slowly takes no cube's place
         self.metrics = Metrics(self.jobs, self.room)
@@ -155,9 +157,10 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    answer_problems(app, [*routes_models.router.routes, *routes_jobs.router.routes])
+    answer_problems(app, [*routes_models.router.routes, *routes_jobs.router.routes, *routes_fields.router.routes])
     app.include_router(routes_models.router)
     app.include_router(routes_jobs.router)
+    app.include_router(routes_fields.router)
     page = [path for path in PAGE.rglob("*") if path.is_file()] if (PAGE / "index.html").is_file() else []
     if page:
         app.mount("/", StaticFiles(directory=PAGE, html=True))

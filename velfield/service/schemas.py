@@ -62,6 +62,7 @@ class ModelCards(BaseModel):
 class StoreCard(BaseModel):
     """A field store that may be named."""
 
+    id: str = Field(description="For GET /stores/ID/slice.", examples=["0123456789abcdef"])
     url: str
     redshift: float | None = None
     boxsize: float | None = None
@@ -78,6 +79,19 @@ class StoreCards(BaseModel):
     """All field stores that may be named."""
 
     stores: list[StoreCard]
+
+
+class Fields(BaseModel):
+    """What there is to look at in a job's result or a store."""
+
+    variables: list[str] = Field(examples=[["halo_number_overdensity", "velocity", "velocity_truth"]])
+    boxes: int = Field(description="All of them.")
+    cells: int = Field(description="Along a box's side.")
+    cellsize: float = Field(description="[h⁻¹Mpc]")
+    boxsize: float = Field(description="Of the parent [h⁻¹Mpc].")
+    redshift: float
+    rsd: str
+    split: list[str] = Field(description="For each box train or validation.")
 
 
 class Uploaded(BaseModel):

@@ -1,0 +1,69 @@
+// The service as this page asks it. A token is kept for the tab alone; errors are the service's own sentences.
+
+const KEY = "velfield-token";
+export const HEADER = "Velfield-Array";
+
+export class ServiceError extends Error {
+  constructor(status, sentence) {
+    super(sentence);
+    this.status = status;
+  }
+}
+
+export function setToken(value) {
+  sessionStorage.setItem(KEY, value);
+}
+
+export function hasToken() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+export async function ask(path, { method = "GET", body, type, signal } = {}) {
+  const headers = {};
+  const token = sessionStorage.getItem(KEY);
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (type) headers["Content-Type"] = type;
+  let answer;
+  try {
+    answer = await fetch(path, { method, body, headers, signal, cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError(0, "The service does not answer: see whether it runs, then try again.");
+  }
+  if (!answer.ok) throw new ServiceError(answer.status, await sentence(answer));
+  return answer;
+}
+
+export async function json(path, options) {
+  return (await ask(path, options)).json();
+}
+
+// Numbers of a plane or a cube, with what they mean: {data, shape, units, low, high, …}.
+export async function numbers(path, signal) {
+  const answer = await ask(path, { signal });
+  const about = JSON.parse(answer.headers.get(HEADER));
+  const view = new DataView(await answer.arrayBuffer());
+  const data = new Float32Array(view.byteLength / 4);
+  for (let i = 0; i < data.length; i++) data[i] = view.getFloat32(4 * i, true);
+  return { ...about, data };
+}
+
+async function sentence(answer) {
+  try {
+    const problem = await answer.json();
+    if (problem.error) return `${problem.error}; ${problem.what_to_do}`;
+  } catch {
+    // not the service's: a proxy in front of it, perhaps
+  }
+  return `The service answered ${answer.status}.`;
+}
+
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
