@@ -15,7 +15,7 @@ from velfield.whole import READERS
 
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
 WHOLE_CELL = 62  # bytes a cell of linear theory on the whole parent, while it is made (`velfield.analytic`)
-FEATURES = 14  # floats a cell and channel of width that a network holds at its widest place: what it joins, and copies
+FEATURES = 26  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from velfield import store
+from velfield.condition import NUMBERS, Ranges
 from velfield.model import Model
 from velfield.normalisation import Channel, Normalisation
 from velfield.sources import describe
@@ -23,13 +24,15 @@ def bundle(
     context: int = 0,
     margin: int = 0,
     guide: dict[str, Any] | None = None,
+    ranges: Ranges | None = None,
     **config: Any,
 ) -> str:
     """Write a network that says it was trained on boxes of ``cells`` cells with this margin; returns ``url``."""
     torch.manual_seed(1)
     vectors = 0 if guide is None else len(guide.get("tracers", ["number"]))
     given = len(INPUTS) + 3 * vectors
-    shape = {"width": 4, "depth": 1, "groups": 2, "norm": "batch"} | config
+    condition = 0 if ranges is None else NUMBERS
+    shape = {"width": 4, "depth": 1, "groups": 2, "norm": "batch", "condition": condition} | config
     net = UNet(UNetConfig(in_channels=given, guide=vectors, **shape))
     with torch.no_grad():
         for p in net.out.parameters():
@@ -51,5 +54,5 @@ def bundle(
     }
     if shape.get("std"):
         metadata["calibration"] = {"factor": 1.1, "power": 1.0, "coverage_68": None}
-    Model(net, Normalisation(channels=channels, sigma_v=300.0), metadata).save(url)
+    Model(net, Normalisation(channels=channels, sigma_v=300.0, condition=ranges), metadata).save(url)
     return url

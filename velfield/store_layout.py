@@ -140,7 +140,7 @@ def velocity_layout(
     model: Mapping[str, Any],
     source: str,
     fingerprint: str,
-    prediction: Mapping[str, Any] | None,
+    prediction: Mapping[str, Any] | None = None,
 ) -> Layout:
     """The Zarr layout of the velocity store that a model makes from ``fields``, on the coordinates of its cores.
 

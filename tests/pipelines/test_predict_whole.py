@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +19,8 @@ from gaussian import universe, write_fields
 
 from velfield import analytic, store
 from velfield.cli import main
-from velfield.condition import Condition
+from velfield.condition import Ranges
 from velfield.errors import VelfieldError
-from velfield.model import Model
 from velfield.parent import Parent
 from velfield.pipelines import predict as predict_module
 from velfield.pipelines import verify as verify_module
@@ -29,6 +29,7 @@ from velfield.pipelines.predict import predict, prepare
 from velfield.pipelines.predict_plan import check_fits, plan_of
 from velfield.pipelines.predict_tasks import predict_row
 from velfield.pipelines.verify import verify
+from velfield.sources import condition_of
 
 GRID = 32
 
@@ -126,19 +127,23 @@ def test_a_network_with_a_context_is_shown_real_neighbours(here, tmp_path):
     assert main(["predict", model, bare, str(tmp_path / "w"), "--isolated"]) == 2
 
 
-def test_group_normalisation_leaves_no_seam(here, whole, tmp_path):
+def test_group_normalisation_leaves_no_seam(here, tmp_path):
     """Where tiles change, differences between neighbouring cells are as within them; side by side they are not."""
-    model, blended, beside = (str(tmp_path / name) for name in ("model", "blended", "beside"))
-    bundle(model, whole, cells=8, norm="group")
-    assert predict(here, prepare(model, whole, blended, tile=16, overlap=8))
-    assert predict(here, prepare(model, whole, beside, isolated=True))
+    fields, model, blended, beside = (str(tmp_path / name) for name in ("fields", "model", "blended", "beside"))
+    write_fields(fields, boxes=2, cells=16)
+    bundle(model, fields, cells=16, norm="group", depth=2)
+    assert predict(here, prepare(model, fields, blended, tile=16, overlap=8))
+    assert predict(here, prepare(model, fields, beside, isolated=True))
     ratios = []
     for url, period in ((blended, 8), (beside, 16)):
-        steps = np.abs(np.diff(cube(url), axis=1)).mean((0, 2, 3))
-        border = np.arange(1, GRID) % period == 0
-        ratios.append(steps[border].mean() / steps[~border].mean())
-    assert abs(ratios[0] - 1) < 0.1  # the scatter of such a ratio over 3 borders of 32² cells and three components
-    assert ratios[1] > 1.15
+        values = cube(url)
+        steps = np.diff(values, axis=1, append=values[:, :1])
+        # averaged over faces of 8² cells: what is common to a face is a seam
+        faces = steps.reshape(3, GRID, 4, 8, 4, 8).mean((3, 5))
+        border = np.arange(1, GRID + 1) % period == 0
+        ratios.append(float(np.sqrt((faces[:, border] ** 2).mean() / (faces[:, ~border] ** 2).mean())))
+    assert abs(ratios[0] - 1) < 0.25  # 4 borders of 16 faces and three components, in part alike
+    assert ratios[1] > 1.8
 
 
 @pytest.mark.parametrize("name", ["linear_whole", "wiener", "linear_halo_padded"])
@@ -362,23 +367,15 @@ def test_large_boxes_are_stored_in_chunks(tmp_path, monkeypatch):
 
 
 def test_a_conditioned_network_in_tiles(here, whole, tmp_path):
-    from velfield.condition import Ranges
-    from velfield.model import load_model
-    from velfield.sources import condition_of
-
-    ds = store.open_fields(whole, chunks=None)
-    of = condition_of(ds, INPUTS)
-    assert isinstance(of, Condition)
+    of = condition_of(store.open_fields(whole, chunks=None), INPUTS)
     model, out = str(tmp_path / "model"), str(tmp_path / "v")
-    plain = load_model(bundle(str(tmp_path / "plain"), whole, condition=2), device="cpu")
-    told = dataclasses.replace(plain.normalisation, condition=Ranges.of([of]))
-    Model(plain.net, told, plain.metadata).save(model)
+    bundle(model, whole, ranges=Ranges.of([of, dataclasses.replace(of, growth=0.8)]))
     assert predict(here, prepare(model, whole, out, tile=34, overlap=18))
     expected, _ = at_once(model, whole, around=10)
     np.testing.assert_allclose(cube(out), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_the_plan_is_printed_and_nothing_done(here, client, whole, local, tmp_path, capsys):
+def test_the_plan_is_printed_and_nothing_done(here, whole, local, tmp_path, capsys):
     out = str(tmp_path / "v")
     options = ["predict", local, whole, out, "--tile", "34", "--overlap", "18"]
     assert main([*options, "--plan"]) == 0
@@ -394,7 +391,10 @@ def test_the_plan_is_printed_and_nothing_done(here, client, whole, local, tmp_pa
     assert planned.store_bytes == sum(array[name].nbytes for name in array.data_vars)
     small = dataclasses.replace(planned, shard_memory=2**50)
     with pytest.raises(VelfieldError, match=r"a task does not fit into a worker: needed=1.02e\+03 TiB"):
-        check_fits(small, client)
+        check_fits(small, SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {n_workers: WORKER}}))
+
+
+WORKER = {"memory_limit": 2**34, "nthreads": 1}
 
 
 class Sizes:
@@ -419,7 +419,9 @@ def test_a_network_waits_for_workers_that_offer_a_gpu(whole, local, tmp_path):
     with connect(workers=1, quiet=True, wait=1) as without, pytest.raises(VelfieldError, match="offers GPU=1"):
         predict(without, job)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         connect(cluster.scheduler_address, quiet=True) as client,
     ):
         assert predict(client, job)
