@@ -124,13 +124,12 @@ def serving(
 def process(folder: Path, *arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
     """``velfield serve`` as a process of its own, killed at the end; yields it and its URL."""
     command = [sys.executable, "-m", "velfield", "serve", *arguments, "--port", "0", "--state", str(folder)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment) as running:
-        said: list[str] = []
-        threading.Thread(target=lambda: said.extend(running.stderr), daemon=True).start()
+    said = folder.with_name(f"{folder.name}.log")
+    with said.open("w") as log, subprocess.Popen(command, stderr=log, env=os.environ | environment) as running:
         try:
-            until(lambda: running.poll() is not None or any("serving" in line for line in said), 120)
-            found = re.search(r"http://\S+", " ".join(said))
-            assert found, said
+            until(lambda: running.poll() is not None or "serving" in said.read_text(), 120)
+            found = re.search(r"http://\S+", said.read_text())
+            assert found, said.read_text()
             yield running, found[0]
         finally:
             running.kill()

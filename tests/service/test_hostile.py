@@ -122,7 +122,10 @@ QUERIES = {  # what, the query, what the answer says
         {"rsd": "random_radial", "observer": [1e300, 2, 3]}, "an observer out of this world"),
     "half a cosmology": ({"omega_m": 0.3}, "half a cosmology"),
     "a cosmology that cannot be": (
-        {"omega_m": 0.1, "omega_b": 0.9, "h": 0.7, "sigma8": 0.8, "n_s": 1}, "matter densities out of order"),
+        {"omega_m": 0.1, "omega_b": 0.2, "h": 0.7, "sigma8": 0.8, "n_s": 1}, "matter densities out of order"),
+    "halos lighter than any": ({"min_mass": 1e-300}, "no halo is so light"),
+    "a universe without baryons": (
+        {"omega_m": 0.3, "omega_b": 1e-30, "h": 0.7, "sigma8": 0.8, "n_s": 1}, "omega_b: input should be greater"),
     "a question that nobody asked": ({"path": "/etc/passwd"}, "path: extra inputs are not permitted"),
 }  # fmt: skip
 PLACES = [  # none of them is read

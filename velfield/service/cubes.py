@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from velfield.boxes import BoxLayout
 from velfield.cosmology import OUTER_RIM, Cosmology
@@ -28,8 +28,8 @@ SENDABLE = tuple(PAINTED)
 ENTRY = b"PK\x01\x02"  # begins each entry of a zip's directory
 MOST_ENTRIES = 64  # the three arrays, and what looks like an entry among their bytes
 LEAST_SIDE = 2
+LEAST_MASS = 1e5  # of a halo [h⁻¹M⊙]; far below it linear theory has no answer
 ALTERNATIVES = "send numpy.savez(file, halo_number=…, halo_mass=…): cubes (x, y, z) of numbers"
-Positive = Field(gt=0, le=1e30, allow_inf_nan=False)
 
 
 class Cube(BaseModel):
@@ -63,13 +63,20 @@ class Cube(BaseModel):
         allow_inf_nan=False,
         description="Mean of the universe per cell; the cube's own by default.",
     )
-    mean_halo_mass: float | None = Field(None, gt=0, le=1e30, allow_inf_nan=False, description="The same.")
-    mean_matter_number: float | None = Field(None, gt=0, le=1e30, allow_inf_nan=False, description="The same.")
-    omega_m: float | None = Field(None, gt=0.01, le=1, description="Cosmology: all five, or none for Outer Rim's.")
-    omega_b: float | None = Field(None, gt=0, le=1)
-    h: float | None = Field(None, gt=0.1, le=2)
-    sigma8: float | None = Field(None, gt=0.1, le=3)
-    n_s: float | None = Field(None, gt=0.1, le=2)
+    mean_halo_mass: float | None = Field(None, ge=1e-9, le=1e24, allow_inf_nan=False, description="The same.")
+    mean_matter_number: float | None = Field(None, ge=1e-9, le=1e24, allow_inf_nan=False, description="The same.")
+    omega_m: float | None = Field(None, ge=0.05, le=1, description="Cosmology: all five, or none for Outer Rim's.")
+    omega_b: float | None = Field(None, ge=0.005, le=0.3)
+    h: float | None = Field(None, ge=0.3, le=1.5)
+    sigma8: float | None = Field(None, ge=0.2, le=2)
+    n_s: float | None = Field(None, ge=0.5, le=1.5)
+
+    @field_validator("min_mass")
+    @classmethod
+    def _threshold(cls, value: float) -> float:
+        if 0 < value < LEAST_MASS:
+            raise ValueError(f"no halo is so light: give 0 or at least {LEAST_MASS:g}")
+        return value
 
     def cosmology(self) -> Cosmology:
         """The cosmology that is meant."""

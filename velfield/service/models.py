@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -65,6 +66,8 @@ class Served:
     def predict(self, ds: xr.Dataset) -> tuple[dict[str, NDArray[Any]], list[str]]:
         """Velocities of the one box of a dataset, and in what it differs from the training."""
         made = self.model.predict(ds)
+        if not all(np.isfinite(made[name].values).all() for name in self.model.variables):
+            raise Problem(422, "the model has no finite velocities for this", "see whether counts and means are right")
         notes = sentences(self.model.differences(ds), "the cube")
         return {name: made[name].values[0] for name in self.model.variables}, notes
 
