@@ -58,8 +58,8 @@ class Cube(BaseModel):
     mass_unit: Literal["Msun/h", "Msun"] = Field("Msun/h", description="Of halo_mass, its mean and min_mass.")
     mean_halo_number: float | None = Field(
         None,
-        gt=0,
-        le=1e30,
+        ge=1e-9,
+        le=1e24,
         allow_inf_nan=False,
         description="Mean of the universe per cell; the cube's own by default.",
     )
