@@ -81,7 +81,9 @@ def asking(fields, folder, tokens=()):
 @pytest.fixture
 def both(fields, tmp_path):
     with asking(fields, tmp_path) as (service, client):
-        service.jobs.submit(Job(id=JOB, model="m", input=fields, average=1, boxes=BOXES.nbox, cells=N, notes=[]))
+        service.jobs.submit(
+            Job(id=JOB, model="m", input=fields, average=1, isolated=False, boxes=BOXES.nbox, cells=N, notes=[])
+        )
         yield service, client
 
 

@@ -76,7 +76,7 @@ function modelChosen() {
   const takes = Object.keys(model.inputs).join(", ").replaceAll("_", " ");
   by("model-about").textContent = `Takes ${takes}. Trained at redshift ${span(model.redshift)}, halos above ${span(model.min_mass)} h⁻¹M⊙, cells of ${model.cellsize} h⁻¹Mpc, redshift space ${model.rsd.replaceAll("_", " ")}. ${model.has_std ? "Gives error bars." : "Gives no error bars."}`;
   const first = (value) => String(Array.isArray(value) ? value[0] : (value ?? ""));
-  const defaults = { cellsize: model.cellsize, redshift: first(model.redshift), min_mass: first(model.min_mass), assignment: model.assignment };
+  const defaults = { cellsize: model.cellsize, redshift: first(model.redshift), min_mass: Number(first(model.min_mass)).toExponential(2), assignment: model.assignment };
   for (const [name, value] of Object.entries(defaults)) document.querySelector(`[data-cube=${name}]`).value = value;
 }
 
