@@ -172,15 +172,18 @@ def test_the_api_is_described(service):
 def test_a_page_is_served_when_there_is_one(models, cluster, tmp_path, monkeypatch):
     from velfield.service import app
 
+    page = tmp_path / "page"
+    monkeypatch.setattr(app, "PAGE", page)
     with serving(tmp_path / "a", models[:1], cluster, tokens=["a-token-of-16-letters"]) as service:
         assert httpx.get(f"{service.url}/").status_code == 404
-    page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text("<p>velocities")
     (page / "app.js").write_text("1")
-    monkeypatch.setattr(app, "PAGE", page)
     with serving(tmp_path / "b", models[:1], cluster, tokens=["a-token-of-16-letters"]) as service:
         assert httpx.get(f"{service.url}/").text == "<p>velocities"
         assert httpx.get(f"{service.url}/app.js").status_code == 200
         assert httpx.get(f"{service.url}/other.js").status_code == 401
+        token = {"Authorization": "Bearer a-token-of-16-letters"}
+        assert httpx.get(f"{service.url}/other.js", headers=token).status_code == 404
+        assert httpx.get(f"{service.url}/uploads", headers=token).headers["Allow"] == "POST"
         assert httpx.get(f"{service.url}/models").status_code == 401

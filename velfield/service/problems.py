@@ -91,11 +91,16 @@ def answer_problems(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        what, headers = str(error.detail).lower(), dict(error.headers or {})
-        if error.status_code == 405:  # a route names its own method alone, others may have the same path
-            same = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+        what, status, headers = str(error.detail).lower(), error.status_code, dict(error.headers or {})
+        matches = [(route, route.matches(request.scope)[0]) for route in routes]
+        same = [route for route, match in matches if match is not Match.NONE]
+        if (
+            status == 404 and same and all(match is not Match.FULL for _, match in matches)
+        ):  # the page's files, asked for what is none
+            what, status = "method not allowed", 405
+        if status == 405:  # a route names its own method alone, others may have the same path
             headers["Allow"] = ", ".join(sorted({m for route in same for m in getattr(route, "methods", None) or ()}))
-        return Problem(error.status_code, what, TO_DO.get(error.status_code, "change the request"), headers).response()
+        return Problem(status, what, TO_DO.get(status, "change the request"), headers).response()
 
     @app.exception_handler(Exception)
     async def bug(_request: Request, error: Exception) -> JSONResponse:
