@@ -94,6 +94,16 @@ def test_rates_of_bytes_and_units(capsys):
     assert re.fullmatch(r"paint blocks: done in 0.0 s, 3/4 blocks, .* MB/s, .* particles/s", last)
 
 
+def test_a_total_that_nobody_knows(capsys):
+    with pytest.raises(KeyError), Terminal(every=0.0) as progress:  # noqa: PT012
+        progress.start("query", float("nan"), "rows")
+        progress.advance(1500)
+        raise KeyError
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"query: 1500 rows, [\d.]+[kMGT]? rows/s", first)
+    assert re.fullmatch(r"query: stopped at 1500 rows in 0.0 s", last)
+
+
 def test_numbers_are_short():
     found = [short(x) for x in (0, 7, 9999, 0.51, 10000, 123456, 999600, 1.073741824e12, 4e15)]
     assert found == ["0", "7", "9999", "0.51", "10k", "123k", "1M", "1.07T", "4e+03T"]

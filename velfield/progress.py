@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -17,7 +18,10 @@ class Progress(Protocol):
     """What long work reports to."""
 
     def start(self, label: str, total: float, unit: str, *, before: float = 0) -> None:
-        """Begin a stage of ``total`` units of work, ``before`` of them done earlier; ends the stage before it."""
+        """Begin a stage of ``total`` units of work, ``before`` of them done earlier; ends the stage before it.
+
+        A ``total`` of NaN is one that nobody knows.
+        """
 
     def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:
         """Count ``amount`` units, and bytes that were read or written for them, as done; ``note`` is shown beside."""
@@ -69,9 +73,10 @@ class Stage:
         """Count, rate, time left and note."""
         here = self.count - self.before
         left = (now - self.began) / here * (self.total - self.count) if here else float("nan")
-        return (
-            f"{self.label}: {short(self.count)}/{short(self.total)} {self.unit}, {self.rate(now)}, {left:.0f} s left"
-        ) + (f", {self.note}" if self.note else "")
+        known = not math.isnan(self.total)
+        line = f"{self.label}: {short(self.count)}{f'/{short(self.total)}' if known else ''} {self.unit}"
+        line += f", {self.rate(now)}" + (f", {left:.0f} s left" if known else "")
+        return line + (f", {self.note}" if self.note else "")
 
 
 class Terminal:
@@ -115,7 +120,9 @@ class Terminal:
             )
             self.bar = RichProgress(*columns, console=self.console, expand=self.console.width < 120)
             self.bar.start()
-            self.bar.add_task(label, total=total, completed=int(before), rate="", note="")
+            self.bar.add_task(
+                label, total=None if math.isnan(total) else total, completed=int(before), rate="", note=""
+            )
 
     def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:
         """Count ``amount`` units, and bytes that were read or written for them, as done; ``note`` is shown beside."""
@@ -141,7 +148,8 @@ class Terminal:
         if stage is None:
             return
         now = time.monotonic()
-        state = "done" if finished else f"stopped at {short(stage.count)} of {short(stage.total)} {stage.unit}"
+        of = "" if math.isnan(stage.total) else f" of {short(stage.total)}"
+        state = "done" if finished else f"stopped at {short(stage.count)}{of} {stage.unit}"
         parts = [f"{stage.label}: {state} in {now - stage.began:.1f} s", note or stage.note]
         if stage.nbytes:
             parts.append(stage.rate(now))

@@ -83,8 +83,8 @@ def query_table(
     nothing = query_positions(ds, np.empty((0, 3)), coordinates=coordinates, space=space, cells=cells)
     added = {f"{prefix}{name}": (column, key) for name, (column, key) in _added(nothing, space).items()}
     counts: Counter[str] = Counter()
-    told.start("query", source.nrows or float("nan"), "rows")
     with writing(out, source, {name: column for name, (column, _) in added.items()}, overwrite=overwrite) as writer:
+        told.start("query", source.nrows or float("nan"), "rows")
         for part in source.parts(rows):
             found = query_positions(
                 ds,
