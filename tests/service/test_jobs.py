@@ -180,6 +180,7 @@ def digests(folder):
     }
 
 
+@pytest.mark.slow
 def test_a_killed_service_goes_on_with_all_its_jobs(models, cluster, tmp_path):
     """Killed while one job runs and others wait; started again, all end, and their bytes are those of one that ran."""
     boxes = BoxLayout(boxsize=320.0, boxes=4, cells=16)
