@@ -14,7 +14,7 @@ from velfield.service import schemas
 from velfield.service.cubes import Cube
 from velfield.service.problems import documented, of_validation
 from velfield.service.receive import JSON, NPZ, check_head, pieces, receive
-from velfield.service.routes_models import ALWAYS, BINARY, BODY
+from velfield.service.routes_models import ALWAYS, BINARY, BODY, OF_A_BODY
 
 router = APIRouter()
 LARGEST_REQUEST = 2**14  # bytes of what asks for a job
@@ -34,11 +34,7 @@ ASKED: dict[str, Any] = {
     openapi_extra=BODY,
     responses=documented(
         *ALWAYS,
-        408,
-        411,
-        413,
-        415,
-        422,
+        *OF_A_BODY,
         507,
         also={200: {"model": schemas.Uploaded, "description": "The same is there"}},
     ),
@@ -60,12 +56,8 @@ async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
     openapi_extra=ASKED,
     responses=documented(
         *ALWAYS,
+        *OF_A_BODY,
         404,
-        408,
-        411,
-        413,
-        415,
-        422,
         503,
         also={200: {"model": schemas.JobStatus, "description": "The same job is there"}},
     ),

@@ -31,6 +31,7 @@ BODY = {
     }
 }
 ALWAYS = (401, 403, 421, 429)  # of the guard
+OF_A_BODY = (408, 411, 413, 415, 422)  # that is too slow, of no length, too large, of another type, senseless
 
 
 @router.get("/health", responses=documented(421, 403))
@@ -95,12 +96,8 @@ async def stores(request: Request) -> schemas.StoreCards:
     openapi_extra=BODY,
     responses=documented(
         *ALWAYS,
+        *OF_A_BODY,
         404,
-        408,
-        411,
-        413,
-        415,
-        422,
         also={
             200: {
                 "description": "npz of velocity (3, x, y, z), float32 [km/s]; velocity_std where the model has it",
