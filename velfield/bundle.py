@@ -20,6 +20,7 @@ import torch
 
 from velfield import shipped, storage
 from velfield.condition import NUMBERS
+from velfield.error_bars import Calibration
 from velfield.errors import SENSELESS, StoreError, VelfieldError
 from velfield.guide import COMPONENTS, Guide
 from velfield.model_card import card
@@ -27,7 +28,6 @@ from velfield.normalisation import Normalisation
 from velfield.store import INPUTS
 from velfield.tables import BY_NAME
 from velfield.unet import UNet, UNetConfig
-from velfield.validation import Calibration
 from velfield.version import __version__
 
 SCHEMA = 1

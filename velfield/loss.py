@@ -28,9 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from velfield.error_bars import LARGEST_LOG
 from velfield.errors import VelfieldError
 
-LARGEST_LOG = 12.0  # of ln σ²: σ from 1/400 to 400 σ_v; keeps e⁻ˢ finite
 DICE_OVER = ("batch", "sample", "channel")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from velfield import bundle
 from velfield.condition import Condition
+from velfield.error_bars import Calibration
 from velfield.errors import StoreError, VelfieldError
 from velfield.guide import Guide
 from velfield.normalisation import Normalisation
@@ -22,7 +23,6 @@ from velfield.sources import condition_of, describe, differing, symmetries_of_bo
 from velfield.store_layout import PREDICTED
 from velfield.symmetry import CUBE, Symmetry
 from velfield.unet import UNet
-from velfield.validation import Calibration
 
 KEPT = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")  # by predict
 

@@ -14,6 +14,7 @@ from velfield import checkpoint, train_record
 from velfield.batches import Batch, Batches, Boxes, fits_in_memory
 from velfield.compiled import Compiled
 from velfield.ema import Average
+from velfield.error_bars import Calibration
 from velfield.errors import VelfieldError
 from velfield.loss import counted_cells, loss_sums
 from velfield.model import Model
@@ -24,7 +25,7 @@ from velfield.sources import FieldSource, boxes_of, symmetries_of
 from velfield.step import gradients
 from velfield.train_config import TrainConfig
 from velfield.unet import UNet
-from velfield.validation import Calibration, calibrate_on, validate
+from velfield.validation import calibrate_on, validate
 
 
 class Training:
