@@ -8,14 +8,13 @@ import numpy as np
 from distributed import Client
 
 from velfield.pipelines.paint_plan import Need, check_need, size
-from velfield.pipelines.predict_job import Job
+from velfield.pipelines.predict_job import FEATURES, Job
 from velfield.pipelines.predict_tasks import blocks_of
 from velfield.stores import store
 from velfield.theory.whole import READERS
 
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
 WHOLE_CELL = 62  # bytes a cell of linear theory on the whole parent, while it is made (`velfield.theory.analytic`)
-FEATURES = 26  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
 @dataclass(frozen=True, kw_only=True)
