@@ -8,13 +8,13 @@ import numpy as np
 from distributed import Client
 
 from velfield import store
+from velfield.analytic import WholeSettings, whole_bytes
 from velfield.pipelines.paint_plan import Need, check_need, size
 from velfield.pipelines.predict_job import Job
 from velfield.pipelines.predict_tasks import blocks_of
 from velfield.whole import READERS
 
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
-WHOLE_CELL = 62  # bytes a cell of linear theory on the whole parent, while it is made (`velfield.analytic`)
 FEATURES = 26  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
@@ -106,7 +106,7 @@ def plan_of(job: Job) -> Plan:
         store_bytes=sum(per_box.values()) * layout.nbox,
         row_memory=row,
         shard_memory=shard,
-        whole_memory=WHOLE_CELL * cells if job.takes_whole else 0,
+        whole_memory=max((whole_bytes(how, ds) for how in job.how if isinstance(how, WholeSettings)), default=0),
     )
 
 

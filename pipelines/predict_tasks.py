@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def compute_whole(_item: int, job: Job) -> dict[str, Any]:
     array = zarr.create_array(
         shards.zarr_store(_whole_url(job)),
         shape=(3 * len(job.how), n, n, n),
-        chunks=(3, *(min(WHOLE_CHUNK, n),) * 3),
+        chunks=(1, *(min(WHOLE_CHUNK, n),) * 3),
         dtype="float32",
         compressors=None,
         fill_value=np.nan,
@@ -52,11 +53,15 @@ def compute_whole(_item: int, job: Job) -> dict[str, Any]:
     )
     for number, how in enumerate(job.how):
         assert isinstance(how, analytic.WholeSettings)
-        with stage("whole"):
-            velocity = analytic.whole_velocity(how, ds)
-        with stage("write", nbytes=velocity.nbytes):
-            array[3 * number : 3 * number + 3] = velocity
-        del velocity
+        components = analytic.whole_components(how, ds)
+        for axis in range(3):
+            with stage("whole"):
+                component = next(components)
+            with stage("write", nbytes=component.nbytes):
+                along = [slice(first, first + WHOLE_CHUNK) for first in range(0, n, WHOLE_CHUNK)]
+                for x, y in product(along, along):  # so that no second cube is held while it is written
+                    array[3 * number + axis, x, y] = component[x, y]
+        del components, component
     return job.receipts.leave({"cells": n**3}, "whole", "velocity")
 
 

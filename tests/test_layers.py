@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 MODULES = {
     "core": "__init__ version errors kernel cosmology boxes redshift_space clouds paint fill scatter canvases"
-    " patches linear wiener radial reconstruction spectra scales places calibration measures symmetry condition"
+    " patches modes linear wiener radial reconstruction spectra scales places calibration measures symmetry condition"
     " normalisation tracers units findings verify_boxes verify_whole tables tiles sky",
     "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
     " genericio_read genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv"

@@ -136,7 +136,7 @@ class FieldAccessor:
             average = self.core(values).mean(("x", "y", "z"), dtype="float64")
         else:
             raise VelfieldError(f"unknown mean: mean={mean!r}; choose parent or box")
-        delta = (values / average - 1).astype("float32").rename(f"{name}_overdensity")
+        delta = (values / average - 1).astype("float32", copy=False).rename(f"{name}_overdensity")
         return delta.assign_attrs(units="1", long_name=f"density contrast of {name}")
 
     def density(self, name: str) -> xr.DataArray:
