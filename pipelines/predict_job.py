@@ -86,6 +86,7 @@ def prepare(
     tracer: str = "number",
     smoothing: float | None = None,
     asked_for: str | None = None,
+    expected: xr.Dataset | None = None,
 ) -> Job:
     """Open the input and the model, and see that they fit.
 
@@ -115,8 +116,10 @@ def prepare(
         Of an analytic model, as in `velfield.analytic.settings`.
     asked_for : str, optional
         What the store says that it was asked for, where the fields do not stay (`predict_catalogue`).
+    expected : xarray.Dataset, optional
+        The field store as it will be, where it is not there yet: the job can be planned, not run.
     """
-    ds = store.open_fields(fields, chunks=None)
+    ds = store.open_fields(fields, chunks=None) if expected is None else expected
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
     analytic.check_tracer(model, tracer)
     if model in analytic.NAMES:
@@ -134,7 +137,8 @@ def prepare(
         job = _network(model, ds, average, asked, isolated)
     prediction = job.prediction | ({} if asked_for is None else {"asked_for": asked_for})
     identity = job.about.get("weights", job.about)  # of a bundle, wherever it lies
-    settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": store.document_hash(fields)}
+    seen = store.document_hash(fields) if expected is None else None
+    settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": seen}
     settings |= {name: job.about[name] for name in ("calibration", "average") if name in job.about}
     settings["prediction"] = prediction
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

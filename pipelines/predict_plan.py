@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from distributed import Client
 
 from velfield import store
 from velfield.analytic import WholeSettings, whole_bytes
-from velfield.pipelines.paint_plan import Need, check_need, size
+from velfield.pipelines import paint_plan
+from velfield.pipelines.paint_plan import Need, check_need, in_lines, size
 from velfield.pipelines.predict_job import Job
 from velfield.pipelines.predict_tasks import blocks_of
 from velfield.whole import READERS
@@ -44,12 +46,14 @@ class Plan:
             Need(nbytes, WORKER_BASE) for nbytes in (self.row_memory, self.shard_memory, self.whole_memory) if nbytes
         )
 
-    def table(self) -> str:
-        """Lines for a person."""
+    def lines(self) -> list[tuple[str, str]]:
+        """Names and values, for a person."""
         whole = 1 if self.whole_memory else 0
+        kinds = [f"{whole} of linear theory"] if whole else []
+        kinds += [f"{self.rows:,} rows of tiles"] if self.rows else []
         rows = [
             ("boxes", f"{self.boxes:,} in {self.shards:,} shards, {self.cells:,} cells"),
-            ("tasks", f"{whole + self.rows + self.shards:,}: {self.rows:,} rows of tiles, {self.shards:,} shards"),
+            ("tasks", f"{whole + self.rows + self.shards:,}: {', '.join([*kinds, f'{self.shards:,} shards'])}"),
         ]
         if self.tiles:
             tiles = f"{self.tiles:,} of {self.side}³ cells, neighbours share {self.overlap}"
@@ -63,15 +67,35 @@ class Plan:
         if self.whole_memory:
             parts.append(f"{size(self.whole_memory)} the one of linear theory")
         rows.append(("memory per worker", f"{', '.join(parts)}; {size(WORKER_BASE)} for the process"))
-        return "\n".join(f"{name:<18} {value}" for name, value in rows)
+        return rows
+
+    def table(self) -> str:
+        """Lines for a person."""
+        return in_lines(self.lines())
 
 
-def plan_of(job: Job) -> Plan:
-    """Count what the job reads and writes, and the memory of its largest tasks."""
+def both(painting: paint_plan.Plan, prediction: Plan) -> str:
+    """The plan of a catalogue's prediction: its painting, what follows, and what both need; lines for a person."""
+    rows = []
+    for verb, plan in (("paint", painting), ("predict", prediction)):
+        rows += [(f"{verb}: {name}", value) for name, value in plan.lines()]
+    at_once = painting.store_bytes + max(painting.patch_bytes, prediction.work_bytes + prediction.store_bytes)
+    rows.append(("on disk", f"at most {size(at_once)} before compression, {size(prediction.store_bytes)} at the end"))
+    needs = (Need(painting.worker_memory, paint_plan.WORKER_BASE), *prediction.needs)
+    most = max(sum(need) for need in needs)
+    rows.append(("memory of a worker", f"at most {size(most)} with the process"))
+    return in_lines(rows)
+
+
+def plan_of(job: Job, ds: xr.Dataset | None = None) -> Plan:
+    """Count what the job reads and writes, and the memory of its largest tasks.
+
+    ``ds`` is the field store where it is not there yet (`velfield.pipelines.predict_catalogue`).
+    """
     layout, tiles = job.layout, job.tiling
     per_box = {n: int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for n, v in layout.variables.items()}
     n = layout.variables["velocity"].shape[-1]
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = store.open_fields(job.fields, chunks=None) if ds is None else ds
     window = (n + 2 * int(ds.attrs["margin"])) ** 3 * 4  # of one variable of one box
     cells = layout.nbox * n**3
     # what is written, and encoded once more, a variable at a time

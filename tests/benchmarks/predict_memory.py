@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,12 +23,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # as a worker has it; read when torch is loaded
-
 import numpy as np
 
 from velfield import shards, store_layout
 from velfield.boxes import BoxLayout
+from velfield.pipelines.cluster import CapThreads
 from velfield.pipelines.predict_job import Job, prepare
 from velfield.pipelines.predict_plan import WORKER_BASE, plan_of
 from velfield.pipelines.predict_tasks import compute_whole, load, predict_row
@@ -66,6 +64,7 @@ def fields(folder: Path, cells: int, box: int, rsd: str) -> str:
 
 def measured(job: Job, kind: str) -> dict[str, float]:
     """Bytes that a task needs, as planned and as it was, in this process."""
+    CapThreads().setup(None)  # threads, and memory that is kept, as a worker has them
     job.receipts.begin({})
     plan = plan_of(job)
     task, planned = {"whole": (compute_whole, plan.whole_memory), "rows": (predict_row, plan.row_memory)}[kind]
