@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
@@ -137,11 +137,11 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
     arrays = _empty(job, len(boxes))
     if job.takes_whole:
         with stage("read"):
-            parent, whole = Parent(ds), _whole(job)
+            parent = Parent(ds)
             cells = parent.layout.cells
             for place, box in enumerate(boxes):
                 start = [cells * along for along in parent.place(box)]
-                arrays["velocity"][place] = wrapped(whole, start, (cells,) * 3)
+                arrays["velocity"][place] = _of_whole(job, start, cells)
     elif job.how:
         with stage("predict"):
             arrays["velocity"][...] = analytic.velocities(job.how[0], ds, boxes)
@@ -150,7 +150,8 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
         if model.guide is None:  # a guide may need other boxes: it reads what it needs
             with stage("read") as read:
                 needed = sorted({store.INPUTS[kind][0] for kind in model.inputs})
-                seen, within = ds[needed].isel(box=slice(boxes[0], boxes[-1] + 1)).load(), range(len(boxes))
+                with store.decoding(ds, " or ".join(needed), f"{boxes[0]} to {boxes[-1]}"):
+                    seen, within = ds[needed].isel(box=slice(boxes[0], boxes[-1] + 1)).load(), range(len(boxes))
                 read.nbytes += seen.nbytes
         with stage("predict"):
             made = model.predict(seen, batch=job.batch, boxes=within, average=job.average)
@@ -195,8 +196,7 @@ def _predicted(
             inputs = np.stack([boxes.velfield.input(kind).isel(seen).values for kind in model.inputs], axis=1)
             guide = None
             if job.takes_whole:
-                whole = _whole(job)
-                guide = np.stack([wrapped(whole, start, (tiles.side,) * 3) for start in starts])
+                guide = np.stack([_of_whole(job, start, tiles.side) for start in starts])
             elif job.how:
                 guide = model.guide.velocities(boxes, range(len(some)), tiles.context, job.how)
             made = model.predict_arrays(inputs, job.batch, symmetries, guide=guide, condition=condition)
@@ -282,8 +282,16 @@ def _write(job: Job, shard: int, ds: xr.Dataset, arrays: dict[str, NDArray[Any]]
     return job.receipts.leave(receipt, "shards", receipts_name(shard))
 
 
-def _whole(job: Job) -> Any:
-    return zarr.open_array(shards.zarr_store(_whole_url(job)), mode="r", zarr_format=3)
+def _of_whole(job: Job, start: Sequence[int], side: int) -> NDArray[np.float32]:
+    """What `compute_whole` made (channel, x, y, z) of a cube of the parent."""
+    array = zarr.open_array(shards.zarr_store(_whole_url(job)), mode="r", zarr_format=3)
+    velocity = wrapped(array, start, (side,) * 3)
+    if not np.isfinite(velocity).all():  # a chunk that is not there reads as NaN
+        raise DamagedError(
+            f"the parent's linear velocity has lost a part: array={_whole_url(job)}, from={tuple(start)}, side={side}; "
+            "remove the unfinished store, then run the same command again"
+        )
+    return velocity
 
 
 def _whole_url(job: Job) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import xarray as xr
@@ -94,6 +95,18 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
         )
     ds.encoding["source"] = url  # as xarray does for files: errors name it
     return ds
+
+
+@contextmanager
+def decoding(ds: xr.Dataset, variable: str, boxes: Any) -> Iterator[None]:
+    """Say in one line which boxes cannot be read, where what is stored of them is not what was written."""
+    try:
+        yield
+    except (ValueError, RuntimeError, LookupError, EOFError) as error:  # of a checksum, of zstd, of a shard's index
+        raise StoreError(
+            f"what is stored of a box is damaged: store={ds.encoding.get('source')}, variable={variable}, box={boxes}, "
+            f"because={' '.join(str(error).split())[:200]}; see what else is with velfield verify, and paint it again"
+        ) from error
 
 
 def attributes(url: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from velfield.boxes import BoxLayout
 from velfield.errors import StoreError, VelfieldError
+from velfield.store import decoding
 
 READERS = 8  # boxes read at once: hides the latency of object storage
 READ_BYTES = 2**28  # of what they hold together, or one of them
@@ -132,7 +133,8 @@ def read_overdensity(
     inner = slice(outer, outer + int(ds.attrs["cells"]) + 2 * margin)
     wanted = {dim: range(ds.sizes[dim])[inner][along] for dim, along in zip("xyz", cut, strict=True)}
     one = one.isel({dim: slice(along.start, along.stop) for dim, along in wanted.items()})
-    delta = np.asarray(one.velfield.overdensity(variable))
+    with decoding(ds, variable, box):
+        delta = np.asarray(one.velfield.overdensity(variable))
     if not np.isfinite(delta).all():  # a chunk that is not there reads as NaN
         raise StoreError(
             f"a box of the store has lost its data: store={ds.encoding.get('source')}, box={box}, "

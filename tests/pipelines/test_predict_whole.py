@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -27,7 +28,7 @@ from velfield.pipelines import verify as verify_module
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.predict import predict, prepare
 from velfield.pipelines.predict_plan import check_fits, plan_of
-from velfield.pipelines.predict_tasks import predict_row
+from velfield.pipelines.predict_tasks import predict_row, predict_shard
 from velfield.pipelines.verify import verify
 from velfield.sources import condition_of
 
@@ -425,3 +426,45 @@ def test_a_network_waits_for_workers_that_offer_a_gpu(whole, local, tmp_path):
         connect(cluster.scheduler_address, quiet=True) as client,
     ):
         assert predict(client, job)
+
+
+@pytest.mark.parametrize(("model", "isolated"), [("local", False), ("local", True), ("linear_whole", False)])
+def test_input_that_is_damaged_or_lost_is_named(here, whole, local, tmp_path, model, isolated):
+    fields, out = tmp_path / "fields", str(tmp_path / "v")
+    shutil.copytree(whole, fields)
+    job = prepare(local if model == "local" else model, str(fields), out, isolated=isolated)
+    shard = sorted(p for p in (fields / "halo_number" / "c").rglob("*") if p.is_file())[1]
+    sound = shard.read_bytes()
+    damaged = r"what is stored of a box is damaged: .*halo_number, box=.*velfield verify"
+    third = len(sound) // 3
+    shard.write_bytes(sound[:third] + bytes(b ^ 0x5A for b in sound[third : 2 * third]) + sound[2 * third :])
+    with pytest.raises(VelfieldError, match=damaged):
+        predict(here, job)
+    shard.write_bytes(sound[:third])  # cut off
+    with pytest.raises(VelfieldError, match=damaged):
+        predict(here, job)
+    shard.unlink()
+    with pytest.raises(VelfieldError, match=r"has lost its data: .*box=|inputs are not finite: .*velfield verify"):
+        predict(here, job)
+    shard.write_bytes(sound)
+    assert predict(here, job)
+
+
+def test_a_part_of_the_linear_velocity_that_is_lost_is_not_taken_for_one(here, whole, tmp_path, monkeypatch):
+    job = prepare("linear_whole", whole, str(tmp_path / "v"))
+    monkeypatch.setattr(predict_module, "_run_shards", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(here, job)
+    monkeypatch.undo()
+    (lost,) = Path(job.receipts.work).glob("whole/array/c/1/*/*/*")  # of the whole, as it is smaller than a chunk
+    lost.unlink()
+    with pytest.raises(VelfieldError, match=r"linear velocity has lost a part: .*; remove the unfinished store"):
+        predict_shard(0, job)
+
+
+@pytest.mark.parametrize("out", ["file", "file/store"])
+def test_a_file_in_the_way_is_said(whole, local, tmp_path, capsys, out):
+    (tmp_path / "file").write_text("mine")
+    assert main(["predict", local, whole, str(tmp_path / out)]) == 2
+    assert f"a file is in the way: out={tmp_path / out}; name another place" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
