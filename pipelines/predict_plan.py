@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from distributed import Client
 
 from velfield import store
-from velfield.analytic import WholeSettings, whole_bytes
+from velfield.analytic import NAMES, WholeSettings, whole_bytes
 from velfield.pipelines import paint_plan
 from velfield.pipelines.paint_plan import Need, check_need, in_lines, size
 from velfield.pipelines.predict_job import Job
 from velfield.pipelines.predict_tasks import blocks_of
 from velfield.whole import READERS
 
+if TYPE_CHECKING:
+    from velfield.model import Model
+
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
-FEATURES = 26  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
+FEATURES = 22  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +105,14 @@ def plan_of(job: Job, ds: xr.Dataset | None = None) -> Plan:
     # what is written, and encoded once more, a variable at a time
     shard = layout.boxes_per_shard * (sum(per_box.values()) + 3 * max(per_box.values()))
     row = read = work = 0
-    inputs, width, channels = _network(job)
+    model, channels = _model(job), 3 * sum(name != "velocity_flag" for name in layout.variables)
+    inputs = 1 if model is None else len({store.INPUTS[kind][0] for kind in model.inputs})
     if tiles is not None:
         count, side = len(tiles.starts), tiles.side + 2 * (job.guide_margin - tiles.context)
         wide = {tiles.support(i).stop - tiles.support(i).start for i in range(count)}
         held = 4 * channels * tiles.ngrid * max(wide) ** 2
         columns = 4 * inputs * side**2 * tiles.ngrid
-        batch = 4 * job.batch * (2 * inputs * side**3 + (FEATURES * width + 2 * (inputs + 3)) * tiles.side**3)
+        batch = min(job.batch, count) * (2 * 4 * inputs * side**3 + _network_bytes(model, tiles.side, inputs, channels))
         row = columns + READERS * window + batch + 3 * held
         shard += 2 * 4 * channels * n**3 + READERS * 4 * channels * n * max(min(w, n) for w in wide) ** 2
         read = 4 * inputs * side**2 * tiles.ngrid * count**2
@@ -115,7 +120,7 @@ def plan_of(job: Job, ds: xr.Dataset | None = None) -> Plan:
     else:
         read = 4 * inputs * layout.nbox * (n + 2 * job.context) ** 3
         shard += layout.boxes_per_shard * 4 * inputs * (n + 2 * job.context) ** 3
-        shard += 4 * job.batch * FEATURES * width * (n + 2 * job.context) ** 3
+        shard += min(job.batch, layout.boxes_per_shard) * _network_bytes(model, n + 2 * job.context, inputs, channels)
     return Plan(
         boxes=layout.nbox,
         shards=layout.nshard,
@@ -140,12 +145,23 @@ def check_fits(plan: Plan, client: Client) -> None:
         check_need(need, client)
 
 
-def _network(job: Job) -> tuple[int, int, int]:
-    """Variables that are read, the network's width, and channels of what is written."""
-    channels = 3 * sum(name != "velocity_flag" for name in job.layout.variables)
-    if job.how and job.tiling is None:  # an analytic model
-        return 1, 0, channels
+def _network_bytes(model: Model | None, side: int, inputs: int, channels: int) -> int:
+    """The most bytes that a network holds for a cube of so many cells a side; none without one.
+
+    Its features are of the cells that it pools, a multiple of 2ᵈ; what it is given and gives is copied on its way some
+    four times.
+    """
+    if model is None:
+        return 0
+    pooled = 2**model.net.config.depth
+    features = FEATURES * model.net.config.width * (-(-side // pooled) * pooled) ** 3
+    return 4 * (features + 4 * (inputs + 3 * int(model.net.config.guide) + channels) * side**3)
+
+
+def _model(job: Job) -> Model | None:
+    """The network of a job; None of an analytic model."""
+    if job.model in NAMES:
+        return None
     from velfield.model import load_model
 
-    model = load_model(job.model, device="cpu")
-    return len({store.INPUTS[kind][0] for kind in model.inputs}), model.net.config.width, channels
+    return load_model(job.model, device="cpu")

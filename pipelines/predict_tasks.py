@@ -40,7 +40,7 @@ def compute_whole(_item: int, job: Job) -> dict[str, Any]:
     """Task: linear theory of the whole parent, for all others."""
     if found := job.receipts.find("whole", "velocity"):
         return found
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = _fields(job)
     n = layout_of(ds).ngrid
     array = zarr.create_array(
         shards.zarr_store(_whole_url(job)),
@@ -72,7 +72,7 @@ def predict_row(row: int, job: Job) -> dict[str, Any]:
         return found
     tiles, model = job.tiling, load(job)
     ix, iy = divmod(row, len(tiles.starts))
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = _fields(job)
     around = job.guide_margin - tiles.context  # cells around a tile that its guide sees
     corner = (tiles.starts[ix] - around, tiles.starts[iy] - around, 0)
     side = tiles.side + 2 * around
@@ -115,7 +115,7 @@ def blend_shard(shard: int, job: Job) -> dict[str, Any]:
     if found := job.receipts.find("shards", receipts_name(shard)):
         return found
     boxes = job.layout.boxes_of(shard)
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = _fields(job)
     arrays = _empty(job, len(boxes))
     names = [name for name in job.layout.variables if name != "velocity_flag"]
     with stage("assemble") as assembling:
@@ -133,7 +133,7 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
     if found := job.receipts.find("shards", receipts_name(shard)):
         return found  # a worker died after it had written the receipt
     boxes = job.layout.boxes_of(shard)
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = _fields(job)
     arrays = _empty(job, len(boxes))
     if job.takes_whole:
         with stage("read"):
@@ -262,6 +262,14 @@ def _read(url: str, begin: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
             "remove the unfinished store, then run the same command again"
         )
     return np.frombuffer(data, dtype="<f4").reshape(shape)
+
+
+def _fields(job: Job) -> xr.Dataset:
+    """The input, which must still be the one that the job began with."""
+    ds = store.open_fields(job.fields, chunks=None)
+    if ds.attrs["fingerprint"] != job.layout.attrs["input_fingerprint"]:
+        raise VelfieldError(f"the input changed while it was used: fields={job.fields}; run the same command again")
+    return ds
 
 
 def _empty(job: Job, count: int) -> dict[str, NDArray[Any]]:

@@ -390,6 +390,8 @@ def test_the_plan_is_printed_and_nothing_done(here, whole, local, tmp_path, caps
     assert planned.work_bytes == sizes[-1]
     array = store.open_velocity(out)
     assert planned.store_bytes == sum(array[name].nbytes for name in array.data_vars)
+    assert plan_of(dataclasses.replace(job, batch=1000)) == plan_of(dataclasses.replace(job, batch=2))  # two in a row
+    assert planned.row_memory > plan_of(dataclasses.replace(job, batch=1)).row_memory
     small = dataclasses.replace(planned, shard_memory=2**50)
     with pytest.raises(VelfieldError, match=r"a task does not fit into a worker: needed=1.02e\+03 TiB"):
         check_fits(small, SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {n_workers: WORKER}}))
@@ -468,3 +470,15 @@ def test_a_file_in_the_way_is_said(whole, local, tmp_path, capsys, out):
     assert main(["predict", local, whole, str(tmp_path / out)]) == 2
     assert f"a file is in the way: out={tmp_path / out}; name another place" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_input_that_changes_meanwhile_is_not_mixed(here, local, tmp_path, isolated):
+    fields, out = str(tmp_path / "fields"), str(tmp_path / "v")
+    write_fields(fields, boxes=2, cells=16)
+    job = prepare(local, fields, out, isolated=isolated)
+    shutil.rmtree(fields)
+    write_fields(fields, boxes=2, cells=16, seed=9)
+    with pytest.raises(VelfieldError, match=r"the input changed while it was used: fields=.*; run the same command"):
+        predict(here, job)
+    assert predict(here, prepare(local, fields, out, isolated=isolated))
