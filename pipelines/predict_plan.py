@@ -9,16 +9,16 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
-from velfield import store
-from velfield.analytic import NAMES, WholeSettings, whole_bytes
 from velfield.pipelines import paint_plan
 from velfield.pipelines.paint_plan import Need, check_need, in_lines, size
 from velfield.pipelines.predict_job import Job
 from velfield.pipelines.predict_tasks import blocks_of
-from velfield.whole import READERS
+from velfield.stores import store
+from velfield.theory.analytic import NAMES, WholeSettings, whole_bytes
+from velfield.theory.whole import READERS
 
 if TYPE_CHECKING:
-    from velfield.model import Model
+    from velfield.network.model import Model
 
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
 FEATURES = 22  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
@@ -162,6 +162,6 @@ def _model(job: Job) -> Model | None:
     """The network of a job; None of an analytic model."""
     if job.model in NAMES:
         return None
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     return load_model(job.model, device="cpu")

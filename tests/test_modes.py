@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from velfield import modes as modes_module
-from velfield.linear import components, derivative, linear_velocity, wavevectors
-from velfield.modes import backward, cells_of, forward, room
-from velfield.reconstruction import matter_contrast, matter_modes
+from velfield.physics import modes as modes_module
+from velfield.physics.linear import components, derivative, linear_velocity, wavevectors
+from velfield.physics.modes import backward, cells_of, forward, room
+from velfield.physics.reconstruction import matter_contrast, matter_modes
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (6, 5, 7), (5, 9, 4), (3, 2, 1)])

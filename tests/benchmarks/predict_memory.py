@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from velfield import shards, store_layout
-from velfield.boxes import BoxLayout
+from velfield.files import shards
+from velfield.geometry.boxes import BoxLayout
 from velfield.pipelines.cluster import CapThreads
 from velfield.pipelines.predict_job import Job, prepare
 from velfield.pipelines.predict_plan import WORKER_BASE, plan_of
 from velfield.pipelines.predict_tasks import compute_whole, load, predict_row
 from velfield.pipelines.stages import peak_memory
+from velfield.stores import store_layout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from arbitrary_bundle import bundle
