@@ -35,6 +35,7 @@ class Plan:
     side: int
     overlap: int
     overhead: float
+    observed: int
     rows: int
     bytes_to_read: int
     work_bytes: int
@@ -54,10 +55,12 @@ class Plan:
         """Names and values, for a person."""
         whole = 1 if self.whole_memory else 0
         kinds = [f"{whole} of linear theory"] if whole else []
+        kinds += [f"{self.observed:,} statistics"] if self.observed else []
         kinds += [f"{self.rows:,} rows of tiles"] if self.rows else []
+        kinds.append(f"{self.shards:,} shards")
         rows = [
             ("boxes", f"{self.boxes:,} in {self.shards:,} shards, {self.cells:,} cells"),
-            ("tasks", f"{whole + self.rows + self.shards:,}: {', '.join([*kinds, f'{self.shards:,} shards'])}"),
+            ("tasks", f"{whole + self.observed + self.rows + self.shards:,}: {', '.join(kinds)}"),
         ]
         if self.tiles:
             tiles = f"{self.tiles:,} of {self.side}³ cells, neighbours share {self.overlap}"
@@ -114,6 +117,8 @@ def plan_of(job: Job, ds: xr.Dataset | None = None) -> Plan:
         columns = 4 * inputs * side**2 * tiles.ngrid
         batch = min(job.batch, count) * (2 * 4 * inputs * side**3 + _network_bytes(model, tiles.side, inputs, channels))
         row = columns + READERS * window + batch + 3 * held
+        if job.observed and model is not None:
+            row = max(row, READERS * window + _network_bytes(model, model.trained_side, inputs, channels))
         shard += 2 * 4 * channels * n**3 + READERS * 4 * channels * n * max(min(w, n) for w in wide) ** 2
         read = 4 * inputs * side**2 * tiles.ngrid * count**2
         work = sum(blocks_of(tiles, n, i, j, channels)[1] for i in range(count) for j in range(count))
@@ -129,6 +134,7 @@ def plan_of(job: Job, ds: xr.Dataset | None = None) -> Plan:
         side=tiles.side if tiles else 0,
         overlap=tiles.overlap if tiles else 0,
         overhead=tiles.overhead if tiles else 1.0,
+        observed=len(job.observed),
         rows=job.rows,
         bytes_to_read=read + (4 * cells * len(job.how) if job.takes_whole else 0),
         work_bytes=work + (12 * cells * len(job.how) if job.takes_whole else 0),
