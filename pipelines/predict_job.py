@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from velfield.network.model import Model
 
 BATCH = 4  # boxes or tiles of the training's size that go through a network together
+TILE_BYTES = 3 * 2**29  # that a network holds of a tile whose side is not asked for
+FEATURES = 22  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +220,9 @@ def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | No
     found = {name: pair for name, pair in found.items() if name not in ("cells", "margin")}
     notes = sentences(found, "the store")
     observed: tuple[tuple[int, int, int], ...] = ()
-    if loaded.net.config.norm == "group" and tiles.count > 1:
+    if loaded.net.config.norm == "group" and (tiles.count > 1 or tiles.side > loaded.trained_side):
         observed = spread(tiles.ngrid, loaded.trained_side, loaded.context, periodic=tiles.periodic)
-    if tiles.side != loaded.trained_side and tiles.rim < loaded.reach:
+    if asked["tile"] not in (None, loaded.trained_side) and tiles.rim < loaded.reach:
         notes.append(f"the model was trained on {loaded.trained_side} cells a side, a tile has {tiles.side}")
     return _Settled(
         about=about,
@@ -253,6 +255,7 @@ def _tiles(
         multiple=2**loaded.net.config.depth,
         local=loaded.guide is None or loaded.guide.name == analytic.WHOLE,
         trained=loaded.trained_side,
+        largest=TILE_BYTES // (4 * FEATURES * loaded.net.config.width),
     )
     guide, margin = loaded.guide, asked["guide-margin"]
     sees = guide is not None and guide.sees_margin

@@ -11,7 +11,7 @@ from distributed import Client
 
 from velfield.pipelines import paint_plan
 from velfield.pipelines.paint_plan import Need, check_need, in_lines, size
-from velfield.pipelines.predict_job import Job
+from velfield.pipelines.predict_job import FEATURES, Job
 from velfield.pipelines.predict_tasks import blocks_of
 from velfield.stores import store
 from velfield.theory.analytic import NAMES, WholeSettings, whole_bytes
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from velfield.network.model import Model
 
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
-FEATURES = 22  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
 @dataclass(frozen=True, kw_only=True)
