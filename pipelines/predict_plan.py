@@ -10,6 +10,7 @@ import xarray as xr
 from distributed import Client
 
 from velfield.pipelines import paint_plan
+from velfield.pipelines.cluster import KEPT
 from velfield.pipelines.paint_plan import Need, check_need, in_lines, size
 from velfield.pipelines.predict_job import FEATURES, Job
 from velfield.pipelines.predict_tasks import blocks_of
@@ -140,7 +141,7 @@ def plan_of(job: Job, ds: xr.Dataset | None = None) -> Plan:
         store_bytes=sum(per_box.values()) * layout.nbox,
         row_memory=row,
         shard_memory=shard,
-        whole_memory=max((whole_bytes(how, ds) for how in job.how if isinstance(how, WholeSettings)), default=0),
+        whole_memory=max((KEPT + whole_bytes(how, ds) for how in job.how if isinstance(how, WholeSettings)), default=0),
     )
 
 
