@@ -19,7 +19,7 @@ MODULES = {
     " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
     " verify_opened verify_store verify",
     "theory": "whole parent analytic guide",
-    "answers": "cells interpolate real_space queries query_table derived cubes export",
+    "answers": "cells reach interpolate real_space queries query_table derived cubes export",
     "analysis": "judged pieces evaluate figure_style figures curves compare report experiment_table experiment_figures",
     "torch": "gravity halos simulate_config drawn simulate unet loss samples batches validation orientations model_card"
     " bundle model train_config checkpoint compiled ema ranks step train_record training train",

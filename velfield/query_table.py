@@ -66,7 +66,7 @@ def query_table(
     progress : Progress, optional
         Is told of rows.
     rows : int
-        Rows at a time: 131,072 take some 80 MB, beside the rows themselves and the boxes that are kept.
+        Rows at a time: 131,072 take some 20 MB, beside the rows themselves and the boxes that are kept.
 
     Returns
     -------
