@@ -15,7 +15,7 @@ MODULES = {
     " normalisation tracers units findings verify_boxes verify_whole tables tiles sky",
     "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
     " genericio_read genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv"
-    " table_text table_rows table_write"
+    " table_text table_hdf5_rows table_rows table_write"
     " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
     " verify_opened verify_store verify",
     "theory": "whole parent analytic guide",

@@ -141,7 +141,7 @@ def bulk_flows(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[derived.BulkFlow]:
-    """Bulk flows in spheres, as a table in CSV, Parquet or FITS.
+    """Bulk flows in spheres, as a table in CSV, Parquet, FITS or HDF5.
 
     Parameters
     ----------
