@@ -8,14 +8,13 @@ import numpy as np
 from distributed import Client
 
 from velfield.pipelines.paint_plan import Need, check_need, size
-from velfield.pipelines.predict_job import Job
+from velfield.pipelines.predict_job import FEATURES, Job
 from velfield.pipelines.predict_tasks import blocks_of
 from velfield.stores import store
 from velfield.theory.whole import READERS
 
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
 WHOLE_CELL = 62  # bytes a cell of linear theory on the whole parent, while it is made (`velfield.theory.analytic`)
-FEATURES = 26  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,7 @@ class Plan:
     side: int
     overlap: int
     overhead: float
+    observed: int
     rows: int
     bytes_to_read: int
     work_bytes: int
@@ -47,9 +47,11 @@ class Plan:
     def table(self) -> str:
         """Lines for a person."""
         whole = 1 if self.whole_memory else 0
+        tasks = f"{whole + self.observed + self.rows + self.shards:,}: "
+        tasks += f"{self.observed:,} statistics, " if self.observed else ""
         rows = [
             ("boxes", f"{self.boxes:,} in {self.shards:,} shards, {self.cells:,} cells"),
-            ("tasks", f"{whole + self.rows + self.shards:,}: {self.rows:,} rows of tiles, {self.shards:,} shards"),
+            ("tasks", f"{tasks}{self.rows:,} rows of tiles, {self.shards:,} shards"),
         ]
         if self.tiles:
             tiles = f"{self.tiles:,} of {self.side}³ cells, neighbours share {self.overlap}"
@@ -100,6 +102,7 @@ def plan_of(job: Job) -> Plan:
         side=tiles.side if tiles else 0,
         overlap=tiles.overlap if tiles else 0,
         overhead=tiles.overhead if tiles else 1.0,
+        observed=len(job.observed),
         rows=job.rows,
         bytes_to_read=read + (4 * cells * len(job.how) if job.takes_whole else 0),
         work_bytes=work + (12 * cells * len(job.how) if job.takes_whole else 0),
