@@ -113,7 +113,7 @@ def open_table(url: str, table: str | None = None, kind: str | None = None) -> H
         if len(chosen) != 1:
             raise CatalogueError(
                 f"which table is not clear: file={url}, table={table}, tables={', '.join(p.name for p in places)}; "
-                "name one (table=, --halo-table)"
+                "name one (table=, --halo-table, --extension)"
             )
         return HDF5Table(url, int(fs.size(path)), chosen[0], root)
 
