@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BATCH = 4  # boxes or tiles of the training's size that go through a network together
 TILE_BYTES = 3 * 2**29  # that a network holds of a tile whose side is not asked for
-FEATURES = 26  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
+FEATURES = 22  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,7 @@ def prepare(
     tracer: str = "number",
     smoothing: float | None = None,
     asked_for: str | None = None,
+    expected: xr.Dataset | None = None,
 ) -> Job:
     """Open the input and the model, and see that they fit.
 
@@ -123,8 +124,10 @@ def prepare(
         Of an analytic model, as in `velfield.theory.analytic.settings`.
     asked_for : str, optional
         What the store says that it was asked for, where the fields do not stay (`predict_catalogue`).
+    expected : xarray.Dataset, optional
+        The field store as it will be, where it is not there yet: the job can be planned, not run.
     """
-    ds = store.open_fields(fields, chunks=None)
+    ds = store.open_fields(fields, chunks=None) if expected is None else expected
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
     analytic.check_tracer(model, tracer)
     if model in analytic.NAMES:
@@ -142,7 +145,8 @@ def prepare(
         job = _network(model, ds, average, asked, isolated)
     prediction = job.prediction | ({} if asked_for is None else {"asked_for": asked_for})
     identity = job.about.get("weights", job.about)  # of a bundle, wherever it lies
-    settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": store.document_hash(fields)}
+    seen = store.document_hash(fields) if expected is None else None
+    settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": seen}
     settings |= {name: job.about[name] for name in ("calibration", "average") if name in job.about}
     settings["prediction"] = prediction
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
