@@ -1,5 +1,6 @@
 """The documentation is run: the command-line page is the program's own, and the how-to's code prints what it says."""
 
+import json
 import logging
 import os
 import re
@@ -106,3 +107,30 @@ def test_howto_prints_what_it_says(page, tmp_path, monkeypatch, capsys, bucket):
             exec(compile(block, page, "exec"), names)  # the page's own code
         elif kind == "text":
             assert capsys.readouterr().out.split() == block.split()
+
+
+def test_the_notebook_is_the_page_executed():
+    maker = runpy.run_path(str(DOCS / "make_notebook.py"))
+    page = maker["PAGE"].read_text(encoding="utf-8")
+    text = maker["NOTEBOOK"].read_text(encoding="utf-8")
+    made = json.loads(text)
+    found = [(cell["cell_type"], "".join(cell["source"])) for cell in made["cells"]]
+    assert found == maker["cells"](page), "run python docs/make_notebook.py"
+    assert [said.split() for said in maker["outputs"](made)] == [said.split() for said in maker["printed"](page)]
+    shown = ["".join(c["source"]) for c in made["cells"] if any("data" in o for o in c.get("outputs", []))]
+    assert [re.search(r'Image\("(.*?)"', source)[1] for source in shown] == re.findall(r"\]\(figures/(.*?)\)", page)
+    assert len(text) < 500_000
+    for place in ("127.0.0.1", "localhost", str(Path.home()), "/tmp"):
+        assert place not in text
+
+
+def test_pages_become_cells():
+    cells = runpy.run_path(str(DOCS / "make_notebook.py"))["cells"]
+    page = "# T\n\nA.\n\n```console\n$ velfield a \\\n    b\n$ velfield c\n```\n\n```python\nx = 1\n```\n\n"
+    assert cells(page + "```text\n1\n```\n\n![a picture](figures/a.png)\n\nB.\n") == [
+        ("markdown", "# T\n\nA."),
+        ("code", "!velfield a \\\n    b\n!velfield c"),
+        ("code", "x = 1"),
+        ("code", 'from IPython.display import Image\n\nImage("a.png", alt="a picture")'),
+        ("markdown", "B."),
+    ]

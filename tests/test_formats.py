@@ -96,7 +96,7 @@ def test_other_values_have_another_fingerprint_and_a_copy_the_same(tmp_path, for
 def test_many_rows_are_many_blocks(tmp_path, monkeypatch, form):
     monkeypatch.setattr("velfield.catalogues.table_csv.PIECE", 4096)
     for module in ("table_hdf5", "table_fits", "table_parquet"):
-        monkeypatch.setattr(f"velfield.{module}.BLOCK_ROWS", 300)
+        monkeypatch.setattr(f"velfield.catalogues.{module}.BLOCK_ROWS", 300)
     table = small(1000)
     url = write(form, tmp_path / "c", table, **({"row_group_size": 100} if form == "parquet" else {}))
     cat = open_catalogue(url, 0.0, boxsize=100.0)

@@ -104,6 +104,17 @@ def test_a_total_that_nobody_knows(capsys):
     assert re.fullmatch(r"query: stopped at 1500 rows in 0.0 s", last)
 
 
+def test_a_total_that_nobody_knows_is_no_percentage_on_a_terminal():
+    screen = io.StringIO()
+    with Terminal() as progress:
+        progress.console = Console(file=screen, force_terminal=True, width=60, color_system=None)
+        progress.start("query", float("nan"), "rows")
+        progress.advance(131072)
+        progress.bar.refresh()
+        assert "131k rows" in screen.getvalue()
+        assert "%" not in screen.getvalue()
+
+
 def test_numbers_are_short():
     found = [short(x) for x in (0, 7, 9999, 0.51, 10000, 123456, 999600, 1.073741824e12, 4e15)]
     assert found == ["0", "7", "9999", "0.51", "10k", "123k", "1M", "1.07T", "4e+03T"]

@@ -58,13 +58,41 @@ def test_the_answer_does_not_depend_on_how_the_parent_is_cut():
     assert np.isfinite(cut["velocity"]).all()
 
 
+@pytest.mark.parametrize("space", ["real", "redshift"])
+def test_nor_where_cells_are_missing(space):
+    rng = np.random.default_rng(7)
+    field, state = rng.normal(size=(3, 12, 12, 12)) * 700, rng.choice([0, 1, 2], size=(12, 12, 12), p=[0.9, 0.05, 0.05])
+
+    def answer(boxes, **how):
+        def edit(arrays):
+            cut = state.reshape(*(boxes, 12 // boxes) * 3).transpose(0, 2, 4, 1, 3, 5)
+            arrays["velocity_flag"][:] = cut.reshape(arrays["velocity_flag"].shape)
+
+        def of_cells(at):
+            return field[(slice(None), *np.mod(np.floor(at / 10), 12).astype(int))]
+
+        ds = in_memory(of_cells, boxes=boxes, cells=12 // boxes, edit=edit, **observed(boxes))
+        return vf.query_positions(ds, pos, space=space, extrapolate=True, cells=Cells(ds, **how))
+
+    pos = rng.uniform(-30, 150, (400, 3))
+    pos[:20] = np.round(pos[:20] / 5) * 5  # centres and edges of cells
+    pos[20] = OBSERVER
+    one = answer(1)
+    expected = [interpolate.UNSURE, interpolate.UNKNOWN, interpolate.EXTRAPOLATED]
+    expected += [interpolate.SEVERAL, interpolate.UNSOLVED] if space == "redshift" else []
+    assert all((one["flag"] & bit).any() for bit in expected)
+    for boxes in (3, 6, 12):
+        other = answer(boxes, kept_bytes=10**5)
+        for name in one:
+            assert_array_equal(one[name], other[name])
+
+
 def test_nor_on_parts_or_what_is_kept(monkeypatch):
     pos = np.random.default_rng(2).uniform(0, SIDE, (300, 3))
     ds = in_memory(wave, boxes=3, cells=4, **observed(3))
     asked = {"space": "redshift"}
     at_once = vf.query_positions(ds, pos, **asked)
-    monkeypatch.setattr(interpolate, "PART", 97)
-    monkeypatch.setattr("velfield.answers.real_space.AT_ONCE", 400)
+    monkeypatch.setattr("velfield.answers.reach.GATHERED", 97)
     in_parts = vf.query_positions(ds, pos, cells=Cells(ds, kept_bytes=1), **asked)
     for name in at_once:
         assert_array_equal(at_once[name], in_parts[name])
@@ -205,6 +233,31 @@ def test_several_solutions_are_flagged_and_the_nearest_is_taken():
     assert_allclose(shifted, [60, 61, 100], atol=1e-5)
     # 61 is seen of x a little below 60, and of two places far on either side
     assert 58 < x[1] < 60
+
+
+def test_the_search_finds_what_a_plain_one_finds():
+    rng = np.random.default_rng(8)
+    field = rng.normal(size=(3, 12, 12, 12)) * 1600
+    sight = np.array([0.6, 0.0, 0.8])
+    ds = in_memory(
+        lambda at: field[(slice(None), *np.mod(np.floor(at / 10), 12).astype(int))],
+        boxes=3,
+        cells=4,
+        line_of_sight=np.tile(sight, (27, 1)),
+        rsd="plane_parallel",
+    )
+    pos, t = rng.uniform(0, SIDE, (200, 3)), np.linspace(-80, 80, 33)
+    along = (pos[:, None] + t[:, None] * sight).reshape(-1, 3)
+    g = t + (vf.query_positions(ds, along)["velocity"] @ sight).reshape(200, -1) / 100
+    crossing = (g[:, :-1] < 0) != (g[:, 1:] < 0)
+    place = t[:-1] + g[:, :-1] / (g[:, :-1] - g[:, 1:]) * 5
+    nearest = np.where(crossing, abs(place), np.inf).argmin(axis=1)
+    found = vf.query_positions(ds, pos, space="redshift", max_shift=80)
+    assert_array_equal(found["flag"], np.where(crossing.sum(axis=1) > 1, interpolate.SEVERAL, 0))
+    assert 20 < (found["flag"] > 0).sum() < 180
+    at = (found["position"] - pos) @ sight
+    assert_array_equal(np.searchsorted(t, at) - 1, nearest)
+    assert_allclose(at + found["velocity"] @ sight / 100, 0, atol=2e-6)  # h⁻¹Mpc: 1e-7 of a cell, in the answer
 
 
 def test_where_no_solution_is_found_that_is_said():

@@ -65,6 +65,33 @@ def fits_table(path, units=("", "", "")):
     return str(path / "in.fits")
 
 
+def hdf5_table(path, records=False, end=".h5"):
+    h5py = pytest.importorskip("h5py")
+    columns = {
+        "name": np.array([b"a", b"bb", "ç".encode(), b"d"]),
+        "ID": 2**60 + np.arange(4),
+        **{n: POS[:, i].astype(kind) for i, (n, kind) in enumerate(zip("xyz", (">f8", "f8", "f2"), strict=True))},
+        "v3": np.arange(12.0).reshape(4, 3),
+        "ok": np.array([True, False, True, True]),
+    }
+    with h5py.File(path / f"in{end}", "w") as root:
+        root.attrs["survey"] = "mine"
+        root["deep/other"] = np.arange(3)
+        root["deep"].attrs["note"] = "kept"
+        if records:
+            made = np.zeros(4, [(name, v.dtype, v.shape[1:]) for name, v in columns.items()])
+            for name, values in columns.items():
+                made[name] = values
+            root["deep"].create_dataset("gals", data=made, chunks=(3,), compression="gzip")
+        else:
+            for name, values in columns.items():
+                root[f"deep/gals/{name}"] = values
+            root["deep/gals/x"].attrs["unit"] = "Mpc/h"
+            root["deep/gals/label"] = [f"ä{i}" for i in range(4)]
+        root["deep/gals"].attrs["made"] = "by hand"
+    return str(path / f"in{end}")
+
+
 def rows_of(file):
     with open(file, newline="") as lines:
         return list(csv.reader(line for line in lines if not line.startswith("#")))
@@ -122,6 +149,78 @@ def test_fits_keeps_types_units_and_header(ds, tmp_path):
             assert_array_equal(new[1].data[name], old[1].data[name])
             assert new[1].columns[name].format == old[1].columns[name].format
         check_numbers(*(np.asarray(new[1].data[n], dtype=float) for n in ("vx", "vy", "flag")))
+
+
+@pytest.mark.parametrize("records", [False, True])
+def test_hdf5_keeps_all_that_is_in_the_file(ds, tmp_path, records):
+    h5py = pytest.importorskip("h5py")
+    table, out = hdf5_table(tmp_path, records), str(tmp_path / "out.hdf5")
+    assert query_table(ds, table, out, rows=3, extension="deep/gals" if records else None)[GOOD] == 2
+    with h5py.File(table) as old, h5py.File(out) as new:
+        assert dict(new.attrs) == {"survey": "mine"}
+        assert dict(new["deep"].attrs) == {"note": "kept"}
+        assert dict(new["deep/gals"].attrs) == {"made": "by hand"}
+        assert_array_equal(new["deep/other"], old["deep/other"])
+        before, after = old["deep/gals"], new["deep/gals"]
+        names = list(before.dtype.names if records else before)
+        assert set(after.dtype.names if records else after) == {*names, "vx", "vy", "vz", "flag"}
+        for name in names:
+            assert after[name].dtype == before[name].dtype
+            assert_array_equal(after[name][:], before[name][:])
+        if records:
+            assert after.compression == "gzip"
+        else:
+            assert dict(after["x"].attrs) == {"unit": "Mpc/h"}
+            assert dict(after["vx"].attrs) == {"unit": "km/s", "description": "proper peculiar velocity"}
+        check_numbers(*(after[name][:] for name in ("vx", "vy", "flag")))
+
+
+def test_hdf5_becomes_another_format_and_back(ds, tmp_path):
+    h5py, pq = pytest.importorskip("h5py"), pytest.importorskip("pyarrow.parquet")
+    query_table(ds, hdf5_table(tmp_path), str(tmp_path / "a.parquet"), rows=3)
+    made = pq.read_table(tmp_path / "a.parquet")
+    assert made["name"].to_pylist() == ["a", "bb", "ç", "d"]
+    assert made["label"].to_pylist() == ["ä0", "ä1", "ä2", "ä3"]
+    assert made["ID"].to_pylist() == [2**60 + i for i in range(4)]
+    assert made["ok"].to_pylist() == [True, False, True, True]
+    assert made.schema.field("x").metadata == {b"unit": b"Mpc/h"}
+    query_table(ds, str(tmp_path / "a.parquet"), str(tmp_path / "b.h5"), prefix="b_", rows=3)
+    with h5py.File(tmp_path / "b.h5") as back:
+        assert list(back["label"].asstr()) == ["ä0", "ä1", "ä2", "ä3"]
+        assert_array_equal(back["v3"], np.arange(12).reshape(4, 3))
+        assert_array_equal(back["ok"], [True, False, True, True])
+        check_numbers(*(back[name][:] for name in ("vx", "b_vy", "b_flag")))
+    text_table(tmp_path)
+    query_table(ds, str(tmp_path / "in.csv"), str(tmp_path / "c.h5"))
+    query_table(ds, str(tmp_path / "c.h5"), str(tmp_path / "d.csv"), prefix="d_")
+    assert [row[:2] for row in rows_of(tmp_path / "d.csv")][1:] == [row[:2] for row in rows_of(tmp_path / "in.csv")][1:]
+
+
+def test_mistakes_with_hdf5_are_said_in_a_line(ds, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    table = hdf5_table(tmp_path)
+    with pytest.raises(CatalogueError, match=r"not a single number a row: .*column=v3, type=.*; name another"):
+        query_table(ds, table, str(tmp_path / "o.h5"), columns=["x=v3"])
+    with pytest.raises(CatalogueError, match=r"which table is not clear: file=.*, table=halos, tables=deep/gals; name"):
+        query_table(ds, table, str(tmp_path / "o.h5"), extension="halos")
+    with h5py.File(table, "a") as root:
+        root["deep/gals/complex"] = np.zeros(4, complex)
+    with pytest.raises(CatalogueError, match=r"cannot be written in another format: .*column=complex, .*with .h5"):
+        query_table(ds, table, str(tmp_path / "o.parquet"))
+    with h5py.File(table, "a") as root:
+        del root["deep/gals/complex"]
+        lists = root["deep/gals"].create_dataset("lists", (4,), h5py.vlen_dtype(int))
+        lists[0] = [1, 2]
+    with pytest.raises(CatalogueError, match=r"cannot be written in another format: .*column=lists, .*with .h5"):
+        query_table(ds, table, str(tmp_path / "o.parquet"))
+    query_table(ds, table, str(tmp_path / "o.h5"))
+    (tmp_path / "slash.csv").write_text("x,y,z,a/b\n1,2,3,4\n")
+    with pytest.raises(CatalogueError, match=r"a name that HDF5 has not: file=.*slash.csv, column=a/b; rename it"):
+        query_table(ds, str(tmp_path / "slash.csv"), str(tmp_path / "p.h5"))
+    (tmp_path / "cut.h5").write_bytes(Path(table).read_bytes()[:3000])
+    with pytest.raises(CatalogueError, match=r"file cannot be read as HDF5: file=.*cut.h5, reason="):
+        query_table(ds, str(tmp_path / "cut.h5"), str(tmp_path / "p.h5"))
+    assert {p.name for p in tmp_path.iterdir()} == {"in.h5", "o.h5", "slash.csv", "cut.h5"}
 
 
 def test_one_format_becomes_another_with_its_types(ds, tmp_path):
@@ -260,8 +359,8 @@ def test_mistakes_are_said_in_a_line(ds, tmp_path):
     query_table(ds, str(tmp_path / "clash.csv"), str(tmp_path / "p.csv"), prefix="new_")
     (tmp_path / "unit.csv").write_text("x [km/s],y,z\n1,2,3\n")
     refuse("not a unit of length: .*unit='km/s'", table=str(tmp_path / "unit.csv"))
-    (tmp_path / "b.csv").write_bytes(b"\x89HDF\r\n\x1a\n")
-    refuse("not a table that is answered: file=.*b.csv; CSV, Parquet and FITS are", table=str(tmp_path / "b.csv"))
+    (tmp_path / "b.csv").write_bytes(b"HACC01L\0")
+    refuse("not a table that is answered: file=.*b.csv; CSV, Parquet, FITS and", table=str(tmp_path / "b.csv"))
     (tmp_path / "latin.csv").write_bytes(b"x,y,z\n1,2,\xe9\n")
     refuse("file cannot be read as CSV: file=.*latin.csv, reason=", table=str(tmp_path / "latin.csv"))
     refuse("no file system for this URL", StorageError, table="nowhere://x.csv")

@@ -63,3 +63,19 @@ def _add_scaled(typingctx: Any, array: Any, index: Any, weight: Any, values: Any
 
 
 add_scaled: Any = intrinsic(_add_scaled)
+
+
+def _value_at(kind: ir.Type, given: Any) -> Any:
+    """An intrinsic that reads number ``index`` of those that begin at an ``address``; the bounds are the caller's."""
+
+    def read(typingctx: Any, address: Any, index: Any) -> Any:  # noqa: ARG001
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+            return builder.load(builder.gep(builder.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]]))
+
+        return given(types.int64, types.int64), generate
+
+    return intrinsic(read)
+
+
+float32_at: Any = _value_at(ir.FloatType(), types.float32)
+byte_at: Any = _value_at(ir.IntType(8), types.uint8)

@@ -46,7 +46,7 @@ def slices(true: NDArray[Any], fields: Mapping[str, NDArray[Any]], cellsize: flo
             axes[row, 0].set_ylabel(f"{place}, z = {(k + 0.5) * cellsize:.4g} {LENGTH}\ny [{LENGTH}]")
         known = float(f"{0.7 * limit:.0e}")
         axes[0, -1].quiverkey(
-            arrows, 0.955, 0.93, known, f"{known:g} {VELOCITY}", labelpos="N", labelsep=0.06, coordinates="figure"
+            arrows, 0.935, 0.93, known, f"{known:g} {VELOCITY}", labelpos="N", labelsep=0.06, coordinates="figure"
         )
         bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, aspect=28, extend="both")
         bar.set_label(f"$v_z$, out of the page [{VELOCITY}]")

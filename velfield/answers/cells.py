@@ -6,18 +6,62 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
+from velfield.kernel import kernel
 from velfield.theory.whole import READERS, layout_of
 
 KEPT_BYTES = 2**28  # of boxes that are kept, as positions that lie together ask for them again
 ABSENT = -1  # no box of the store is there
 UNSURE = 1  # of velocity_flag: filled from neighbours, or predicted without all of its context
+
+
+class Box(NamedTuple):
+    """A box in memory.
+
+    Attributes
+    ----------
+    values : ndarray (3 or 6, x, y, z), float32
+        Velocity and, where there is one, its error bar [km/s]; all of them are NaN in a cell that is not known.
+    unsure : ndarray (x, y, z), bool, or None
+        Which cells are less sure; None where that is not said.
+    fastest : float
+        The largest speed of a known cell [km/s].
+    """
+
+    values: NDArray[np.float32]
+    unsure: NDArray[np.bool_] | None
+    fastest: float
+
+
+class Grid(NamedTuple):
+    """What compiled loops need of a store: how its parent is cut, and where in memory the boxes are.
+
+    Attributes
+    ----------
+    cellsize : float
+        [h⁻¹Mpc]
+    cells : int
+        Along a box's side.
+    periodic : bool
+        Whether the parent goes on around its edges.
+    number : ndarray (boxes, boxes, boxes)
+        As of `Cells`.
+    values, unsure : ndarray (nbox,)
+        Addresses of what `Box` has of each; 0 where there is nothing, or the box is not held.
+    """
+
+    cellsize: float
+    cells: int
+    periodic: bool
+    number: NDArray[np.int64]
+    values: NDArray[np.int64]
+    unsure: NDArray[np.int64]
 
 
 class Cells:
@@ -58,7 +102,7 @@ class Cells:
         self.names = tuple(name for name in ("velocity", "velocity_std") if name in ds)
         self.places, self.number = self._places()
         self._kept_bytes = kept_bytes
-        self._kept: OrderedDict[int, tuple[NDArray[np.float32], NDArray[np.bool_] | None]] = OrderedDict()
+        self._kept: OrderedDict[int, Box] = OrderedDict()
         self._lock = threading.Lock()
 
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -80,12 +124,8 @@ class Cells:
             )
         return places, number
 
-    def read(self, box: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-        """A box's values and which of its cells (x, y, z) are less sure, None where that is not said.
-
-        Values (3 or 6, x, y, z) [km/s] are the velocity and, where there is one, its error bar; all of them are NaN in
-        a cell that is not known.
-        """
+    def read(self, box: int) -> Box:
+        """A box, from memory where it is kept."""
         with self._lock:
             if box in self._kept:
                 self._kept.move_to_end(box)
@@ -93,38 +133,38 @@ class Cells:
         made = self._read(box)
         with self._lock:
             self._kept[box] = made
-            while len(self._kept) > 1 and sum(values.nbytes for values, _ in self._kept.values()) > self._kept_bytes:
+            while len(self._kept) > 1 and sum(kept.values.nbytes for kept in self._kept.values()) > self._kept_bytes:
                 self._kept.popitem(last=False)
         return made
 
-    def several(self, boxes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.bool_] | None]]:
-        """Boxes with what `read` gives of each, in order; some are read side by side."""
+    def several(self, boxes: Sequence[int]) -> Iterator[tuple[int, Box]]:
+        """Boxes, in order; some are read side by side."""
         with self._lock:
             there = len(boxes) == 1 or all(box in self._kept for box in boxes)
         if there:
             for box in boxes:
-                yield (box, *self.read(box))
+                yield box, self.read(box)
             return
         with ThreadPoolExecutor(READERS) as pool:
             for first in range(0, len(boxes), READERS):
                 window = boxes[first : first + READERS]
-                for box, (values, unsure) in zip(window, pool.map(self.read, window), strict=True):
-                    yield box, values, unsure
+                yield from zip(window, pool.map(self.read, window), strict=True)
 
-    def _read(self, box: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    @property
+    def at_once(self) -> int:
+        """How many boxes may be held at a time: those that could be kept, at least eight."""
+        return max(8, self._kept_bytes // (4 * 3 * len(self.names) * self.layout.cells**3))
+
+    def _read(self, box: int) -> Box:
         one = self.ds.isel(box=box)
         core = one.velfield.core(one[[*self.names, *(["velocity_flag"] if "velocity_flag" in one else [])]])
         parts = [np.asarray(core[name].transpose("component", "x", "y", "z")) for name in self.names]
-        values = np.concatenate(parts).astype(np.float32, copy=False)
-        unknown = ~np.isfinite(values).all(axis=0)
-        unsure = None
+        values = np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)  # a copy, and in the order of its axes
+        flag = np.zeros(0, dtype=np.uint8)
         if "velocity_flag" in core:
-            flag = np.asarray(core["velocity_flag"].transpose("x", "y", "z"))
-            unsure = flag == UNSURE
-            unknown |= flag > UNSURE
-        if unknown.any():
-            values = np.where(unknown, np.float32(np.nan), values)
-        return values, unsure
+            flag = np.ascontiguousarray(core["velocity_flag"].transpose("x", "y", "z"), dtype=np.uint8)
+        square = _settle(values.reshape(len(values), -1), flag.reshape(-1))
+        return Box(values, flag == UNSURE if flag.size else None, float(np.sqrt(square)))
 
     def holding(self, pos: NDArray[np.float64]) -> NDArray[np.int64]:
         """The box (N,) that holds each position (N, 3) [h⁻¹Mpc] of the parent, `ABSENT` where there is none."""
@@ -141,6 +181,24 @@ class Cells:
         place, local = np.divmod(whole, layout.cells)
         box = np.where(known, self.number[place[:, 0], place[:, 1], place[:, 2]], ABSENT)
         return box, (local[:, 0] * layout.cells + local[:, 1]) * layout.cells + local[:, 2]
+
+
+@kernel
+def _settle(values: NDArray[np.float32], flag: NDArray[np.uint8]) -> float:
+    """Let no value (components, cells) of a cell be that is not known; the largest square of a known speed."""
+    largest = 0.0
+    for cell in range(values.shape[1]):
+        known = len(flag) == 0 or flag[cell] <= UNSURE
+        for component in range(len(values)):
+            known = known and np.isfinite(values[component, cell])
+        square = 0.0
+        for component in range(len(values)):
+            if not known:
+                values[component, cell] = np.nan
+            elif component < 3:
+                square += np.float64(values[component, cell]) ** 2
+        largest = max(largest, square)
+    return largest
 
 
 def shared(ds: xr.Dataset, name: str) -> NDArray[np.float64] | None:

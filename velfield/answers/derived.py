@@ -5,7 +5,6 @@ Definitions are in docs/conventions.md. A value of which something is not known 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from velfield.answers.cells import ABSENT, Cells
 from velfield.errors import StoreError, VelfieldError
+from velfield.files.progress import Progress, Silent
+from velfield.kernel import kernel
 from velfield.physics.linear import derivative, wavevectors
 
 
@@ -147,45 +148,98 @@ class BulkFlow:
     inside: float
 
 
-def bulk_flow(cells: Cells, centre: Sequence[float] | NDArray[Any], radius: float) -> BulkFlow:
-    """Bulk flow in a sphere of ``radius`` [h⁻¹Mpc] around ``centre`` (3,) in the parent; only boxes it meets are read.
+def bulk_flows(cells: Cells, spheres: NDArray[np.float64], progress: Progress | None = None) -> list[BulkFlow]:
+    """Bulk flows in spheres, rows of x, y, z in the parent and radius (N, 4) [h⁻¹Mpc].
 
-    A periodic parent goes on around its edges; a sphere that would meet itself is refused.
+    Only boxes that a sphere meets are read, each once for all spheres. A periodic parent goes on around its edges; a
+    sphere that would meet itself is refused. ``progress`` is told of boxes.
     """
+    _check_spheres(cells, spheres)
+    square = spheres[:, 3] ** 2
+    near = [
+        np.stack([_squares(cells, spheres, axis, i).min(axis=1) for i in range(len(cells.number))]) for axis in range(3)
+    ]
+    x, y, z = (along[place] for along, place in zip(near, cells.places.T, strict=True))
+    meets = x + y + z <= square  # (nbox, N)
+    boxes = np.flatnonzero(meets.any(axis=1)).tolist()
+    total, known = np.zeros((len(spheres), 3)), np.zeros(len(spheres), dtype=np.int64)
+    told = progress or Silent()
+    told.start("bulk flow", len(boxes), "boxes")
+    for box, read in cells.several(boxes):
+        rows = np.flatnonzero(meets[box])
+        sides = [_squares(cells, spheres[rows], axis, place) for axis, place in enumerate(cells.places[box])]
+        for row, *along in zip(rows, *sides, strict=True):
+            known[row] += _add_inside(read.values, *along, square[row], total[row])
+        told.advance()
+    told.done()
+    flows = []
+    for sphere, velocity, number in zip(spheres, total, known.tolist(), strict=True):
+        everything = _count(*(_all_squares(cells, sphere, axis) for axis in range(3)), sphere[3] ** 2)
+        mean = velocity / number if number else np.full(3, np.nan)
+        flows.append(BulkFlow(velocity=mean, cells=number, inside=number / everything if everything else np.nan))
+    return flows
+
+
+def _check_spheres(cells: Cells, spheres: NDArray[np.float64]) -> None:
+    """Refuse what is no sphere, or one that meets itself."""
+    for *centre, radius in spheres.tolist():
+        if not np.isfinite(centre).all() or not 0 < radius < np.inf:
+            raise VelfieldError(
+                f"no such sphere: centre={centre}, radius={radius}; give three finite numbers and a positive one"
+            )
+        if cells.periodic and radius > cells.layout.boxsize / 2:
+            raise VelfieldError(
+                f"a sphere that meets itself: radius={radius:g}, boxsize={cells.layout.boxsize:g}; "
+                "give at most half the side of a periodic parent"
+            )
+
+
+def _squares(cells: Cells, spheres: NDArray[np.float64], axis: int, place: int) -> NDArray[np.float64]:
+    """Squared distance along an axis (N, cells) of spheres' centres to the cells of the boxes at a place."""
     layout = cells.layout
-    middle = np.asarray(centre, dtype=np.float64)
-    if middle.shape != (3,) or not np.isfinite(middle).all() or not 0 < radius < np.inf:
-        raise VelfieldError(
-            f"no such sphere: centre={middle.tolist()}, radius={radius}; give three finite numbers and a positive one"
-        )
-    if cells.periodic and radius > layout.boxsize / 2:
-        raise VelfieldError(
-            f"a sphere that meets itself: radius={radius:g}, boxsize={layout.boxsize:g}; "
-            "give at most half the side of a periodic parent"
-        )
-    edges = [(middle + sign * radius) / layout.cellsize - 0.5 for sign in (-1, 1)]
-    axes = [np.arange(np.ceil(low), np.floor(high) + 1) for low, high in zip(*edges, strict=True)]
-    square = [((along + 0.5) * layout.cellsize - x) ** 2 for along, x in zip(axes, middle, strict=True)]
-    parts = [_runs(along, layout.cells) for along in axes]
-    total, known, everything = np.zeros(3), 0, 0
-    for x, y, z in product(*parts):
-        within = square[0][x][:, None, None] + square[1][y][:, None] + square[2][z] <= radius**2
-        everything += int(within.sum())
-        (box,), _ = cells.at(np.array([[axes[0][x.start], axes[1][y.start], axes[2][z.start]]]))
-        if box == ABSENT or not within.any():
-            continue
-        starts = [int(along[run.start] % layout.cells) for along, run in zip(axes, (x, y, z), strict=True)]
-        inside = [slice(s, s + n) for s, n in zip(starts, within.shape, strict=True)]
-        values = velocity(cells, int(box))[(slice(None), *inside)][:, within]
-        values = values[:, np.isfinite(values[0])]
-        total += values.sum(axis=1, dtype=np.float64)
-        known += values.shape[1]
-    mean = total / known if known else np.full(3, np.nan)
-    return BulkFlow(velocity=mean, cells=known, inside=known / everything if everything else np.nan)
+    along = (place * layout.cells + np.arange(layout.cells) + 0.5) * layout.cellsize - spheres[:, axis, None]
+    return (along - layout.boxsize * np.rint(along / layout.boxsize) if cells.periodic else along) ** 2
 
 
-def _runs(along: NDArray[np.float64], cells: int) -> list[slice]:
-    """Stretches of consecutive cells of one axis that lie in one box each."""
-    edges = np.flatnonzero(np.diff(np.floor(along / cells))) + 1
-    starts = [0, *edges.tolist()]
-    return [slice(a, b) for a, b in zip(starts, [*edges.tolist(), len(along)], strict=True) if a < b]
+def _all_squares(cells: Cells, sphere: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """The same for all cells that there could be in the sphere, beyond the parent too if it is not periodic."""
+    layout, (centre, radius) = cells.layout, (sphere[axis], sphere[3])
+    if cells.periodic:
+        return np.concatenate([_squares(cells, sphere[None], axis, i)[0] for i in range(layout.boxes)])
+    low, high = ((centre + sign * radius) / layout.cellsize - 0.5 for sign in (-1, 1))
+    return ((np.arange(np.ceil(low), np.floor(high) + 1) + 0.5) * layout.cellsize - centre) ** 2
+
+
+@kernel
+def _add_inside(
+    values: NDArray[np.float32],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    z: NDArray[np.float64],
+    square: float,
+    total: NDArray[np.float64],
+) -> int:
+    """Add the velocities of known cells with x + y + z ≤ ``square``, and count them."""
+    number = 0
+    vx, vy, vz = 0.0, 0.0, 0.0
+    for i in range(len(x)):
+        for j in range(len(y)):
+            if x[i] + y[j] <= square:
+                for k in range(len(z)):
+                    if x[i] + y[j] + z[k] <= square and np.isfinite(values[0, i, j, k]):
+                        vx, vy, vz = vx + values[0, i, j, k], vy + values[1, i, j, k], vz + values[2, i, j, k]
+                        number += 1
+    total[0], total[1], total[2] = total[0] + vx, total[1] + vy, total[2] + vz
+    return number
+
+
+@kernel
+def _count(x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64], square: float) -> int:
+    """How many x + y + z are at most ``square``."""
+    number = 0
+    for i in range(len(x)):
+        for j in range(len(y)):
+            if x[i] + y[j] <= square:
+                for k in range(len(z)):
+                    number += x[i] + y[j] + z[k] <= square
+    return number

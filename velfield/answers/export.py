@@ -83,7 +83,8 @@ def export(
     Notes ----- One box is in memory, and 256 MB of boxes kept for their neighbours; for the potential
     `velfield.answers.derived.potential`.
     """
-    cells = Cells(store if isinstance(store, xr.Dataset) else open_store(store))
+    ds = store if isinstance(store, xr.Dataset) else open_store(store)
+    cells = Cells(ds if "velocity_std" in quantities else ds.drop_vars("velocity_std", errors="ignore"))
     form = next((make for end, make in FORMS.items() if out.lower().endswith(end)), None)
     if form is None:
         raise VelfieldError(f"no such form of a cube: file={out}; let its name end with {', '.join(FORMS)}")
@@ -140,7 +141,7 @@ def bulk_flows(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[derived.BulkFlow]:
-    """Bulk flows in spheres, as a table in CSV, Parquet or FITS.
+    """Bulk flows in spheres, as a table in CSV, Parquet, FITS or HDF5.
 
     Parameters
     ----------
@@ -151,18 +152,16 @@ def bulk_flows(
     out : str
         URL; its columns are x, y, z, radius [h⁻¹Mpc], vx, vy, vz [km/s], cells, inside
         (`velfield.answers.derived.BulkFlow`).
-    overwrite, progress
-        As in `export`.
+    overwrite
+        Whether ``out`` may be there.
+    progress : Progress, optional
+        Is told of boxes: those that a sphere meets, each read once.
     """
-    cells, told = Cells(store if isinstance(store, xr.Dataset) else open_store(store)), progress or Silent()
-    whole = [_sphere(cells, sphere) for sphere in spheres]
+    ds = store if isinstance(store, xr.Dataset) else open_store(store)
+    cells = Cells(ds.drop_vars("velocity_std", errors="ignore"), kept_bytes=0)  # each box is wanted once
+    whole = np.array([_sphere(cells, sphere) for sphere in spheres], dtype=np.float64)
     refuse_existing(out, overwrite)
-    told.start("bulk flow", len(whole), "spheres")
-    flows = []
-    for *centre, radius in whole:
-        flows.append(derived.bulk_flow(cells, centre, radius))
-        told.advance()
-    told.done()
+    flows = derived.bulk_flows(cells, whole, progress)
     units = {"x": "Mpc/h", "y": "Mpc/h", "z": "Mpc/h", "radius": "Mpc/h", "vx": "km/s", "vy": "km/s", "vz": "km/s"}
     columns = {name: Column(dtype=FLOAT, unit=unit, description="") for name, unit in units.items()}
     columns["cells"] = Column(dtype=np.dtype(np.int64), unit="", description="known cells in the sphere")

@@ -1,19 +1,21 @@
 """Velocities between the centres of cells: trilinear, across the faces of boxes, and never beyond what is known.
 
 A position is given by its eight surrounding cell centres, whichever boxes they are in; those of weight 0 do not count.
+The eight are added up in one order, so that an answer depends neither on how the parent is cut nor on the positions
+beside it.
 """
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield.answers.cells import ABSENT, Cells
+from velfield.answers.cells import ABSENT, Cells, Grid
+from velfield.answers.reach import FURTHEST, NOWHERE, in_turn
+from velfield.kernel import byte_at, float32_at, kernel
 
-PART = 2**16  # positions at a time, some 20 MB
 # what the flag of a velocity is made of; 0 is good
 OUTSIDE, UNKNOWN, EXTRAPOLATED, UNSURE, INVALID, SEVERAL, UNSOLVED = (1 << bit for bit in range(7))
 MEANINGS = {
@@ -25,6 +27,7 @@ MEANINGS = {
     SEVERAL: "several real positions",
     UNSOLVED: "no real position found",
 }
+Side = tuple[int, int, int, int, int, float]  # of `_side`
 
 
 def trilinear(
@@ -49,64 +52,142 @@ def trilinear(
         The bits `OUTSIDE`, `UNKNOWN`, `EXTRAPOLATED`, `UNSURE`, `INVALID`.
     """
     pos = np.asarray(pos, dtype=np.float64)
-    values = np.full((len(pos), 3 * len(cells.names)), np.nan)
-    flag = np.zeros(len(pos), dtype=np.uint8)
-    valid = np.isfinite(pos).all(axis=1)
-    home = cells.holding(pos)
-    flag[~valid] = INVALID
-    flag[valid & (home == ABSENT)] = OUTSIDE
-    rows = np.flatnonzero(home != ABSENT)
-    rows = rows[np.argsort(home[rows], kind="stable")]  # positions of one box together
-    for first in range(0, len(rows), PART):
-        part = rows[first : first + PART]
-        values[part], flag[part] = _inside(cells, pos[part], extrapolate)
+    values = np.empty((len(pos), 3 * len(cells.names)))
+    flag = np.empty(len(pos), dtype=np.uint8)
+    for part in in_turn(cells, pos, None, np.zeros(1), NOWHERE):
+        _trilinear(part.grid, part.pos, part.rows, extrapolate, values, flag)
     return values, flag
 
 
-def _inside(cells: Cells, pos: NDArray[np.float64], extrapolate: bool) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """`trilinear` of positions that all lie in boxes of the store."""
-    steps = pos / cells.layout.cellsize - 0.5
-    base = np.floor(steps)
-    far = steps - base
-    corners = [np.array(corner) for corner in product((0, 1), repeat=3)]
-    weight = np.stack([np.where(corner, far, 1 - far).prod(axis=1) for corner in corners])
-    found, unsure = _gather(cells, base, corners, weight)
-    needed = weight > 0
-    known = np.isfinite(found[..., 0])
-    values = np.zeros(found.shape[1:])
-    for i in range(len(corners)):  # always in this order: the sum does not depend on how the parent is cut
-        values += np.where(needed[i][:, None], found[i] * weight[i][:, None], 0)
-    flag = np.zeros(len(pos), dtype=np.uint8)
-    flag[(unsure & needed).any(axis=0)] |= UNSURE
-    lacking = (needed & ~known).any(axis=0)
-    flag[lacking] |= UNKNOWN
-    values[lacking] = np.nan
-    if extrapolate and lacking.any():
-        distance = np.stack([((corner - far) ** 2).sum(axis=1) for corner in corners])
-        nearest = np.where(needed & known, distance, np.inf).argmin(axis=0)
-        helped = np.flatnonzero(lacking & (needed & known).any(axis=0))
-        values[helped] = found[nearest[helped], helped]
-        flag[helped] |= EXTRAPOLATED
-    return values, flag
+@kernel
+def _trilinear(
+    grid: Grid,
+    pos: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    extrapolate: bool,
+    values: NDArray[np.float64],
+    flag: NDArray[np.uint8],
+) -> None:
+    """`trilinear` of some rows."""
+    out = np.empty(values.shape[1])
+    for i, row in enumerate(rows):
+        flag[row] = velocity_at(grid, pos[i, 0], pos[i, 1], pos[i, 2], extrapolate, out)
+        for component in range(len(out)):
+            values[row, component] = out[component]
 
 
-def _gather(
-    cells: Cells, base: NDArray[np.float64], corners: list[NDArray[Any]], weight: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Values (8, N, 3 or 6) of surrounding cells, NaN where not known, and which are less sure; a box is read once."""
-    n = len(base)
-    box, place = (np.stack(both) for both in zip(*(cells.at(base + corner) for corner in corners), strict=True))
-    box = np.where(weight > 0, box, ABSENT).ravel()
-    place = place.ravel()
-    found = np.full((len(corners) * n, 3 * len(cells.names)), np.nan, dtype=np.float32)
-    unsure = np.zeros(len(corners) * n, dtype=bool)
-    order = np.argsort(box, kind="stable")
-    touched, starts = np.unique(box[order], return_index=True)
-    which = dict(zip(touched.tolist(), np.split(order, starts[1:]), strict=True))
-    which.pop(ABSENT, None)
-    for number, values, doubtful in cells.several(list(which)):
-        chosen = which[number]
-        found[chosen] = values.reshape(len(values), -1)[:, place[chosen]].T
-        if doubtful is not None:
-            unsure[chosen] = doubtful.ravel()[place[chosen]]
-    return found.reshape(len(corners), n, -1), unsure.reshape(len(corners), n)
+@kernel
+def velocity_at(grid: Grid, x: float, y: float, z: float, extrapolate: bool, out: NDArray[np.float64]) -> int:
+    """The first values (3 or 6) of a position, into ``out``, and its flag; the boxes that it touches are held."""
+    if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
+        out[:] = np.nan
+        return INVALID
+    sx, sy, sz = _side(grid, x / grid.cellsize), _side(grid, y / grid.cellsize), _side(grid, z / grid.cellsize)
+    home = _number(grid, sx[0], sy[0], sz[0])
+    if home == ABSENT:
+        out[:] = np.nan
+        return OUTSIDE
+    inside = sx[1] == sx[3] and sy[1] == sy[3] and sz[1] == sz[3] and sx[2] < sx[4] and sy[2] < sy[4] and sz[2] < sz[4]
+    if inside and sx[5] > 0 and sy[5] > 0 and sz[5] > 0 and grid.unsure[home] == 0:  # most are here
+        _in_one_box(grid.values[home], grid.cells, sx[2], sy[2], sz[2], sx[5], sy[5], sz[5], out)
+        if np.isfinite(out[0]):
+            return 0
+    return _sum(grid, sx, sy, sz, extrapolate, out)
+
+
+@kernel
+def _side(grid: Grid, x: float) -> Side:
+    """Along an axis: the place of the box that holds x, place and cell on either side of it, and how far it is between.
+
+    A place is negative where the parent does not go on.
+    """
+    if not abs(x) < FURTHEST:
+        return ABSENT, 0, 0, 0, 0, 0.0
+    n, boxes = grid.cells, len(grid.number)
+    base = np.floor(x - 0.5)
+    box = int(base) // n
+    cell, other, next_cell = int(base) - box * n, box, int(base) - box * n + 1
+    if next_cell == n:
+        other, next_cell = box + 1, 0
+    if grid.periodic:
+        box, other = box % boxes, other % boxes
+    else:
+        box, other = box if 0 <= box < boxes else ABSENT, other if 0 <= other < boxes else ABSENT
+    return other if np.floor(x) > base else box, box, cell, other, next_cell, x - 0.5 - base
+
+
+@kernel
+def _number(grid: Grid, x: int, y: int, z: int) -> int:
+    """The box at places along the axes, `ABSENT` where there is none."""
+    return int(grid.number[x, y, z]) if x >= 0 and y >= 0 and z >= 0 else ABSENT
+
+
+@kernel
+def _in_one_box(
+    values: int, n: int, i: int, j: int, k: int, fx: float, fy: float, fz: float, out: NDArray[np.float64]
+) -> None:
+    """What `_sum` gives where all eight cells are in one box and known."""
+    x, y, z = 1 - fx, 1 - fy, 1 - fz
+    at = (i * n + j) * n + k
+    for component in range(len(out)):
+        total = float32_at(values, at) * (x * y * z) + float32_at(values, at + 1) * (x * y * fz)
+        total += float32_at(values, at + n) * (x * fy * z)
+        total += float32_at(values, at + n + 1) * (x * fy * fz)
+        total += float32_at(values, at + n * n) * (fx * y * z)
+        total += float32_at(values, at + n * n + 1) * (fx * y * fz)
+        total += float32_at(values, at + n * n + n) * (fx * fy * z)
+        total += float32_at(values, at + n * n + n + 1) * (fx * fy * fz)
+        out[component] = total
+        at += n * n * n
+
+
+@kernel
+def _sum(grid: Grid, sx: Side, sy: Side, sz: Side, extrapolate: bool, out: NDArray[np.float64]) -> int:
+    """The eight cells around a position added up into ``out``, and the flag."""
+    out[:] = 0
+    flag = 0
+    for corner in range(8):
+        box, cell, weight, _ = _corner(grid, sx, sy, sz, corner)
+        if weight == 0:
+            continue
+        if box == ABSENT:
+            flag |= UNKNOWN
+            continue
+        if grid.unsure[box] != 0 and byte_at(grid.unsure[box], cell):
+            flag |= UNSURE
+        if np.isfinite(float32_at(grid.values[box], cell)):
+            for component in range(len(out)):
+                out[component] += float32_at(grid.values[box], component * grid.cells**3 + cell) * weight
+        else:
+            flag |= UNKNOWN
+    if flag & UNKNOWN:
+        out[:] = np.nan
+        if extrapolate:
+            flag |= _nearest(grid, sx, sy, sz, out)
+    return flag
+
+
+@kernel
+def _nearest(grid: Grid, sx: Side, sy: Side, sz: Side, out: NDArray[np.float64]) -> int:
+    """The nearest known one of the eight cells around a position into ``out``, if there is one, and its flag."""
+    least, flag = np.inf, 0
+    for corner in range(8):
+        box, cell, weight, square = _corner(grid, sx, sy, sz, corner)
+        if weight > 0 and square < least and box != ABSENT and np.isfinite(float32_at(grid.values[box], cell)):
+            least, flag = square, EXTRAPOLATED
+            for component in range(len(out)):
+                out[component] = float32_at(grid.values[box], component * grid.cells**3 + cell)
+    return flag
+
+
+@kernel
+def _corner(grid: Grid, sx: Side, sy: Side, sz: Side, corner: int) -> tuple[int, int, float, float]:
+    """Box and cell of one of the eight, its weight, and the square of its distance [cells]."""
+    a, b, c = corner & 4, corner & 2, corner & 1
+    box = _number(grid, sx[3] if a else sx[1], sy[3] if b else sy[1], sz[3] if c else sz[1])
+    cell = (sx[4] if a else sx[2]) * grid.cells + (sy[4] if b else sy[2])
+    cell = cell * grid.cells + (sz[4] if c else sz[2])
+    fx, fy, fz = sx[5], sy[5], sz[5]
+    weight = (fx if a else 1 - fx) * (fy if b else 1 - fy) * (fz if c else 1 - fz)
+    x, y, z = (1 if a else 0) - fx, (1 if b else 0) - fy, (1 if c else 0) - fz
+    return box, cell, weight, x * x + y * y + z * z

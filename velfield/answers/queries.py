@@ -76,25 +76,25 @@ def query_positions(
         place = sky.positions(*given.T, cosmology=cosmology, observer=observer)
         direction: Any = sky.directions(given[:, 0], given[:, 1])
     else:
-        place = np.where(np.isfinite(given).all(axis=1, keepdims=True), given, np.nan)
+        place = given.copy()
+        place[~np.logical_and.reduce([np.isfinite(along) for along in given.T])] = np.nan
         direction = _directions(place, observer, towards)
-    invalid = np.isnan(place).any(axis=1)
-    outside = np.equal(cells.holding(place), ABSENT)
-    flag = np.zeros(len(given), dtype=np.uint8)
+    invalid, asked, unsolved = np.isnan(place[:, 0]), place, np.zeros(0, dtype=np.int64)
     if space == "redshift":
         place, flag = real_positions(
             cells,
-            place,
+            asked,
             direction,
             per_velocity=1 / cosmology.aH(float(ds.attrs["redshift"])),
             observer=observer,
             max_shift=max_shift,
             extrapolate=extrapolate,
         )
+        unsolved = np.flatnonzero(flag == UNSOLVED)
     values, state = trilinear(cells, place, extrapolate=extrapolate)
-    unsolved = flag == UNSOLVED
-    state[unsolved] = np.where(outside[unsolved], OUTSIDE, 0)
-    state |= flag
+    if space == "redshift":
+        state[unsolved] = np.where(cells.holding(asked[unsolved]) == ABSENT, OUTSIDE, 0)
+        state |= flag
     if coordinates == "sky":  # the observer sees the parent once, not its images
         beyond = ((place < 0) | (place >= cells.layout.boxsize)).any(axis=1)
         values[beyond], state[beyond] = np.nan, OUTSIDE
@@ -103,7 +103,8 @@ def query_positions(
     if "velocity_std" in cells.names:
         found["velocity_std"] = values[:, 3:]
     if direction is not None:
-        found["v_los"] = (values[:, :3] * direction).sum(axis=1)
+        x, y, z = (v * along for v, along in zip(values.T, direction.T, strict=False))
+        found["v_los"] = x + y + z
     return found | {"position": place, "flag": state}
 
 
@@ -142,5 +143,6 @@ def _directions(
     if observer is None:
         return None if towards is None else np.broadcast_to(towards, place.shape)
     away = place - observer
-    length = np.sqrt((away**2).sum(axis=1))[:, None]
+    with np.errstate(over="ignore"):  # of what is no place in any store
+        length = np.sqrt((away**2).sum(axis=1))[:, None]
     return np.divide(away, length, out=np.full_like(away, np.nan), where=length > 0)

@@ -52,7 +52,7 @@ def query_table(
     store : str or xarray.Dataset
         A velocity store or field store.
     table, out : str
-        URLs of a table in CSV, Parquet or FITS, and of the one to be made, whose name says its format.
+        URLs of a table in CSV, Parquet, FITS or HDF5, and of the one to be made, whose name says its format.
     coordinates, space, extrapolate, max_shift
         As in `velfield.answers.queries.query_positions`.
     columns : mapping or sequence of str
@@ -60,13 +60,13 @@ def query_table(
     prefix : str
         Put before the names of the columns that are added.
     extension : str, optional
-        Name or number of the table in a FITS file.
+        Name or number of the table in a FITS file, its group or dataset in an HDF5 file.
     overwrite : bool
         Whether ``out`` may be there.
     progress : Progress, optional
         Is told of rows.
     rows : int
-        Rows at a time: 131,072 take some 80 MB, beside the rows themselves and the boxes that are kept.
+        Rows at a time: 131,072 take some 20 MB, beside the rows themselves and the boxes that are kept.
 
     Returns
     -------

@@ -103,7 +103,7 @@ def open_table(url: str, table: str | None = None) -> FITSTable:
             if len(chosen) != 1 or isinstance(found[chosen[0]], fits.CompImageHDU):
                 raise CatalogueError(
                     f"which table is not clear: file={url}, table={table}, binary tables={', '.join(named.values())}; "
-                    "name one (table=, --halo-table)"
+                    "name one (table=, --halo-table, --extension)"
                 )
             return FITSTable(url, size, found[chosen[0]])
 

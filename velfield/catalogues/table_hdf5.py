@@ -43,7 +43,7 @@ class HDF5Table(TableReader):
     format = "HDF5"
 
     def __init__(self, url: str, size: int, place: Place, root: Any) -> None:
-        self.url, self.files, self.sizes, self._place = url, (url,), (size,), place
+        self.url, self.files, self.sizes, self.place = url, (url,), (size,), place
         node = root[place.path]
         if place.records:
             nrows = int(node.shape[0])
@@ -76,7 +76,7 @@ class HDF5Table(TableReader):
         nrows = sum(b.nrows for b in chosen_blocks(self.url, self.blocks, blocks))
         width = (
             max(self._stored.values(), default=0.0)
-            if self._place.records
+            if self.place.records
             else sum(self._stored[name] for name in columns)
         )
         return round(nrows * width)
@@ -92,9 +92,9 @@ class HDF5Table(TableReader):
             )
         first = self._edges[block.index]
         rows = slice(first + start, first + stop)
-        with _opened(self.url) as root:
-            node = root[self._place.path]
-            if self._place.records:
+        with opened(self.url) as root:
+            node = root[self.place.path]
+            if self.place.records:
                 table = node.fields(list(columns))[rows]
                 found = {name: table[name] for name in columns}
             else:
@@ -105,7 +105,7 @@ class HDF5Table(TableReader):
 def open_table(url: str, table: str | None = None, kind: str | None = None) -> HDF5Table:
     """Open a table: the one that there is, the one of this name, or OpenCosmo's of this kind."""
     fs, path = storage.filesystem(url)
-    with _opened(url) as root:
+    with opened(url) as root:
         places = list(_places(root))
         chosen = [p for p in places if table is None or table.strip("/") == p.name.strip("/")]
         if table is None and len(chosen) > 1 and kind:
@@ -113,13 +113,14 @@ def open_table(url: str, table: str | None = None, kind: str | None = None) -> H
         if len(chosen) != 1:
             raise CatalogueError(
                 f"which table is not clear: file={url}, table={table}, tables={', '.join(p.name for p in places)}; "
-                "name one (table=, --halo-table)"
+                "name one (table=, --halo-table, --extension)"
             )
         return HDF5Table(url, int(fs.size(path)), chosen[0], root)
 
 
 @contextlib.contextmanager
-def _opened(url: str) -> Iterator[Any]:
+def opened(url: str) -> Iterator[Any]:
+    """The top of an HDF5 file."""
     h5py = library("h5py", "HDF5")
     fs, path = storage.filesystem(url)
     with reading(url, "HDF5"):

@@ -13,13 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield.catalogues import table_fits, table_parquet
+from velfield.catalogues import table_fits, table_hdf5, table_parquet
 from velfield.catalogues.table_format import Column, library, reading
+from velfield.catalogues.table_hdf5_rows import HDF5Rows
 from velfield.catalogues.table_text import ROWS, CSVRows
 from velfield.errors import CatalogueError, VelfieldError
 from velfield.files import storage
 
-FORMATS = {".csv": "CSV", ".parquet": "Parquet", ".pq": "Parquet", ".fits": "FITS", ".fit": "FITS"}
+FORMATS = {
+    **{".csv": "CSV", ".parquet": "Parquet", ".pq": "Parquet", ".fits": "FITS", ".fit": "FITS"},
+    **{".h5": "HDF5", ".hdf5": "HDF5"},
+}
 
 
 class Part(Protocol):
@@ -57,14 +61,14 @@ def format_of(url: str) -> str:
 
 
 def open_rows(url: str, table: str | None = None, *, typed: bool = False) -> Source:
-    """Open a table in CSV, Parquet or FITS.
+    """Open a table in CSV, Parquet, FITS or HDF5.
 
     Parameters
     ----------
     url : str
         A file, or a folder of Parquet files.
     table : str, optional
-        Name or number of the FITS extension.
+        Name or number of the FITS extension, or the HDF5 file's group or dataset.
     typed : bool
         Whether the types of the columns are wanted: a CSV is then read once to settle them.
     """
@@ -75,12 +79,14 @@ def open_rows(url: str, table: str | None = None, *, typed: bool = False) -> Sou
         head = bytes(fs.cat_file(path, start=0, end=8))[:8]
     if head.startswith(table_fits.MAGIC):
         return FITSRows(url, table)
+    if head.startswith(table_hdf5.MAGIC):
+        return HDF5Rows(url, table)
     if table is not None:
         raise VelfieldError(f"the file holds one table only: file={url}, table={table}; leave it out")
     if head.startswith(table_parquet.MAGIC):
         return ParquetRows(url)
-    if head.startswith((b"\x89HDF", b"HACC")) or b"\0" in head:
-        raise CatalogueError(f"not a table that is answered: file={url}; CSV, Parquet and FITS are")
+    if head.startswith(b"HACC") or b"\0" in head:
+        raise CatalogueError(f"not a table that is answered: file={url}; CSV, Parquet, FITS and HDF5 are")
     return CSVRows(url, typed=typed)
 
 

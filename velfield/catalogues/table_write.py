@@ -1,4 +1,4 @@
-"""Tables written again in parts, with columns added: CSV, Parquet, FITS.
+"""Tables written again in parts, with columns added: CSV, Parquet, FITS, HDF5.
 
 In the format that a table came in, its columns, comments and header stay as they are; in another one the values and
 types of its columns do.
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues.table_format import Column, library
-from velfield.catalogues.table_rows import FITSRows, ParquetRows, Part, Source, format_of
+from velfield.catalogues.table_hdf5_rows import HDF5Writer
+from velfield.catalogues.table_rows import FORMATS, FITSRows, ParquetRows, Part, Source, format_of
 from velfield.catalogues.table_text import CSVRows, texts_of
 from velfield.errors import CatalogueError, VelfieldError
 from velfield.files import storage
@@ -50,6 +51,8 @@ def writing(url: str, source: Source, added: Mapping[str, Column], *, overwrite:
     """
     form = format_of(url)
     refuse_existing(url, overwrite)
+    if form != source.format:
+        _refuse_types(source)
     clash = [name for name in added if name in source.columns]
     if clash:
         raise CatalogueError(
@@ -62,6 +65,18 @@ def writing(url: str, source: Source, added: Mapping[str, Column], *, overwrite:
             yield writer
         finally:
             writer.close()
+
+
+def _refuse_types(source: Source) -> None:
+    """Refuse columns that only the format has that they came in."""
+    for name, column in source.columns.items():
+        kind = column.dtype.base
+        if len(column.dtype.shape) > 1 or not (kind.kind in "Ob" or kind.str[1:] in LETTERS):
+            end = next(end for end, form in FORMATS.items() if form == source.format)
+            raise CatalogueError(
+                f"a column that cannot be written in another format: file={source.url}, column={name}, "
+                f"type={column.dtype}; let the answer's name end with {end}"
+            )
 
 
 def refuse_existing(url: str, overwrite: bool) -> None:
@@ -79,7 +94,7 @@ class CSVWriter:
         if vectors:
             raise CatalogueError(
                 f"a column of vectors, which CSV has not: file={source.url}, column={vectors[0]}; "
-                "let the answer's name end with .parquet or .fits"
+                "let the answer's name end with .parquet, .fits or .h5"
             )
         titles = [f"{name} [{c.unit}]" if c.unit else name for name, c in source.columns.items()]
         self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - `close` closes it
@@ -177,7 +192,7 @@ class FITSWriter:
         except UnicodeEncodeError as error:
             raise CatalogueError(
                 f"a text with letters that FITS has not: file={self._source.url}, column={name}, "
-                f"text={error.object[:40]!r}; let the answer's name end with .csv or .parquet"
+                f"text={error.object[:40]!r}; let the answer's name end with .csv, .parquet or .h5"
             ) from error
 
     def _write_header(self) -> None:
@@ -205,7 +220,7 @@ class FITSWriter:
         self._file.close()
 
 
-WRITERS: dict[str, Any] = {"CSV": CSVWriter, "Parquet": ParquetWriter, "FITS": FITSWriter}
+WRITERS: dict[str, Any] = {"CSV": CSVWriter, "Parquet": ParquetWriter, "FITS": FITSWriter, "HDF5": HDF5Writer}
 
 
 def _fits_column(fits: Any, name: str, column: Column, width: int) -> Any:

@@ -37,14 +37,14 @@ from velfield.files.progress import Terminal
 @click.option("--extrapolate", is_flag=True, help="At the edge of the data take the nearest known cell; flagged.")
 @click.option("--max-shift", type=float, default=20.0, help="How far the real position is sought [h⁻¹Mpc].")
 @click.option("--prefix", default="", help="Put before the names of the columns that are added.")
-@click.option("--extension", help="Which table of a FITS file, by name or number.")
+@click.option("--extension", help="Which table of a FITS or HDF5 file, by name or number.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
 def query(store: str, table: str, out: str, **options: Any) -> None:
     """Add velocities to the positions in TABLE, from the velocity store or field store STORE, and write OUT.
 
-    TABLE and OUT are CSV, Parquet or FITS (.csv, .parquet, .fits). Added are vx vy vz, std_x std_y std_z where there
-    are error bars, v_los where there is an observer, the real position from redshift space, and flag: 0, or why a
-    velocity is missing or less sure (docs/query.md).
+    TABLE and OUT are CSV, Parquet, FITS or HDF5 (.csv, .parquet, .fits, .h5). Added are vx vy vz, std_x std_y std_z
+    where there are error bars, v_los where there is an observer, the real position from redshift space, and flag: 0,
+    or why a velocity is missing or less sure (docs/query.md).
     """
     from velfield.answers.query_table import GOOD, query_table
 
@@ -93,7 +93,7 @@ def export(
     """Write the velocities of the velocity store or field store STORE in another form to OUT.
 
     A cube of the whole volume, or some boxes: NetCDF (.nc) or FITS (.fits). With --sphere a table of bulk flows: .csv,
-    .parquet or .fits. What the quantities are: docs/query.md.
+    .parquet, .fits or .h5. What the quantities are: docs/query.md.
     """
     from velfield.answers.export import bulk_flows
     from velfield.answers.export import export as run

@@ -54,6 +54,12 @@ class Stage:
         self.count, self.nbytes, self.note = before, 0.0, ""
         self.began = time.monotonic()
 
+    def share(self) -> str:
+        """How much of it is done: in per cent, or as a count where nobody knows the total."""
+        if math.isnan(self.total):
+            return f"{short(self.count)} {self.unit}"
+        return f"{100 * self.count / self.total if self.total else 100:3.0f}%"
+
     def advance(self, amount: float, note: str, nbytes: float) -> None:
         """Count what is done; a note stays until there is another."""
         self.count += amount
@@ -110,7 +116,7 @@ class Terminal:
             columns = (
                 TextColumn("{task.description}"),
                 *((BarColumn(bar_width=16),) if wide else ()),
-                TextColumn("{task.percentage:>3.0f}%", style="magenta"),
+                TextColumn("{task.fields[share]}", style="magenta", table_column=Column(no_wrap=True)),
                 TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
                 # a narrow terminal cuts these, the last one first
                 TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
@@ -121,7 +127,12 @@ class Terminal:
             self.bar = RichProgress(*columns, console=self.console, expand=self.console.width < 120)
             self.bar.start()
             self.bar.add_task(
-                label, total=None if math.isnan(total) else total, completed=int(before), rate="", note=""
+                label,
+                total=None if math.isnan(total) else total,
+                completed=int(before),
+                share=self.stage.share(),
+                rate="",
+                note="",
             )
 
     def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:
@@ -131,7 +142,8 @@ class Terminal:
         stage.advance(amount, note, nbytes)
         now = time.monotonic()
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=stage.count, rate=stage.rate(now), note=stage.note)
+            share, rate = stage.share(), stage.rate(now)
+            self.bar.update(self.bar.task_ids[0], completed=stage.count, share=share, rate=rate, note=stage.note)
         elif now - self.printed >= self.every:
             self.printed = now
             print(stage.line(now), file=sys.stderr, flush=True)  # noqa: T201
