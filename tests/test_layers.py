@@ -34,7 +34,8 @@ MODULES = {
     "client": "client",
     "service": "service.__init__ service.problems service.limits service.auth service.receive service.allowed"
     " service.cubes service.models service.jobs service.uploads service.results service.metrics service.schemas"
-    " service.routes_models service.routes_jobs service.slices service.routes_fields service.app service.server",
+    " service.routes_models service.routes_jobs service.kept service.volumes service.slices service.routes_fields"
+    " service.app service.server",
     "service jobs": "service.runner",
     "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli_ask cli_serve cli",
 }

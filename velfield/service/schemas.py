@@ -86,6 +86,9 @@ class Fields(BaseModel):
 
     variables: list[str] = Field(examples=[["halo_number_overdensity", "velocity", "velocity_truth"]])
     boxes: int = Field(description="All of them.")
+    whole: bool = Field(
+        description="Whether they fill their parent, x slowest, so that it can be looked at as a whole."
+    )
     cells: int = Field(description="Along a box's side.")
     cellsize: float = Field(description="[h⁻¹Mpc]")
     boxsize: float = Field(description="Of the parent [h⁻¹Mpc].")
