@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from velfield import shards, store
 from velfield.service.kept import Kept
 from velfield.service.problems import Problem
-from velfield.service.volumes import Together, Volume, stretches
+from velfield.service.volumes import Together, Volume, span, stretches
 from velfield.whole import layout_of
 
 AXES = ("x", "y", "z")
@@ -169,9 +169,11 @@ class Slices:
         first, end = volume.layer(index, step)
         key = version, variable, box, step
         planes = self.kept.get((*key, axis, first), lambda: volume.planes(normal, first, end, step))
-        told = self._told(opened, volume, key, [name for name in AXES if name != axis])
+        low, high = self.kept.get((*key, "span"), lambda: volume.span(step))
+        told = opened.about(variable, box, step, [name for name in AXES if name != axis])
         position = (index + 0.5) * layout_of(opened.main).cellsize
-        return planes.take(index - first, axis=normal - 3), told | {"axis": axis, "index": index, "position": position}
+        told |= {"axis": axis, "index": index, "position": position, "low": float(low), "high": float(high)}
+        return planes.take(index - first, axis=normal - 3), told
 
     def block(self, source: Source, variable: str, box: int | None, most: int) -> tuple[NDArray[Any], dict[str, Any]]:
         """A box or the whole parent in at most ``most`` cells along a side: (x, y, z) or (3, x, y, z)."""
@@ -180,15 +182,9 @@ class Slices:
         opened = _opened(source, version := source.version())
         volume = opened.volume(variable, box)
         step = -(-volume.ngrid // most)
-        key = version, variable, box, step
-        return self.kept.get((*key, "block"), lambda: volume.coarse(step)), self._told(opened, volume, key, list(AXES))
-
-    def _told(
-        self, opened: Opened, volume: Volume, key: tuple[str, str, int | None, int], dims: list[str]
-    ) -> dict[str, Any]:
-        _, variable, box, step = key
-        low, high = self.kept.get((*key, "span"), lambda: volume.span(step))
-        return opened.about(variable, box, step, dims) | {"low": float(low), "high": float(high)}
+        made = self.kept.get((version, variable, box, step, "block"), lambda: volume.coarse(step))
+        low, high = span(made.reshape(volume.components, -1))
+        return made, opened.about(variable, box, step, list(AXES)) | {"low": low, "high": high}
 
 
 @functools.lru_cache(maxsize=8)
