@@ -32,6 +32,7 @@ export class Look {
     by("share").addEventListener("input", () => {
       by("share-value").value = by("share").value;
       this.volume.showShare(by("share").value / 100);
+      this.least();
     });
     // what is not seen is not asked for: for a large parent all of it has to be read
     new IntersectionObserver(([entry]) => {
@@ -220,7 +221,14 @@ export class Look {
     if (this.deeper) return;
     const [{ step }] = this.found, { boxes } = this.about;
     this.volume.show(solidValues(colour, one, this.found));
+    this.least();
     by("solid-about").textContent = `${place.divided ? `All ${boxes} boxes` : "One box"}, ${Number(place.side.toPrecision(4))} h⁻¹Mpc wide; a square is ${step === 1 ? "a cell" : `the mean of ${step}³ cells`}.`;
+  }
+
+  // From which value on cells are shown in three dimensions.
+  least() {
+    const { data, least } = this.volume;
+    by("least").textContent = data && Number.isFinite(least) ? `: from ${data.words(least)} on` : "";
   }
 
   compose() {

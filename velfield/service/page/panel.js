@@ -73,8 +73,8 @@ function cells(context, panel, size) {
 }
 
 // Where boxes meet.
-function lines(context, { side, boxes }, size) {
-  context.strokeStyle = "rgb(255 255 255 / 70%)";
+function lines(context, { side, boxes, scale }, size) {
+  context.strokeStyle = scale.light ? "rgb(0 0 0 / 60%)" : "rgb(255 255 255 / 70%)";
   context.lineWidth = 1;
   context.beginPath();
   for (let at = boxes; at < side * 0.9999; at += boxes) {

@@ -102,20 +102,20 @@ export function solids(colour, variables) {
   return all.filter(({ ask }) => ask.every((name) => variables.includes(name)));
 }
 
-// Its values, from what was asked for: {values, n, scale, label, size: how values are ranked}. Colours reach as far as it
-// does: means over many cells are smaller than the cells of a slice.
+// Its values, from what was asked for: {values, n, scale, label, size: how values are ranked, words}. Colours reach as
+// far as it does: means over many cells are smaller than the cells of a slice.
 export function solidValues(colour, { name, title }, found) {
   const [first, second] = found, n = first.shape.at(-1), { low, high } = first, same = (v) => v;
-  if (DENSITIES[colour]) return { values: first.data, n, scale: contrast("cividis", low, high), label: `1 + δ, ${title}`, size: same };
-  const parts = vectors(first), label = `${title}, km/s`;
-  if (colour === "error") return { values: component(parts), n, scale: linear("magma", 0, high / Math.sqrt(3)), label: `${label} a component`, size: same };
+  if (DENSITIES[colour]) return { values: first.data, n, scale: contrast("cividis", low, high), label: `1 + δ, ${title}`, size: same, words: (v) => `1 + δ = ${number(1 + v)}` };
+  const parts = vectors(first), label = `${title}, km/s`, words = (v) => `${number(Math.round(v), 6)} km/s`;
+  if (colour === "error") return { values: component(parts), n, scale: linear("magma", 0, high / Math.sqrt(3)), label: `${label} a component`, size: same, words };
   const shown = colour === "flag" ? "speed" : colour, values = quantity(shown, parts);
   if (name !== "apart") {
     const speed = shown === "speed", scale = speed ? linear("viridis", 0, high) : symmetric("coolwarm", high);
-    return { values, n, scale, label: `${speed ? "speed" : `v${shown[1]}`}, ${label}`, size: speed ? same : Math.abs };
+    return { values, n, scale, label: `${speed ? "speed" : `v${shown[1]}`}, ${label}`, size: speed ? same : Math.abs, words };
   }
   const other = quantity(shown, vectors(second));
-  return { values: values.map((x, i) => x - other[i]), n, scale: symmetric("coolwarm", high / 2), label, size: Math.abs };
+  return { values: values.map((x, i) => x - other[i]), n, scale: symmetric("coolwarm", high / 2), label, size: Math.abs, words };
 }
 
 // The velocities of a pixel: [[what, x, y, z, size]], in km/s.

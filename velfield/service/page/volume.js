@@ -42,7 +42,7 @@ export class Volume {
     this.draw();
   }
 
-  // data: {values (n·n·n), n, scale, label, size: how a value is ranked}
+  // data: {values (n·n·n), n, scale, label, size: how a value is ranked, words: what it is called}
   show(data) {
     this.data = data;
     this.rank();
@@ -66,6 +66,12 @@ export class Volume {
     for (let i = 0; i < values.length; i++) if (Number.isFinite(values[i])) order.push(i);
     order.sort((a, b) => size(values[b]) - size(values[a]));
     this.order = order;
+  }
+
+  // The lowest of what is shown, as it is ranked.
+  get least() {
+    const { order, share } = this;
+    return this.data.size(this.data.values[order[Math.ceil(share * order.length) - 1]]);
   }
 
   rotate(dx, dy) {
