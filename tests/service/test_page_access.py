@@ -10,7 +10,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), chrome.needed]
 FAINT = """(() => {
   const channels = (css) => css.match(/[\\d.]+/g).map(Number);
   const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-  const light = (rgb) => rgb.slice(0, 3).map((c) => linear(c / 255)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const parts = [0.2126, 0.7152, 0.0722];
+  const light = (rgb) => parts.reduce((sum, part, i) => sum + part * linear(rgb[i] / 255), 0);
   const behind = (one) => {
     for (; one; one = one.parentElement) {
       const c = channels(getComputedStyle(one).backgroundColor);

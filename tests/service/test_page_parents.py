@@ -252,6 +252,10 @@ def test_by_keyboard_alone_from_choosing_to_download(looked, browser, tmp_path):
     assert len(page.asked) > 40
     asked = [url.removeprefix("blob:") for url in page.asked if url != "about:blank"]
     assert {"/".join(url.split("/")[:3]) for url in asked} == {looked.url}
-    page.run("fetch('http://127.0.0.2:8099/').catch(() => 0)")
+    other = "fetch('http://127.0.0.2:8099/').catch(() => 0)"
+    page.run(other)
+    assert all("Content Security Policy" in one for one in page.wrong)  # the page could not
+    page.call("Page.navigate", url="about:blank")
+    page.run(other)
     assert "another host: http://127.0.0.2:8099/" in page.wrong
     page.wrong.clear()
