@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from velfield.boxes import BoxLayout
+from velfield.geometry.boxes import BoxLayout
 
 PARENT = BoxLayout(boxsize=120.0, boxes=3, cells=8)  # of the fixture `fields`
 SIDE = PARENT.ngrid

@@ -1,7 +1,7 @@
 """A cube as a client sends it: counts and masses in an npz, read within limits, made into one isolated box.
 
 Nothing is unpickled and nothing is unpacked before its declared size is known: names, types and shapes come first. The
-box is a field store's (`velfield.store_layout`), so that a model takes it as it takes every other.
+box is a field store's (`velfield.stores.store_layout`), so that a model takes it as it takes every other.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM, Cosmology
-from velfield.redshift_space import sightlines
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM, Cosmology
+from velfield.physics.redshift_space import sightlines
 from velfield.service.problems import Problem
-from velfield.store_layout import PAINTED, FieldSpec
+from velfield.stores.store_layout import PAINTED, FieldSpec
 
 LONGEST_HEADER = 4096  # bytes of an array's head; NumPy's own are some 100
 SENDABLE = tuple(PAINTED)

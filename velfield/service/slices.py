@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from velfield import shards, store
+from velfield.files import shards
 from velfield.service.kept import Kept
 from velfield.service.problems import Problem
 from velfield.service.volumes import Together, Volume, span, stretches
-from velfield.whole import layout_of
+from velfield.stores import store
+from velfield.theory.whole import layout_of
 
 AXES = ("x", "y", "z")
 KEPT_BYTES = 2**28  # of pictures that were looked at
