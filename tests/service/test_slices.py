@@ -412,6 +412,10 @@ def test_what_is_too_much_to_read_is_refused_before_it_is_read(http, monkeypatch
     assert "too much to read for one picture: bytes=" in answer.json()["error"]
     assert answer.json()["what_to_do"] == "look at one box of it, or read the store itself"
     assert http.get(f"/stores/{name}/block", params={"variable": "velocity", "box": 3}).status_code == 200
+    monkeypatch.setattr(volumes, "SECONDS", -1.0)
+    answer = http.get(f"/stores/{name}/slice", params=whole | {"index": N})
+    assert answer.status_code == 413
+    assert answer.json()["error"] == "too slow to read for one picture: pieces=9, seconds=-1"
 
 
 def test_boxes_that_do_not_fill_their_parent_are_no_whole(fields, monkeypatch):

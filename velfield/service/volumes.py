@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from velfield.service.problems import Problem
 
 READERS = 4  # pieces in memory at a time, of all requests together
 UNPACKED_BYTES = 2**32  # that one request may have read
+SECONDS = 120.0  # that it may take for it
 LAYER_BYTES = 2**25
 SPREAD = 8  # pieces, all over the cube, that say how far values reach
 SPAN = (0.5, 99.5)  # percentiles that are called so
@@ -121,18 +123,25 @@ class Volume:
     def _gather(self, some: Sequence[tuple[Stretch, ...]], steps: Sequence[int]) -> NDArray[np.float32]:
         """The cells of these stretches along x, y and z, put together by ``steps``."""
         pieces = list(itertools.product(*some))
+        instead = (
+            "look at one box of it, or read the store itself" if self.numbers.size > 1 else "read the store itself"
+        )
         if (nbytes := len(pieces) * self.unpacked) > UNPACKED_BYTES:
             raise Problem(
                 413,
                 f"too much to read for one picture: bytes={nbytes}, limit={UNPACKED_BYTES}",
-                "look at one box of it, or read the store itself" if self.numbers.size > 1 else "read the store itself",
+                instead,
             )
         corner = [along[0].at for along in some]
         cells = [sum(one.end - one.first for one in along) for along in some]
         shape = [-(-n // step) for n, step in zip(cells, steps, strict=True)]
         sums = Sums((self.components, *shape), self.together)
+        end = time.monotonic() + SECONDS
 
         def take(piece: Sequence[Stretch]) -> None:
+            if time.monotonic() > end:
+                said = f"too slow to read for one picture: pieces={len(pieces)}, seconds={SECONDS:.0f}"
+                raise Problem(413, said, instead)
             with _turns:
                 sums.add(self._piece(piece), [one.at - at for one, at in zip(piece, corner, strict=True)], steps)
 
@@ -164,13 +173,15 @@ class Sums:
         if self.together == "rms":
             values = np.square(values)
         ufunc = np.maximum if self.together == "highest" else np.add
-        into, total, count = [slice(None)], values, known.astype(np.float32)
+        into: list[slice] = [slice(None)]
+        total: NDArray[Any] = values
+        count: NDArray[Any] = known.astype(np.float32)
         for axis, (first, step) in enumerate(zip(at, steps, strict=True), start=1):
             pixel = (first + np.arange(values.shape[axis])) // step
-            edges = np.flatnonzero(np.diff(pixel, prepend=-1))
             into.append(slice(int(pixel[0]), int(pixel[-1]) + 1))
-            if len(edges) < len(pixel):
-                total, count = ufunc.reduceat(total, edges, axis=axis), np.add.reduceat(count, edges, axis=axis)
+            if step > 1:
+                edges = [int(i) for i in np.flatnonzero(np.diff(pixel, prepend=-1, append=-1))]
+                total, count = _along(ufunc, total, edges, axis), _along(np.add, count, edges, axis)
         where = tuple(into)
         with self._lock:
             self.total[where] = ufunc(self.total[where], total)
@@ -183,6 +194,17 @@ class Sums:
         if self.together == "rms":
             np.sqrt(self.total, out=self.total)
         return np.where(self.count > 0, self.total, np.float32(np.nan))
+
+
+def _along(ufunc: np.ufunc, values: NDArray[Any], edges: Sequence[int], axis: int) -> NDArray[Any]:
+    """`numpy.ufunc.reduceat`, which goes through the last axis cell by cell."""
+    cut: list[Any] = [slice(None)] * values.ndim
+    made = np.empty((*values.shape[:axis], len(edges) - 1, *values.shape[axis + 1 :]), values.dtype)
+    for k, (first, end) in enumerate(itertools.pairwise(edges)):
+        into, of = [*cut], [*cut]
+        into[axis], of[axis] = k, slice(first, end)
+        ufunc.reduce(values[tuple(of)], axis=axis, out=made[tuple(into)])
+    return made
 
 
 def put_together(
