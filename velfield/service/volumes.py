@@ -167,7 +167,7 @@ class Sums:
     def add(self, values: NDArray[np.float32], at: Sequence[int], steps: Sequence[int]) -> None:
         """Add a piece that begins at cell ``at`` of what the picture shows."""
         values = values.reshape(-1, *values.shape[-3:])
-        known = np.isfinite(values).all(axis=0, keepdims=True)
+        known = np.asarray(np.isfinite(values).all(axis=0, keepdims=True))
         if not known.all():
             values = np.where(known, values, np.float32(-np.inf if self.together == "highest" else 0))
         if self.together == "rms":
