@@ -113,10 +113,8 @@ def test_the_slice_in_numbers(page, job):
 
 def test_pixels_that_stand_for_several_cells_are_said_and_drawn(page):
     """A plane of 600 cells comes in 200 pixels; one of 601 in 201, the last of which reach beyond its side."""
-    said = page.run(
-        "import('/place.js').then(({ Place }) =>"
-        " new Place({ whole: true, boxes: 1000, cells: 60, cellsize: 5 }, null).words(3))"
-    )
+    about = "{ whole: true, joined: true, boxes: 1000, cells: 60, cellsize: 5 }"
+    said = page.run(f"import('/place.js').then(({{ Place }}) => new Place({about}, null).words(3))")
     assert said == "All 1000 boxes side by side. A pixel is the mean of 3 × 3 cells, 15 h⁻¹Mpc wide."
     script = """Promise.all([import('/panel.js'), import('/colour.js')]).then(([{ cellAt, draw }, { linear }]) => {
         const canvas = document.createElement('canvas'), n = 3, values = Float32Array.from([0, 0, 0, 0, 0, 0, 1, 1, 1]);

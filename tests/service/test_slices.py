@@ -150,6 +150,7 @@ def test_a_job_has_its_result_and_what_it_was_given(service, http, fields):
     there = http.get(f"/jobs/{JOB}/fields").json()
     assert {"velocity", "velocity_std", "velocity_truth", "velocity_error", "velocity_flag"} < set(there["variables"])
     assert there["whole"]
+    assert there["joined"]
     assert (there["boxes"], there["cells"]) == (BOXES.nbox, N)
     for variable, expected in {
         "velocity": made["velocity"][1],
@@ -416,6 +417,14 @@ def test_what_is_too_much_to_read_is_refused_before_it_is_read(http, monkeypatch
     answer = http.get(f"/stores/{name}/slice", params=whole | {"index": N})
     assert answer.status_code == 413
     assert answer.json()["error"] == "too slow to read for one picture: pieces=9, seconds=-1"
+
+
+def test_boxes_with_observers_of_their_own_do_not_join(fields, tmp_path):
+    assert Slices().about(Source(fields=fields))["joined"]
+    each = np.random.default_rng(3).uniform(0, 90, (BOXES.nbox, 3))
+    store.write_fields(str(tmp_path / "f"), spec_of(BOXES, observer=each, observer_per_box=True), arrays_of(BOXES))
+    about = Slices().about(Source(fields=str(tmp_path / "f")))
+    assert (about["whole"], about["joined"]) == (True, False)
 
 
 def test_boxes_that_do_not_fill_their_parent_are_no_whole(fields, monkeypatch):

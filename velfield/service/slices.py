@@ -87,6 +87,12 @@ class Opened:
         places = np.rint(np.asarray(self.main["origin"].values) / layout.side).astype(int)
         return np.array_equal(places, np.indices((layout.boxes,) * 3).reshape(3, -1).T)
 
+    @functools.cached_property
+    def joined(self) -> bool:
+        """Whether all boxes are seen in one way, so that what is in redshift space goes on from one to the next."""
+        seen = [self.main[name].values for name in ("observer", "line_of_sight") if name in self.main.coords]
+        return all(bool((one == one[:1]).all()) for one in seen)
+
     def volume(self, variable: str, box: int | None) -> Volume:
         """A variable in one box, or in the whole parent."""
         if variable not in self.variables:
@@ -145,6 +151,7 @@ class Slices:
             "variables": sorted(opened.variables),
             "boxes": ds.sizes["box"],
             "whole": opened.whole,
+            "joined": opened.joined,
             "cells": int(ds.attrs["cells"]),
             "cellsize": float(ds.attrs["cellsize"]),
             "boxsize": float(ds.attrs["boxsize"]),

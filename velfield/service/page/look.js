@@ -8,7 +8,7 @@ import { tell } from "./told.js";
 import { colours, needed, panels, solids, solidValues } from "./view.js";
 import { Volume } from "./volume.js";
 
-const PAUSE = 250; // between two requests for planes, so that a slider does not use up the service's rate [ms]
+const PAUSE = 350; // between two planes, of five arrays each, so that a slider does not use up the service's rate [ms]
 const COARSE = 32; // cells along a side of the three-dimensional view
 const PNG_WIDTH = 520;
 const by = (id) => document.getElementById(id);
@@ -160,8 +160,12 @@ export class Look {
       this.loading = null;
       by("loading").textContent = "";
     }
-    if (this.seen) this.deepen();
-    else this.volume.clear();
+    if (this.seen) {
+      this.deepen();
+      return;
+    }
+    this.volume.clear();
+    by("solid-about").textContent = by("least").textContent = "";
   }
 
   // The view in three dimensions; slices do not wait for it, as for a large parent all of it has to be read.
@@ -244,6 +248,7 @@ export class Look {
     const about = (title) => `${title}: ${by("colour").selectedOptions[0].text}, ${by("where").textContent}`;
     this.panels = panels(colour, this.arrays, dims, by("arrows").value === "yes", this.job).map((one) => ({ ...one, ...frame, about: about(one.title) }));
     by("pixel").textContent = place.words(step);
+    by("keys-boxes").hidden = !place.divided;
     this.pictures.show(this.panels);
     this.tell();
   }

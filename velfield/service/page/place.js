@@ -48,6 +48,7 @@ export class Place {
   words(step) {
     const { about } = this, size = `${Number((step * about.cellsize).toPrecision(4))} h⁻¹Mpc`;
     const part = this.divided ? `All ${about.boxes} boxes side by side` : about.boxes > 1 ? `Box ${this.box} of ${about.boxes}` : "One box";
-    return `${part}. ${step === 1 ? `A pixel is a cell of ${size}.` : `A pixel is the mean of ${step} × ${step} cells, ${size} wide.`}`;
+    const seams = this.divided && !about.joined ? " Each is seen by an observer of its own, so densities do not join." : "";
+    return `${part}.${seams} ${step === 1 ? `A pixel is a cell of ${size}.` : `A pixel is the mean of ${step} × ${step} cells, ${size} wide.`}`;
   }
 }
