@@ -16,6 +16,7 @@ import chrome  # noqa: E402
 from served import process  # noqa: E402
 
 FIGURES = HERE / "figures"
+SOLID = "!/^$|loading/.test(document.getElementById('solid-about').textContent)"
 READY = "!document.getElementById('loading').textContent && document.querySelectorAll('#panels canvas').length === 3"
 DRAWN = "new Promise((done) => setTimeout(done, 1500))"  # a new width is drawn when it is seen
 
@@ -37,6 +38,9 @@ def take(fields: Path) -> None:
         page.press("ArrowRight", 39)
         choose(page, "speed")
         page.run("document.activeElement.blur()")
+        page.place("#volume")  # it is loaded when it is seen
+        page.until(SOLID)
+        page.run("scrollTo(0, 0)")
         page.run(DRAWN)
         page.picture(FIGURES / "page-1280.png")
         choose(page, "vx")

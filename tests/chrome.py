@@ -1,11 +1,12 @@
 """A headless Chromium, driven over the pipe of its DevTools protocol: nothing of Selenium, and no port.
 
-Whatever a page logs as an error or asks of another host is kept in `Browser.wrong`.
+Whatever a page logs as an error or asks of another host is kept in `Browser.wrong`, all that it asks for in `asked`.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import select
@@ -18,8 +19,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
 PATIENCE = 240.0  # s; machines that train beside the tests are slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needed = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path: apt-get install chromium")
 
 
 class Browser:
@@ -29,6 +36,7 @@ class Browser:
         self._write, self._read, self.origin = write, read, origin
         self._buffer, self._number, self._session = b"", 0, None
         self.wrong: list[str] = []
+        self.asked: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
@@ -75,6 +83,7 @@ class Browser:
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone
         )
+        self.call("Emulation.setTouchEmulationEnabled", enabled=phone, maxTouchPoints=5)
 
     def file(self, selector: str, path: Path) -> None:
         """Choose a file in an input."""
@@ -82,11 +91,40 @@ class Browser:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
-    def press(self, key: str, code: int = 0, text: str = "") -> None:
+    def press(self, key: str, code: int = 0, text: str = "", *, shift: bool = False) -> None:
         """Press a key, where the focus is."""
-        about = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        about = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 * shift}
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def place(self, selector: str, across: float = 0.5, down: float = 0.5) -> tuple[float, float]:
+        """Where a part of an element is in the window, scrolled into sight."""
+        script = f"""(() => {{ const one = document.querySelector({json.dumps(selector)});
+            one.scrollIntoView({{block: 'center'}}); const {{x, y, width, height}} = one.getBoundingClientRect();
+            return [x + {across} * width, y + {down} * height]; }})()"""
+        x, y = self.run(script)
+        return x, y
+
+    def click(self, x: float, y: float) -> None:
+        """Move the mouse there and click."""
+        at = {"x": x, "y": y}
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", **at)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+
+    def fingers(self, *paths: list[tuple[float, float]]) -> None:
+        """Put fingers down, move each along its points, and lift them; one point is a tap."""
+        for step in range(max(map(len, paths))):
+            points = [path[min(step, len(path) - 1)] for path in paths]
+            down = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
+            self.call("Input.dispatchTouchEvent", type="touchMove" if step else "touchStart", touchPoints=down)
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def pixels(self, selector: str) -> NDArray[np.float32]:
+        """What a canvas shows: (row, column, red green blue alpha), 0 to 1."""
+        drawn = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        url = self.run(f"{drawn}.then(() => document.querySelector({json.dumps(selector)}).toDataURL())")
+        return matplotlib.image.imread(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
     def downloads(self, folder: Path) -> None:
         """Where downloads go."""
@@ -117,6 +155,7 @@ class Browser:
             self.wrong.append(f"log: {params['entry']['text']} {params['entry'].get('url', '')}")
         elif method == "Network.requestWillBeSent":
             url = params["request"]["url"]
+            self.asked.append(url)
             if not url.startswith((self.origin, "data:", f"blob:{self.origin}", "about:")):
                 self.wrong.append(f"another host: {url}")
 

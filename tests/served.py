@@ -87,6 +87,7 @@ def serving(
     tokens: Sequence[str] = (),
     allow: Sequence[str] = (),
     connections: int = 512,
+    port: int = 0,
     **limits: float,
 ) -> Iterator[Service]:
     """Serve in a thread, jobs on a cluster that is there; ``service.url`` is where."""
@@ -106,7 +107,7 @@ def serving(
         metrics=service.metrics,
         connect=lambda: nullcontext(cluster()),
     )
-    with listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", port) as listening:
         http = server(create_app(service), "127.0.0.1", 0, connections)
         thread = threading.Thread(target=http.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -3,7 +3,9 @@
 import functools
 from contextlib import ExitStack
 
+import chrome
 import pytest
+from page_steps import READY, side_by_side
 from served import serving, write_model
 from small_store import arrays_of, spec_of
 
@@ -51,3 +53,35 @@ def service(models, fields, cluster, tmp_path_factory):
 def client(service):
     with Client(service.url) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def looked(models, fields, cluster, tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("state"), models[:1], cluster, allow=[fields]) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def job(looked, fields):
+    """A job that is done: its id, and its velocities (component, x, y, z) side by side."""
+    with Client(looked.url) as client:
+        name = client.submit("plain", fields)
+        client.wait(name, timeout=600, every=0.2)
+        return name, side_by_side(client.open(name)["velocity"].values)
+
+
+@pytest.fixture(scope="module")
+def browser(looked):
+    with chrome.browser(looked.url) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, job):
+    """The page as it is when it is opened at a job."""
+    browser.width(1280, 900)
+    browser.call("Page.navigate", url="about:blank")
+    browser.open(f"/#job={job[0]}")
+    browser.until(READY)
+    yield browser
+    assert browser.wrong == []

@@ -28,7 +28,7 @@ from velfield.service.models import Forward, Models
 from velfield.service.problems import ProblemDocument, answer_problems
 from velfield.service.receive import JSON
 from velfield.service.results import Results
-from velfield.service.slices import Boxes
+from velfield.service.slices import Slices
 from velfield.service.uploads import Uploads
 from velfield.version import __version__
 
@@ -83,7 +83,7 @@ class Service:
         self.jobs = Jobs(os.path.join(self.folder, "jobs"), self.limits)
         self.uploads = Uploads(os.path.join(self.folder, "uploads"), self.limits)
         self.results = Results(os.path.join(self.folder, "results"), self.jobs)
-        self.boxes = Boxes(self.limits.upload_cells)
+        self.slices = Slices()
         self.room = Room(self.limits.cubes, self.limits.line)
         self.upload_room = Room(self.limits.cubes, self.limits.line)  # one that comes slowly takes no cube's place
         self.metrics = Metrics(self.jobs, self.room)

@@ -17,7 +17,7 @@ from velfield.service.allowed import ID
 from velfield.service.problems import Problem, documented
 from velfield.service.routes_jobs import JobId
 from velfield.service.routes_models import ALWAYS, BINARY
-from velfield.service.slices import COARSEST, FINEST, Source
+from velfield.service.slices import COARSEST, FEWEST, FINEST, MOST, Source
 
 router = APIRouter()
 OCTETS = "application/octet-stream"
@@ -29,20 +29,25 @@ Variable = Annotated[
         "velocity_std",
         "velocity_flag",
         "velocity_truth",
+        "velocity_error",
         "halo_number_overdensity",
         "halo_mass_overdensity",
         "matter_number_overdensity",
     ],
-    Query(description="velocity_truth is a job's input's own; density contrasts are over the parent's mean."),
+    Query(
+        description="velocity_truth is a job's input's own, velocity_error how far the result is from it; "
+        "density contrasts are over the parent's mean."
+    ),
 ]
-Box = Annotated[int, Query(ge=0, le=10**9, description="Number of the box.")]
+Box = Annotated[int | None, Query(ge=0, le=10**9, description="Number of the box; without it the whole parent.")]
 Axis = Annotated[Literal["x", "y", "z"], Query(description="The plane's normal.")]
-Index = Annotated[int, Query(ge=0, le=10**6, description="Of the plane, in cells from the box's corner.")]
+Index = Annotated[int, Query(ge=0, le=10**6, description="Of the plane, in cells from the corner.")]
+Pixels = Annotated[int, Query(ge=FEWEST, le=MOST, description="Along a side, at most; they are means of cells.")]
 Most = Annotated[int, Query(ge=COARSEST, le=FINEST, description="Cells along a side, at most.")]
 ABOUT = {
     HEADER: {
-        "description": "JSON: shape, dims, units, cellsize and origin [Mpc/h], low and high (how far the box's values "
-        "reach), meanings of flags.",
+        "description": "JSON: shape, dims, units, cellsize (of a pixel) and origin [Mpc/h], step (cells along "
+        "a pixel), low and high (how far values reach), meanings of flags.",
         "schema": {"type": "string"},
     }
 }
@@ -68,39 +73,55 @@ ARRAY: dict[str, Any] = {
 @router.get("/jobs/{name}/fields", responses=documented(*ALWAYS, 404, 409, 422))
 async def job_fields(request: Request, name: JobId) -> schemas.Fields:
     """What there is to look at of a job that is done."""
-    return schemas.Fields(**await _run(request, lambda s: s.boxes.about(_of_job(s, name))))
+    return schemas.Fields(**await _run(request, lambda s: s.slices.about(_of_job(s, name))))
 
 
 @router.get("/jobs/{name}/slice", **ARRAY)
-async def job_slice(request: Request, name: JobId, variable: Variable, box: Box, axis: Axis, index: Index) -> Response:
+async def job_slice(
+    request: Request,
+    name: JobId,
+    variable: Variable,
+    axis: Axis,
+    index: Index,
+    box: Box = None,
+    most: Pixels = MOST,
+) -> Response:
     """A plane of a job's result, or of what it was given."""
-    return _answer(*await _run(request, lambda s: s.boxes.plane(_of_job(s, name), variable, box, axis, index)))
+    return _answer(*await _run(request, lambda s: s.slices.plane(_of_job(s, name), variable, box, axis, index, most)))
 
 
 @router.get("/jobs/{name}/block", **ARRAY)
-async def job_block(request: Request, name: JobId, variable: Variable, box: Box, most: Most = 32) -> Response:
-    """A whole box of a job in few cells: means."""
-    return _answer(*await _run(request, lambda s: s.boxes.block(_of_job(s, name), variable, box, most)))
+async def job_block(request: Request, name: JobId, variable: Variable, box: Box = None, most: Most = 32) -> Response:
+    """A box of a job, or all of them, in few cells: means."""
+    return _answer(*await _run(request, lambda s: s.slices.block(_of_job(s, name), variable, box, most)))
 
 
 @router.get("/stores/{name}/fields", responses=documented(*ALWAYS, 404, 422))
 async def store_fields(request: Request, name: StoreId) -> schemas.Fields:
     """What there is to look at in a store of GET /stores."""
-    return schemas.Fields(**await _run(request, lambda s: s.boxes.about(_of_store(s, name))))
+    return schemas.Fields(**await _run(request, lambda s: s.slices.about(_of_store(s, name))))
 
 
 @router.get("/stores/{name}/slice", **ARRAY)
 async def store_slice(
-    request: Request, name: StoreId, variable: Variable, box: Box, axis: Axis, index: Index
+    request: Request,
+    name: StoreId,
+    variable: Variable,
+    axis: Axis,
+    index: Index,
+    box: Box = None,
+    most: Pixels = MOST,
 ) -> Response:
     """A plane of a store."""
-    return _answer(*await _run(request, lambda s: s.boxes.plane(_of_store(s, name), variable, box, axis, index)))
+    return _answer(*await _run(request, lambda s: s.slices.plane(_of_store(s, name), variable, box, axis, index, most)))
 
 
 @router.get("/stores/{name}/block", **ARRAY)
-async def store_block(request: Request, name: StoreId, variable: Variable, box: Box, most: Most = 32) -> Response:
-    """A whole box of a store in few cells: means."""
-    return _answer(*await _run(request, lambda s: s.boxes.block(_of_store(s, name), variable, box, most)))
+async def store_block(
+    request: Request, name: StoreId, variable: Variable, box: Box = None, most: Most = 32
+) -> Response:
+    """A box of a store, or all of them, in few cells: means."""
+    return _answer(*await _run(request, lambda s: s.slices.block(_of_store(s, name), variable, box, most)))
 
 
 def _of_job(service: Any, name: str) -> Source:

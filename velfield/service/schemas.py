@@ -86,6 +86,10 @@ class Fields(BaseModel):
 
     variables: list[str] = Field(examples=[["halo_number_overdensity", "velocity", "velocity_truth"]])
     boxes: int = Field(description="All of them.")
+    whole: bool = Field(
+        description="Whether they fill their parent, x slowest, so that it can be looked at as a whole."
+    )
+    joined: bool = Field(description="Whether all are seen by one observer, or along one direction: densities join.")
     cells: int = Field(description="Along a box's side.")
     cellsize: float = Field(description="[h⁻¹Mpc]")
     boxsize: float = Field(description="Of the parent [h⁻¹Mpc].")

@@ -1,13 +1,12 @@
-"""Planes and coarse cubes of a job's or a store's fields, for who looks at them.
+"""Planes and coarse cubes of a job's or a store's fields, for who looks at them: of one box, or of the whole parent.
 
-One box of one variable is read at a time, mostly one chunk of a store; the boxes that were looked at last are kept.
+What was looked at last is kept, as pictures: planes and cubes of few cells.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +15,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.files import shards
+from velfield.service.kept import Kept
 from velfield.service.problems import Problem
+from velfield.service.volumes import Together, Volume, span, stretches
 from velfield.stores import store
+from velfield.theory.whole import layout_of
 
 AXES = ("x", "y", "z")
-KEPT_BYTES = 2**28  # of boxes that were looked at
+KEPT_BYTES = 2**28  # of pictures that were looked at
 COARSEST, FINEST = 2, 64  # cells along a side of a coarse cube
-SPAN = (0.5, 99.5)  # percentiles of a box that say how far its colours reach
-SAMPLE = 2**18  # cells that they are taken from
+FEWEST, MOST = 16, 256  # pixels along a side of a plane
 CONTRASTS = {f"{name}_overdensity": name for name in ("halo_number", "halo_mass", "matter_number")}
-ANSWERED = ("velocity", "velocity_std", "velocity_flag", "velocity_truth", *CONTRASTS)
+ANSWERED = ("velocity", "velocity_std", "velocity_flag", "velocity_truth", "velocity_error", *CONTRASTS)
+TOGETHER: dict[str, Together] = {"velocity_std": "rms", "velocity_error": "rms", "velocity_flag": "highest"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,174 +54,165 @@ class Source:
         made_of = store.attributes(self.made).get("input_fingerprint")
         return bool(store.attributes(self.fields).get("fingerprint") == made_of)
 
-    def where(self) -> dict[str, tuple[str, str]]:
-        """By the names that clients use: the store, and what it calls the variable."""
-        found: dict[str, tuple[str, str]] = {}
+    def version(self) -> str:
+        """Another one once another store lies there."""
+        return " ".join(store.document_hash(url) for url in (self.fields, self.made) if url is not None)
+
+
+class Opened:
+    """A source's stores, open: what clients may ask for, by the names that they use."""
+
+    def __init__(self, source: Source) -> None:
+        self.fields = None if source.fields is None else store.open_fields(source.fields, chunks=None)
+        self.made = None if source.made is None else store.open_velocity(source.made, chunks=None)
+        self.main: xr.Dataset = self.made if self.made is not None else self.fields  # type: ignore[assignment]
+        self.variables: dict[str, list[tuple[xr.Dataset, str]]] = {}  # whose difference it is, if there are two
         if self.fields is not None:
-            with store.open_fields(self.fields, chunks=None) as ds:
-                there = {str(name) for name in ds.data_vars}
-            truth = "velocity" if self.made is None else "velocity_truth"
-            found |= {shown: (self.fields, name) for shown, name in CONTRASTS.items() if name in there}
+            there = {str(name) for name in self.fields.data_vars}
+            self.variables |= {shown: [(self.fields, name)] for shown, name in CONTRASTS.items() if name in there}
             if "velocity" in there:
-                found[truth] = (self.fields, "velocity")
+                self.variables["velocity" if self.made is None else "velocity_truth"] = [(self.fields, "velocity")]
             if "velocity_flag" in there:
-                found["velocity_flag"] = (self.fields, "velocity_flag")
+                self.variables["velocity_flag"] = [(self.fields, "velocity_flag")]
         if self.made is not None:
-            with store.open_velocity(self.made, chunks=None) as ds:
-                found |= {str(name): (self.made, str(name)) for name in ds.data_vars if name in ANSWERED}
-        return found
+            there = {str(name) for name in self.made.data_vars}
+            self.variables |= {name: [(self.made, name)] for name in sorted(there & set(ANSWERED))}
+            if "velocity_truth" in self.variables:
+                self.variables["velocity_error"] = [(self.made, "velocity"), *self.variables["velocity_truth"]]
+
+    @functools.cached_property
+    def whole(self) -> bool:
+        """Whether the boxes fill their parent, in order."""
+        layout = layout_of(self.main)
+        places = np.rint(np.asarray(self.main["origin"].values) / layout.side).astype(int)
+        return np.array_equal(places, np.indices((layout.boxes,) * 3).reshape(3, -1).T)
+
+    @functools.cached_property
+    def joined(self) -> bool:
+        """Whether all boxes are seen in one way, so that what is in redshift space goes on from one to the next."""
+        seen = [self.main[name].values for name in ("observer", "line_of_sight") if name in self.main.coords]
+        return all(bool((one == one[:1]).all()) for one in seen)
+
+    def volume(self, variable: str, box: int | None) -> Volume:
+        """A variable in one box, or in the whole parent."""
+        if variable not in self.variables:
+            choose = ", ".join(sorted(self.variables))
+            raise Problem(404, f"no such variable here: variable={variable}", f"choose {choose}")
+        of, layout = self.variables[variable], layout_of(self.main)
+        if box is None:
+            if not self.whole:
+                raise Problem(422, "the boxes are not one whole: box is not given", "choose a box")
+            numbers = np.arange(layout.nbox).reshape((layout.boxes,) * 3)
+        elif box >= self.main.sizes["box"]:
+            raise Problem(422, f"no such box: box={box}, boxes={self.main.sizes['box']}", "choose one that is there")
+        else:
+            numbers = np.full((1, 1, 1), box)
+        ds, name = of[0]
+        chunks = [one[name].encoding["chunks"] for one, name in of]
+        return Volume(
+            read=_reader(variable, of),
+            numbers=numbers,
+            along=stretches(len(numbers), layout.cells, layout_of(ds).margin, chunks[0][-1]),
+            components=3 if "component" in ds[name].dims else 1,
+            unpacked=sum(int(np.prod(one)) * ds[name].dtype.itemsize for one in chunks),
+            together=TOGETHER.get(variable, "mean"),
+        )
+
+    def about(self, variable: str, box: int | None, step: int, dims: list[str]) -> dict[str, Any]:
+        """What an array means, for its head."""
+        ds, name = self.variables[variable][0]
+        attrs, layout = ds[name].attrs, layout_of(self.main)
+        meanings = str(attrs.get("flag_meanings", "")).split()
+        side, origin = (layout.boxsize, np.zeros(3)) if box is None else (layout.side, self.main["origin"].values[box])
+        return {
+            "variable": variable,
+            "units": "1" if variable in CONTRASTS else str(attrs.get("units", "1")),
+            "box": box,
+            "dims": ["component"] * ("component" in ds[name].dims) + dims,
+            "step": step,
+            "cellsize": layout.cellsize * step,
+            "side": side,
+            "origin": [float(x) for x in origin],
+            **({"meanings": meanings} if meanings else {}),
+        }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A variable in one box, without its margin.
+class Slices:
+    """Pictures of stores; safe to be used by several threads."""
 
-    Parameters
-    ----------
-    values : ndarray (x, y, z) or (3, x, y, z)
-        float32; NaN where nothing is known.
-    low, high : float
-        How far its values reach, without the outermost half per cent at either end; of a vector 0 and its length.
-    cellsize : float
-        [h⁻¹Mpc]
-    origin : list of float
-        Its corner in the parent [h⁻¹Mpc].
-    """
-
-    values: NDArray[np.float32]
-    units: str
-    low: float
-    high: float
-    cellsize: float
-    origin: list[float]
-    meanings: list[str]
-
-
-class Boxes:
-    """Boxes that were read, those that were asked for last; safe to be used by several threads."""
-
-    def __init__(self, most_cells: int, kept_bytes: int = KEPT_BYTES) -> None:
-        self.most_cells, self.kept_bytes = most_cells, kept_bytes
-        self._kept: OrderedDict[tuple[str, str, str, int], Box] = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self.kept = Kept(kept_bytes)
 
     def about(self, source: Source) -> dict[str, Any]:
         """What there is to look at: variables, boxes, cells, and where the boxes lie."""
-        with _opened(source.made or str(source.fields), made=source.made is not None) as ds:
-            return {
-                "variables": sorted(source.where()),
-                "boxes": ds.sizes["box"],
-                "cells": int(ds.attrs["cells"]),
-                "cellsize": float(ds.attrs["cellsize"]),
-                "boxsize": float(ds.attrs["boxsize"]),
-                "redshift": float(ds.attrs["redshift"]),
-                "rsd": str(ds.attrs["rsd"]),
-                "split": [str(one) for one in ds["split"].values] if "split" in ds.coords else [],
-            }
+        opened = _opened(source, source.version())
+        ds = opened.main
+        return {
+            "variables": sorted(opened.variables),
+            "boxes": ds.sizes["box"],
+            "whole": opened.whole,
+            "joined": opened.joined,
+            "cells": int(ds.attrs["cells"]),
+            "cellsize": float(ds.attrs["cellsize"]),
+            "boxsize": float(ds.attrs["boxsize"]),
+            "redshift": float(ds.attrs["redshift"]),
+            "rsd": str(ds.attrs["rsd"]),
+            "split": [str(one) for one in ds["split"].values] if "split" in ds.coords else [],
+        }
 
     def plane(
-        self, source: Source, variable: str, box: int, axis: str, index: int
+        self, source: Source, variable: str, box: int | None, axis: str, index: int, most: int = MOST
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Cells of a box in the plane ``axis = index``: an array (a, b) or (3, a, b), and what it means."""
-        found = self.box(source, variable, box)
-        cells = found.values.shape[-1]
-        if not 0 <= index < cells:
-            raise Problem(422, f"no such plane: index={index}, cells={cells}", f"choose 0 to {cells - 1}")
-        values = np.moveaxis(found.values, AXES.index(axis) - 3, -1)[..., index]
-        told = {"axis": axis, "index": index, "position": (index + 0.5) * found.cellsize}
-        dims = [name for name in AXES if name != axis]
-        return values, _about(found, variable, box, dims, found.cellsize) | told
+        """Cells in the plane ``axis = index``, in at most ``most``² pixels: (a, b) or (3, a, b), and what they mean.
 
-    def block(self, source: Source, variable: str, box: int, most: int) -> tuple[NDArray[Any], dict[str, Any]]:
-        """A whole box in at most ``most`` cells along a side: means of what is known, (x, y, z) or (3, x, y, z)."""
+        Without a box of the whole parent. A pixel is the mean of the cells that it stands for; of error bars and errors
+        the root of their mean square, of flags the highest.
+        """
+        opened = _opened(source, version := source.version())
+        volume, normal = opened.volume(variable, box), AXES.index(axis)
+        if not 0 <= index < volume.ngrid:
+            last = volume.ngrid - 1
+            raise Problem(422, f"no such plane: index={index}, cells={volume.ngrid}", f"choose 0 to {last}")
+        step = -(-volume.ngrid // most)
+        first, end = volume.layer(index, step)
+        key = version, variable, box, step
+        planes = self.kept.get((*key, axis, first), lambda: volume.planes(normal, first, end, step))
+        low, high = self.kept.get((*key, "span"), lambda: volume.span(step))
+        told = opened.about(variable, box, step, [name for name in AXES if name != axis])
+        position = (index + 0.5) * layout_of(opened.main).cellsize
+        told |= {"axis": axis, "index": index, "position": position, "low": float(low), "high": float(high)}
+        return planes.take(index - first, axis=normal - 3), told
+
+    def block(self, source: Source, variable: str, box: int | None, most: int) -> tuple[NDArray[Any], dict[str, Any]]:
+        """A box or the whole parent in at most ``most`` cells along a side: (x, y, z) or (3, x, y, z)."""
         if variable == "velocity_flag":
             raise Problem(422, "flags have no mean: variable=velocity_flag", "ask for slices of it")
-        found = self.box(source, variable, box)
-        step = -(-found.values.shape[-1] // most)
-        return coarse(found.values, step), _about(found, variable, box, list(AXES), found.cellsize * step)
-
-    def box(self, source: Source, variable: str, box: int) -> Box:
-        """One box of a variable; read if it is not kept. One at a time: memory stays bounded."""
-        where = source.where()
-        if variable not in where:
-            raise Problem(404, f"no such variable here: variable={variable}", f"choose {', '.join(sorted(where))}")
-        url, name = where[variable]
-        key = (url, store.document_hash(url), variable, box)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            else:
-                self._kept[key] = self._read(url, name, variable, box, made=url == source.made)
-                while sum(kept.values.nbytes for kept in self._kept.values()) > self.kept_bytes and len(self._kept) > 1:
-                    self._kept.popitem(last=False)
-            return self._kept[key]
-
-    def _read(self, url: str, name: str, variable: str, box: int, *, made: bool) -> Box:
-        with _opened(url, made=made) as ds:
-            if box >= ds.sizes["box"]:
-                raise Problem(422, f"no such box: box={box}, boxes={ds.sizes['box']}", "choose one that is there")
-            if (cells := ds.sizes["x"] ** 3) > self.most_cells:
-                raise Problem(
-                    413, f"boxes too large to look at: cells={cells}, limit={self.most_cells}", "read the store itself"
-                )
-            one = ds.isel(box=[box])  # what it divides by is an attribute of the whole store
-            field = one.velfield.overdensity(name) if variable in CONTRASTS else one[name]
-            values = np.ascontiguousarray(one.velfield.core(field).values[0], dtype="<f4")
-            low, high = span(values)
-            return Box(
-                values=values,
-                units=str(field.attrs.get("units", "1")),
-                low=low,
-                high=high,
-                cellsize=float(ds.attrs["cellsize"]),
-                origin=[float(x) for x in ds["origin"].values[box]],
-                meanings=str(field.attrs.get("flag_meanings", "")).split(),
-            )
+        opened = _opened(source, version := source.version())
+        volume = opened.volume(variable, box)
+        step = -(-volume.ngrid // most)
+        made = self.kept.get((version, variable, box, step, "block"), lambda: volume.coarse(step))
+        low, high = span(made.reshape(volume.components, -1))
+        return made, opened.about(variable, box, step, list(AXES)) | {"low": low, "high": high}
 
 
-def coarse(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-    """Means over cubes of ``step``³ cells of the last three axes, the last cubes being what is left.
-
-    Cells that are NaN do not count; where nothing is known the mean is NaN.
-    """
-    if step == 1:
-        return values
-    known = np.isfinite(values)
-    total: NDArray[Any] = np.where(known, values, 0).astype(np.float64)
-    count: NDArray[Any] = known.astype(np.float64)
-    for axis in (-3, -2, -1):
-        edges = np.arange(0, values.shape[axis], step)
-        total, count = np.add.reduceat(total, edges, axis=axis), np.add.reduceat(count, edges, axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype("<f4")
+@functools.lru_cache(maxsize=8)
+def _opened(source: Source, version: str) -> Opened:  # noqa: ARG001
+    """The stores of a source, as they are at a version; the latest few stay open."""
+    return Opened(source)
 
 
-def span(values: NDArray[np.float32]) -> tuple[float, float]:
-    """How far values reach: their `SPAN`; of a vector field 0 and the same of its length. 0 and 0 if all are NaN."""
-    flat = values.reshape(3, -1) if values.ndim == 4 else values.reshape(1, -1)
-    flat = flat[:, :: -(-flat.shape[1] // SAMPLE)]
-    size = np.sqrt(np.square(flat, dtype=np.float64).sum(axis=0)) if len(flat) == 3 else flat[0]
-    size = size[np.isfinite(size)]
-    if not size.size:
-        return 0.0, 0.0
-    low, high = np.percentile(size, SPAN)
-    return (0.0 if len(flat) == 3 else float(low)), float(high)
+def _reader(variable: str, of: list[tuple[xr.Dataset, str]]) -> Callable[[int, tuple[slice, ...]], NDArray[np.float32]]:
+    """Reads cells of a box, counted from its corner; of two variables how far they are apart."""
 
+    def one(ds: xr.Dataset, name: str, box: int, cells: tuple[slice, ...]) -> NDArray[np.float32]:
+        margin = layout_of(ds).margin
+        cut = {dim: slice(margin + c.start, margin + c.stop) for dim, c in zip(AXES, cells, strict=True)}
+        part = ds[[name]].isel(cut | {"box": box})
+        field = part.velfield.overdensity(name) if variable in CONTRASTS else part[name]
+        return np.asarray(field.values, dtype="<f4")
 
-def _opened(url: str, *, made: bool) -> xr.Dataset:
-    return store.open_velocity(url, chunks=None) if made else store.open_fields(url, chunks=None)
+    def read(box: int, cells: tuple[slice, ...]) -> NDArray[np.float32]:
+        first, *other = [one(ds, name, box, cells) for ds, name in of]
+        return np.abs(first - other[0]) if other else first
 
-
-def _about(found: Box, variable: str, box: int, dims: list[str], cellsize: float) -> dict[str, Any]:
-    told: Mapping[str, Any] = {"meanings": found.meanings} if found.meanings else {}
-    return {
-        "variable": variable,
-        "units": found.units,
-        "box": box,
-        "dims": (["component"] if found.values.ndim == 4 else []) + dims,
-        "cellsize": cellsize,
-        "side": found.values.shape[-1] * found.cellsize,
-        "origin": found.origin,
-        "low": found.low,
-        "high": found.high,
-        **told,
-    }
+    return read

@@ -3,6 +3,16 @@
 const KEY = "velfield-token";
 export const HEADER = "Velfield-Array";
 
+// Tells "lost" once the service does not answer any more, and "back" once it does.
+export const connection = new EventTarget();
+let answered = true;
+
+function heard(answers) {
+  if (answers === answered) return;
+  answered = answers;
+  connection.dispatchEvent(new Event(answers ? "back" : "lost"));
+}
+
 export class ServiceError extends Error {
   constructor(status, sentence) {
     super(sentence);
@@ -28,8 +38,10 @@ export async function ask(path, { method = "GET", body, type, signal } = {}) {
     answer = await fetch(path, { method, body, headers, signal, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServiceError(0, "The service does not answer: see whether it runs, then try again.");
+    heard(false);
+    throw new ServiceError(0, "The service does not answer.");
   }
+  heard(true);
   if (!answer.ok) throw new ServiceError(answer.status, await sentence(answer));
   return answer;
 }

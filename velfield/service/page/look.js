@@ -1,33 +1,46 @@
-// Looking at a job or a store: controls, pictures, pointer and keys, the three-dimensional view, the slice as PNG.
+// Looking at a job or a store: controls, what is loaded for them, what is told of a cell, the slice as PNG.
 
 import { json, numbers, save } from "./api.js";
-import { cellAt, draw, heightOf } from "./panel.js";
-import { colours, needed, panels, reachOf, volumeOf, volumeValues, words } from "./view.js";
+import { draw, heightOf } from "./panel.js";
+import { Pictures } from "./pictures.js";
+import { AXES, Place } from "./place.js";
+import { tell } from "./told.js";
+import { colours, needed, panels, solids, solidValues } from "./view.js";
 import { Volume } from "./volume.js";
 
-const AXES = ["x", "y", "z"];
-const PAUSE = 250; // between two requests for planes, so that a slider does not use up the service's rate [ms]
+const PAUSE = 350; // between two planes, of five arrays each, so that a slider does not use up the service's rate [ms]
 const COARSE = 32; // cells along a side of the three-dimensional view
 const PNG_WIDTH = 520;
 const by = (id) => document.getElementById(id);
 
 export class Look {
-  constructor(told) {
-    this.told = told; // shows an error
+  constructor(failed) {
+    this.failed = failed; // shows an error
     this.volume = new Volume(by("volume"));
     this.source = null;
+    this.pictures = new Pictures(by("panels"), {
+      moved: () => this.tell(),
+      turned: (planes) => this.turn(planes),
+      chosen: () => this.into(),
+      left: () => (this.place.whole || !this.about.whole ? this.pictures.forget() : this.out()),
+    });
     for (const id of ["colour", "arrows", "axis", "box", "index"]) by(id).addEventListener("input", () => this.changed(id));
+    by("solid").addEventListener("input", () => this.deepen());
+    by("into").addEventListener("click", () => this.into());
+    by("out").addEventListener("click", () => this.out());
+    by("hide").addEventListener("click", () => this.pictures.forget());
     by("share").addEventListener("input", () => {
       by("share-value").value = by("share").value;
       this.volume.showShare(by("share").value / 100);
+      this.least();
     });
-    let width = 0;
-    new ResizeObserver(([entry]) => {
-      if (entry.contentRect.width !== width) this.paint();
-      width = entry.contentRect.width;
-    }).observe(by("panels"));
+    // what is not seen is not asked for: for a large parent all of it has to be read
+    new IntersectionObserver(([entry]) => {
+      this.seen = entry.isIntersecting;
+      if (this.seen && this.arrays) this.deepen();
+    }, { rootMargin: "100px" }).observe(by("volume-card"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      this.paint();
+      this.pictures.paint();
       this.volume.draw();
     });
   }
@@ -35,7 +48,9 @@ export class Look {
   // path: jobs/ID or stores/ID; name: what the heading says.
   async open(path, name) {
     const about = await json(`${path}/fields`);
-    Object.assign(this, { source: path, about, job: path.startsWith("jobs"), arrays: null, cursor: null, volumeKey: "" });
+    Object.assign(this, { source: path, about, job: path.startsWith("jobs"), arrays: null, solidKey: "" });
+    this.pictures.cursor = null;
+    by("told").hidden = true;
     by("look-title").textContent = name;
     by("empty").hidden = true;
     by("field").hidden = by("volume-card").hidden = false;
@@ -45,10 +60,11 @@ export class Look {
     by("arrows").disabled = !about.variables.includes("velocity");
     by("boxes").textContent = `Box, 0 to ${about.boxes - 1}`;
     by("box").max = about.boxes - 1;
-    by("box").value = Math.max(0, about.split.indexOf("validation")); // one that training is not shown
-    by("index").max = about.cells - 1;
-    by("index").value = Math.floor(about.cells / 2);
-    this.where();
+    by("box").required = !about.whole;
+    by("box").placeholder = about.whole ? "all" : "";
+    by("box").parentElement.hidden = about.boxes === 1;
+    // not a whole: a box that training is not shown
+    this.go(new Place(about, about.whole ? null : Math.max(0, about.split.indexOf("validation"))));
     await this.load();
   }
 
@@ -60,16 +76,69 @@ export class Look {
     by("look-title").textContent = "Field";
   }
 
+  // What was asked for when the connection was lost.
+  again() {
+    if (this.source && !by("field").hidden) this.load().catch(this.failed);
+  }
+
+  // Look at another part, at one of its planes.
+  go(place, index = Math.floor(place.ngrid / 2)) {
+    this.place = place;
+    by("box").value = place.whole ? "" : place.box;
+    by("index").max = place.ngrid - 1;
+    by("index").value = index;
+    by("out").hidden = place.whole || !this.about.whole;
+    this.where();
+  }
+
   changed(id) {
     const box = by("box");
-    if (id === "box" && (box.value === "" || !box.checkValidity())) return;
+    if (id === "box") {
+      if (!box.checkValidity() || box.validity.badInput) return;
+      this.enter(box.value === "" ? null : Number(box.value));
+      return;
+    }
     this.where();
-    this.load().catch(this.told);
+    this.load().catch(this.failed);
+  }
+
+  turn(planes) {
+    by("index").value = Number(by("index").value) + planes;
+    this.changed("index");
+  }
+
+  // Into the box that holds the pixel which is pointed at, onto that pixel.
+  into() {
+    if (this.place.divided && this.pictures.cursor && this.shown.box === null) this.enter(this.place.boxAt(this.cell()));
+  }
+
+  out() {
+    if (!this.place.whole && this.about.whole) this.enter(null);
+  }
+
+  // Another part, at the same place of the parent as far as there is one.
+  enter(box) {
+    const to = new Place(this.about, box), normal = AXES.indexOf(by("axis").value);
+    const at = this.place.corner().map((first) => first + Math.floor(this.place.ngrid / 2));
+    if (this.pictures.cursor && this.shown.axis === by("axis").value) Object.assign(at, this.cell());
+    at[normal] = this.place.corner()[normal] + Number(by("index").value);
+    const cell = at.map((one, d) => one - to.corner()[d]), inside = cell.every((one) => one >= 0 && one < to.ngrid);
+    this.go(to, ((cell[normal] % to.ngrid) + to.ngrid) % to.ngrid);
+    this.next = inside && this.pictures.cursor ? cell : null; // the cursor, once it is there
+    this.load().catch(this.failed);
+  }
+
+  // The cell of the parent in the middle of the pixel which is pointed at.
+  cell() {
+    const { axis, index, dims, step, place } = this.shown, { cursor } = this.pictures;
+    const half = Math.floor(step / 2);
+    return AXES.map((name, d) => place.corner()[d] + (name === axis ? index : Math.min(place.ngrid - 1, cursor[dims.indexOf(name)] * step + half)));
   }
 
   where() {
-    const { cellsize } = this.about, index = Number(by("index").value);
-    const text = `Slice ${index + 1} of ${this.about.cells}: ${by("axis").value} = ${((index + 0.5) * cellsize).toFixed(1)} h⁻¹Mpc`;
+    const { cellsize } = this.about, { place } = this, index = Number(by("index").value), axis = by("axis").value;
+    const position = (place.corner()[AXES.indexOf(axis)] + index + 0.5) * cellsize;
+    const text = `Slice ${index + 1} of ${place.ngrid}: ${axis} = ${position.toFixed(1)} h⁻¹Mpc${this.about.whole ? "" : " from the box's corner"}`;
     by("where").textContent = text;
     by("index").setAttribute("aria-valuetext", text);
   }
@@ -83,7 +152,6 @@ export class Look {
       while (this.wished) {
         this.wished = false;
         await Promise.all([this.plane(), new Promise((done) => setTimeout(done, this.arrays ? PAUSE : 0))]);
-        if (!this.wished) await this.solid();
       }
     })();
     try {
@@ -92,125 +160,122 @@ export class Look {
       this.loading = null;
       by("loading").textContent = "";
     }
+    if (this.seen) {
+      this.deepen();
+      return;
+    }
+    this.volume.clear();
+    by("solid-about").textContent = by("least").textContent = "";
+  }
+
+  // The view in three dimensions; slices do not wait for it, as for a large parent all of it has to be read.
+  async deepen() {
+    this.deeper = true;
+    if (this.deepening) return;
+    this.deepening = true;
+    by("solid-about").textContent = "loading…";
+    try {
+      while (this.deeper) {
+        this.deeper = false;
+        await this.solid();
+      }
+    } catch (error) {
+      by("solid-about").textContent = "";
+      this.failed(error);
+    } finally {
+      this.deepening = false;
+    }
   }
 
   async plane() {
-    const [path, colour, axis] = [this.source, by("colour").value, by("axis").value];
+    const [path, place, colour, axis, index] = [this.source, this.place, by("colour").value, by("axis").value, Number(by("index").value)];
     if (!colour) throw new Error("There is nothing to look at in this store; paint it with velfield paint.");
-    const names = needed(colour, this.about.variables);
-    const query = `box=${by("box").value}&axis=${axis}&index=${by("index").value}`;
-    const found = await Promise.all(names.map((name) => numbers(`${path}/slice?variable=${name}&${query}`)));
-    if (path !== this.source) return;
-    this.arrays = Object.fromEntries(names.map((name, i) => [name, found[i]]));
-    this.shown = { colour, axis, index: Number(by("index").value), box: Number(by("box").value), dims: AXES.filter((a) => a !== axis) };
+    const names = needed(colour, this.about.variables), query = `axis=${axis}&index=${index}${place.query}`;
+    const asked = `${path} ${names} ${query}`;
+    if (asked !== this.asked || !this.arrays) {
+      const found = await Promise.all(names.map((name) => numbers(`${path}/slice?variable=${name}&${query}`)));
+      if (path !== this.source) return;
+      this.arrays = Object.fromEntries(names.map((name, i) => [name, found[i]]));
+      this.asked = asked;
+    }
+    const { step } = Object.values(this.arrays)[0], dims = AXES.filter((a) => a !== axis);
+    this.shown = { colour, axis, index, dims, step, place, box: place.box };
+    if (this.next !== undefined) this.pictures.cursor = this.next && dims.map((name) => Math.floor(this.next[AXES.indexOf(name)] / step));
+    this.next = undefined;
     this.compose();
   }
 
   async solid() {
-    const [path, colour, box] = [this.source, by("colour").value, by("box").value];
-    const name = volumeOf(colour), key = `${path} ${name} ${box}`;
-    by("volume-card").hidden = !this.about.variables.includes(name);
-    if (by("volume-card").hidden) return;
-    if (this.volumeKey !== key) {
-      this.coarse = await numbers(`${path}/block?variable=${name}&box=${box}&most=${COARSE}`);
-      this.volumeKey = key;
+    const [path, place, colour] = [this.source, this.place, by("colour").value];
+    const all = solids(colour, this.about.variables), before = by("solid").value;
+    by("solid").replaceChildren(...all.map(({ name, title }) => new Option(title, name)));
+    const one = all.find(({ name }) => name === before) ?? all[0];
+    by("no-solid").hidden = Boolean(one);
+    by("solid-shown").hidden = !one;
+    if (!one) return;
+    by("solid").value = one.name;
+    by("solid").parentElement.hidden = all.length === 1;
+    const key = `${path} ${one.ask} ${place.query}`;
+    if (this.solidKey !== key) {
+      this.volume.clear();
+      const found = await Promise.all(one.ask.map((name) => numbers(`${path}/block?variable=${name}&most=${COARSE}${place.query}`)));
+      if (path !== this.source) return;
+      Object.assign(this, { found, solidKey: key });
     }
-    this.volume.show(volumeValues(colour, this.coarse, reachOf(this.arrays)));
+    if (this.deeper) return;
+    const [{ step }] = this.found, { boxes } = this.about;
+    this.volume.show(solidValues(colour, one, this.found));
+    this.least();
+    by("solid-about").textContent = `${place.divided ? `All ${boxes} boxes` : "One box"}, ${Number(place.side.toPrecision(4))} h⁻¹Mpc wide; a square is ${step === 1 ? "a cell" : `the mean of ${step}³ cells`}.`;
+  }
+
+  // From which value on cells are shown in three dimensions.
+  least() {
+    const { data, least } = this.volume;
+    by("least").textContent = data && Number.isFinite(least) ? `: from ${data.words(least)} on` : "";
   }
 
   compose() {
-    const { colour, dims } = this.shown;
-    const n = Math.round(Math.sqrt(this.count()));
-    const side = n * this.about.cellsize;
-    this.pictures = panels(colour, this.arrays, dims, by("arrows").value === "yes", this.job).map((one) => ({ ...one, n, side, dims }));
-    const there = by("panels").querySelectorAll("figure");
-    if (there.length !== this.pictures.length) by("panels").replaceChildren(...this.pictures.map(() => this.figure()));
-    by("panels").querySelectorAll("figure").forEach((figure, i) => {
-      const { title } = this.pictures[i];
-      figure.querySelector("h3").textContent = title;
-      figure.querySelector("canvas").setAttribute("aria-label", `${title}: ${by("colour").selectedOptions[0].text}. Arrow keys move to a cell.`);
-    });
-    this.paint();
-    this.read();
-  }
-
-  count() {
-    const [name] = Object.keys(this.arrays), { shape } = this.arrays[name];
-    return shape.at(-1) * shape.at(-2);
-  }
-
-  figure() {
-    const figure = document.createElement("figure");
-    const canvas = Object.assign(document.createElement("canvas"), { tabIndex: 0 });
-    canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-describedby", "readout");
-    const point = (event) => {
-      const cell = cellAt(canvas.clientWidth, event.offsetX, event.offsetY, this.pictures[0].n);
-      if (cell) this.move(cell);
+    const { colour, dims, step, place } = this.shown, { cellsize, cells } = this.about;
+    const frame = {
+      n: Math.ceil(place.ngrid / step),
+      pixel: step * cellsize,
+      side: place.side,
+      from: dims.map((name) => place.corner()[AXES.indexOf(name)] * cellsize),
+      boxes: place.divided ? cells * cellsize : null,
+      dims,
     };
-    canvas.addEventListener("pointermove", point);
-    canvas.addEventListener("pointerdown", point);
-    canvas.addEventListener("keydown", (event) => this.key(event));
-    figure.append(document.createElement("h3"), canvas);
-    return figure;
+    const about = (title) => `${title}: ${by("colour").selectedOptions[0].text}, ${by("where").textContent}`;
+    this.panels = panels(colour, this.arrays, dims, by("arrows").value === "yes", this.job).map((one) => ({ ...one, ...frame, about: about(one.title) }));
+    by("pixel").textContent = place.words(step);
+    by("keys-boxes").hidden = !place.divided;
+    this.pictures.show(this.panels);
+    this.tell();
   }
 
-  key(event) {
-    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-    const turns = { PageUp: 1, PageDown: -1 };
-    const { n } = this.pictures[0];
-    if (steps[event.key]) {
-      const from = this.cursor ?? [Math.floor(n / 2) - steps[event.key][0], Math.floor(n / 2) - steps[event.key][1]];
-      this.move(from.map((at, d) => Math.min(n - 1, Math.max(0, at + steps[event.key][d]))));
-    } else if (turns[event.key]) {
-      by("index").value = Number(by("index").value) + turns[event.key];
-      this.changed("index");
-    } else return;
-    event.preventDefault();
+  tell() {
+    const { cursor } = this.pictures;
+    const cell = cursor && { at: cursor[0] * this.panels[0].n + cursor[1], place: this.middle(), box: this.place.divided ? this.place.boxAt(this.cell()) : null };
+    tell(this.panels, this.arrays, this.job, cell);
   }
 
-  move(cell) {
-    if (this.cursor && cell[0] === this.cursor[0] && cell[1] === this.cursor[1]) return;
-    this.cursor = cell;
-    this.paint();
-    this.read();
-  }
-
-  read() {
-    if (!this.cursor) return;
-    const { axis, index } = this.shown, [i, j] = this.cursor, { origin } = Object.values(this.arrays)[0];
-    const place = AXES.map((name) => (name === axis ? index : this.shown.dims.indexOf(name) === 0 ? i : j));
-    const position = place.map((at, d) => origin[d] + (at + 0.5) * this.about.cellsize);
-    by("readout").textContent = words(this.arrays, i * this.pictures[0].n + j, position, this.job);
-  }
-
-  paint() {
-    if (!this.source || !this.pictures) return;
-    const dense = window.devicePixelRatio || 1;
-    by("panels").querySelectorAll("canvas").forEach((canvas, i) => {
-      const width = canvas.clientWidth;
-      if (!width || !this.pictures[i]) return;
-      const height = heightOf(width);
-      canvas.style.height = `${height}px`;
-      canvas.width = Math.round(width * dense);
-      canvas.height = Math.round(height * dense);
-      const context = canvas.getContext("2d");
-      context.scale(dense, dense);
-      draw(context, width, { ...this.pictures[i], cursor: this.cursor }, getComputedStyle(canvas).color);
-    });
+  // Of the pixel which is pointed at, in the parent [h⁻¹Mpc].
+  middle() {
+    const { axis, index, dims, step, place } = this.shown, { cursor } = this.pictures, { origin } = Object.values(this.arrays)[0];
+    return AXES.map((name, d) => origin[d] + (name === axis ? index + 0.5 : Math.min(place.ngrid, (cursor[dims.indexOf(name)] + 0.5) * step)) * this.about.cellsize);
   }
 
   // The pictures side by side, dark on white, twice as fine as on the page.
   async savePng() {
     const top = 30, foot = 26, canvas = document.createElement("canvas");
-    const width = PNG_WIDTH * this.pictures.length, height = top + heightOf(PNG_WIDTH) + foot;
+    const width = PNG_WIDTH * this.panels.length, height = top + heightOf(PNG_WIDTH) + foot;
     canvas.width = 2 * width;
     canvas.height = 2 * height;
     const context = canvas.getContext("2d");
     context.scale(2, 2);
     context.fillStyle = "#fff";
     context.fillRect(0, 0, width, height);
-    this.pictures.forEach((picture, i) => {
+    this.panels.forEach((picture, i) => {
       context.save();
       context.translate(i * PNG_WIDTH, top);
       draw(context, PNG_WIDTH, picture, "#1b2126");
@@ -222,9 +287,9 @@ export class Look {
     });
     context.fillStyle = "#1b2126";
     context.font = "12px system-ui, sans-serif";
-    const { redshift } = this.about, { colour, box } = this.shown;
-    context.fillText(`${by("look-title").textContent}; box ${box}; ${by("where").textContent}; redshift ${redshift}`, 40, height - 18);
+    const { redshift } = this.about, { colour, box, axis, index } = this.shown;
+    context.fillText(`${by("look-title").textContent}; ${by("where").textContent}; redshift ${redshift}. ${by("pixel").textContent}`, 40, height - 18);
     const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
-    save(blob, `${this.source.replace("/", "-").slice(0, 14)}-box${box}-${this.shown.axis}${this.shown.index}-${colour}.png`);
+    save(blob, `${this.source.replace("/", "-").slice(0, 14)}-${box === null ? "whole" : `box${box}`}-${axis}${index}-${colour}.png`);
   }
 }

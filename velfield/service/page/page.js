@@ -1,23 +1,25 @@
 // The page: choose, upload, submit, watch, take along. Pictures are `look.js`.
 
-import { ask, hasToken, json, save, ServiceError, setToken } from "./api.js";
+import { ask, connection, hasToken, json, save, setToken } from "./api.js";
 import { number } from "./colour.js";
 import { Look } from "./look.js";
 
 const OVER = ["done", "failed", "cancelled"];
 const EVERY = 1000; // between two looks at a job [ms]
-const AGAIN = 5000; // after the service did not answer
+const AGAIN = 2000; // after the service did not answer
 const by = (id) => document.getElementById(id);
 const look = new Look(failed);
 const found = { models: [], stores: [] };
 let watched = null; // id of the job that is watched
 let opened = null; // of the one whose field is shown
+let started = false;
 
 function failed(error) {
   if (!error) {
     by("error").hidden = true;
     return;
   }
+  if (error.status === 0) return; // told as long as it lasts
   if (error.status === 401) {
     by("token").hidden = false;
     if (!hasToken()) {
@@ -51,8 +53,7 @@ const chosen = () => document.querySelector("input[name=source]:checked").value;
 const span = (value) => (Array.isArray(value) ? `${number(value[0])} to ${number(value[1])}` : number(value ?? NaN));
 
 async function start() {
-  const health = await json("health");
-  by("alive").textContent = `version ${health.version}`;
+  await alive();
   const [models, stores] = await Promise.all([json("models"), json("stores")]);
   by("token").hidden = true;
   Object.assign(found, models, stores);
@@ -66,8 +67,37 @@ async function start() {
   storeChosen();
   sourceChosen();
   await jobs();
+  started = true;
   const wanted = /^#job=([0-9a-f]{32})$/.exec(location.hash);
   if (wanted) watch(wanted[1]);
+}
+
+async function alive() {
+  const health = await json("health");
+  by("alive").textContent = `version ${health.version}`;
+  by("alive").classList.remove("lost");
+}
+
+// Asks until it is answered, then goes on where it was.
+async function reconnect() {
+  by("alive").textContent = "Connection lost: the service does not answer. Trying again; jobs go on once it is back.";
+  by("alive").classList.add("lost");
+  for (;;) {
+    await new Promise((done) => setTimeout(done, AGAIN));
+    try {
+      await alive();
+      break;
+    } catch {
+      // not yet
+    }
+  }
+  try {
+    if (!started) await start();
+    else await jobs();
+    look.again();
+  } catch (error) {
+    failed(error);
+  }
 }
 
 function modelChosen() {
@@ -153,7 +183,7 @@ async function patiently(path) {
     } catch (error) {
       if (![0, 429, 503].includes(error.status)) throw error;
       failed(error);
-      told = true;
+      told ||= error.status !== 0;
       await new Promise((done) => setTimeout(done, AGAIN));
     }
   }
@@ -172,6 +202,7 @@ function tell(job) {
   const notes = job.notes.map((text) => Object.assign(document.createElement("li"), { textContent: text }));
   if (by("notes").children.length !== notes.length || by("notes").textContent !== job.notes.join("")) by("notes").replaceChildren(...notes);
   by("cancel").parentElement.hidden = OVER.includes(job.state);
+  by("to-field").hidden = job.state !== "done";
   by("cancel").onclick = run(by("cancel"), () => ask(`jobs/${job.id}`, { method: "DELETE" }));
 }
 
@@ -243,7 +274,14 @@ by("take-npz").addEventListener("click", run(by("take-npz"), () => take("npz")))
 by("take-nc").addEventListener("click", run(by("take-nc"), () => take("nc")));
 by("take-png").addEventListener("click", run(by("take-png"), () => look.savePng()));
 
-start().catch((error) => {
-  if (!(error instanceof ServiceError) || error.status !== 401) by("alive").textContent = "not connected";
-  failed(error);
-});
+// Without a place in the address, which names the job.
+function toField(event) {
+  event.preventDefault();
+  by("look").focus({ preventScroll: true });
+  by("look").scrollIntoView();
+}
+by("skip").addEventListener("click", toField);
+by("to-field").addEventListener("click", toField);
+connection.addEventListener("lost", reconnect);
+
+start().catch(failed);

@@ -1,13 +1,13 @@
 // What a plane or a box shows: from numbers of the service to the values, scales and arrows of pictures. No DOM here.
 
 import { contrast, flags, linear, number, symmetric } from "./colour.js";
+import { AXES } from "./place.js";
 
 export const DENSITIES = {
   halo_number_overdensity: "number of halos",
   halo_mass_overdensity: "mass of halos",
   matter_number_overdensity: "matter",
 };
-const AXES = ["x", "y", "z"];
 
 // What can be coloured, by what is there: [name, what it is called].
 export function colours(variables) {
@@ -23,8 +23,8 @@ export function colours(variables) {
 // What has to be asked for to show it.
 export function needed(colour, variables) {
   const density = DENSITIES[colour] ? colour : Object.keys(DENSITIES).find((name) => variables.includes(name));
-  const flag = colour === "flag" ? "velocity_flag" : null;
-  return ["velocity", "velocity_truth", "velocity_std", density, flag].filter((name) => name && variables.includes(name));
+  const more = { flag: "velocity_flag", error: "velocity_error" }[colour];
+  return ["velocity", "velocity_truth", "velocity_std", density, more].filter((name) => name && variables.includes(name));
 }
 
 export function size([x, y, z]) {
@@ -72,11 +72,9 @@ export function panels(colour, arrays, dims, arrowed, job) {
     return [{ title: job ? "What the prediction knows" : "What is known", values: data, scale: flags(meanings), label: "", arrows: over(made) }];
   }
   if (colour === "error") {
-    const scale = linear("magma", 0, errorReach(arrays.velocity_std, reach));
-    const mean = (parts) => each(parts, (vector) => size(vector) / Math.sqrt(3));
-    const all = [{ title: "Error bar", values: mean(vectors(arrays.velocity_std)), scale, label: "km/s a component", arrows: over(made) }];
-    if (apart) all.push({ title: "Error made", values: mean(apart), scale, label: "km/s a component", arrows: over(apart) });
-    return all;
+    const scale = linear("magma", 0, Math.max(arrays.velocity_std.high, arrays.velocity_error?.high ?? 0) / Math.sqrt(3));
+    const one = (title, name, parts) => ({ title, values: component(vectors(arrays[name])), scale, label: "km/s a component", arrows: over(parts) });
+    return [one("Error bar", "velocity_std", made), ...(apart ? [one("Error made", "velocity_error", apart)] : [])];
   }
   const scale = colour === "speed" ? linear("viridis", 0, reach) : symmetric("coolwarm", reach);
   const all = [{ title, values: quantity(colour, made), scale, label: "km/s", arrows: over(made) }];
@@ -88,41 +86,95 @@ export function panels(colour, arrays, dims, arrowed, job) {
   return all;
 }
 
-// How far the colours of errors reach [km/s, of a component]: errors that were made are larger than their bars.
-function errorReach(std, reach) {
-  return Math.max(std.high, reach / 2) / Math.sqrt(3);
+// Root mean square over the components.
+function component(parts) {
+  return each(parts, (vector) => size(vector) / Math.sqrt(3));
 }
 
-// What the view in three dimensions asks for, and shows of it.
-export function volumeOf(colour) {
-  if (DENSITIES[colour]) return colour;
-  return colour === "error" ? "velocity_std" : "velocity";
+// What the view in three dimensions may show: [{name, title, ask: variables}].
+export function solids(colour, variables) {
+  const one = (name, title, ...ask) => ({ name, title, ask });
+  if (DENSITIES[colour]) return [one("density", DENSITIES[colour], colour)];
+  const all =
+    colour === "error"
+      ? [one("bar", "error bar", "velocity_std"), one("made", "error made", "velocity_error")]
+      : [one("prediction", variables.includes("velocity_truth") ? "prediction" : "velocity", "velocity"), one("truth", "truth", "velocity_truth"), one("apart", "prediction − truth", "velocity", "velocity_truth")];
+  return all.filter(({ ask }) => ask.every((name) => variables.includes(name)));
 }
 
-export function volumeValues(colour, array, reach) {
-  const n = array.shape.at(-1);
-  if (DENSITIES[colour]) return { values: array.data, n, scale: contrast("cividis", array.low, array.high), size: (v) => v };
-  const parts = vectors(array);
-  if (colour === "error") {
-    return { values: each(parts, (v) => size(v) / Math.sqrt(3)), n, scale: linear("magma", 0, errorReach(array, reach)), size: (v) => v };
+// Its values, from what was asked for: {values, n, scale, label, size: how values are ranked, words}. Colours reach as
+// far as it does: means over many cells are smaller than the cells of a slice.
+export function solidValues(colour, { name, title }, found) {
+  const [first, second] = found, n = first.shape.at(-1), { low, high } = first, same = (v) => v;
+  if (DENSITIES[colour]) return { values: first.data, n, scale: contrast("cividis", low, high), label: `1 + δ, ${title}`, size: same, words: (v) => `1 + δ = ${number(1 + v)}` };
+  const parts = vectors(first), label = `${title}, km/s`, words = (v) => `${number(Math.round(v), 6)} km/s`;
+  if (colour === "error") return { values: component(parts), n, scale: linear("magma", 0, high / Math.sqrt(3)), label: `${label} a component`, size: same, words };
+  const shown = colour === "flag" ? "speed" : colour, values = quantity(shown, parts);
+  if (name !== "apart") {
+    const speed = shown === "speed", scale = speed ? linear("viridis", 0, high) : symmetric("coolwarm", high);
+    return { values, n, scale, label: `${speed ? "speed" : `v${shown[1]}`}, ${label}`, size: speed ? same : Math.abs, words };
   }
-  const shown = colour === "flag" ? "speed" : colour;
-  const scale = shown === "speed" ? linear("viridis", 0, reach) : symmetric("coolwarm", reach);
-  return { values: quantity(shown, parts), n, scale, size: shown === "speed" ? (v) => v : Math.abs };
+  const other = quantity(shown, vectors(second));
+  return { values: values.map((x, i) => x - other[i]), n, scale: symmetric("coolwarm", high / 2), label, size: Math.abs, words };
 }
 
-// A cell in words.
+// The velocities of a pixel: [[what, x, y, z, size]], in km/s.
+export function rows(arrays, at, job) {
+  const vector = (name) => arrays[name] && vectors(arrays[name]).map((part) => part[at]);
+  const made = vector("velocity"), truth = vector("velocity_truth");
+  const row = (name, v, long = true) => [name, ...v, long ? size(v) : NaN].map((x, i) => (i === 0 ? x : i === 4 && !long ? "" : number(Math.round(x), 6)));
+  const found = [];
+  if (made) found.push(row(job ? "predicted" : "velocity", made));
+  if (arrays.velocity_std) found.push(row("± error bar", vector("velocity_std"), false));
+  if (truth) found.push(row("truth", truth));
+  if (made && truth) found.push(row("apart", made.map((m, c) => m - truth[c])));
+  return found;
+}
+
+// A picture in numbers, of pixels that are known: [lowest, mean, highest, root mean square]; of flags the share of each.
+export function summary({ values, scale, label }) {
+  if (scale.steps) {
+    const known = values.filter(Number.isFinite);
+    return scale.ticks.map(([, name], i) => `${name}: ${number((100 * known.filter((v) => v === i).length) / (known.length || 1))} %`);
+  }
+  if (label === "1 + δ") values = values.map((v) => 1 + v);
+  let [low, high, sum, squares, count] = [Infinity, -Infinity, 0, 0, 0];
+  for (const v of values) {
+    if (!Number.isFinite(v)) continue;
+    [low, high, sum, squares, count] = [Math.min(low, v), Math.max(high, v), sum + v, squares + v * v, count + 1];
+  }
+  return [low, sum / count, high, Math.sqrt(squares / count)].map((v) => number(v));
+}
+
+// Correlation coefficient of two pictures.
+export function correlation(a, b) {
+  let [n, x, y, xx, yy, xy] = [0, 0, 0, 0, 0, 0];
+  a.forEach((v, i) => {
+    const w = b[i];
+    if (Number.isFinite(v + w)) [n, x, y, xx, yy, xy] = [n + 1, x + v, y + w, xx + v * v, yy + w * w, xy + v * w];
+  });
+  return (n * xy - x * y) / Math.sqrt((n * xx - x * x) * (n * yy - y * y));
+}
+
+// A pixel in one sentence, for who hears it.
 export function words(arrays, at, position, job) {
   const vector = (name) => arrays[name] && vectors(arrays[name]).map((part) => part[at]);
   const told = (v) => `(${v.map((x) => number(Math.round(x), 6)).join(", ")})`;
   const made = vector("velocity"), truth = vector("velocity_truth"), std = vector("velocity_std");
+  const parts = [where(arrays, at, position)];
+  if (made) parts.push(`${job ? "predicted" : "velocity"} ${told(made)}${std ? ` ± ${told(std)}` : ""} km/s`);
+  if (truth) parts.push(`truth ${told(truth)} km/s`);
+  if (made && truth) parts.push(`apart by ${number(Math.round(size(made.map((m, c) => m - truth[c]))), 6)} km/s`);
+  return parts.join("; ");
+}
+
+// Where a pixel is, and what of it is not a velocity.
+export function where(arrays, at, position) {
   const parts = [`x, y, z = ${position.map((p) => number(p, 6)).join(", ")} h⁻¹Mpc`];
   for (const name of Object.keys(DENSITIES)) {
     if (arrays[name]) parts.push(`1 + δ (${DENSITIES[name]}) = ${number(1 + arrays[name].data[at])}`);
   }
-  if (made) parts.push(`${job ? "predicted" : "velocity"} ${told(made)}${std ? ` ± ${told(std)}` : ""} km/s`);
-  if (truth) parts.push(`truth ${told(truth)} km/s`);
-  if (made && truth) parts.push(`apart by ${number(Math.round(size(made.map((m, c) => m - truth[c]))), 6)} km/s`);
-  if (arrays.velocity_flag) parts.push(arrays.velocity_flag.meanings[arrays.velocity_flag.data[at]]?.replaceAll("_", " ") ?? "no flag");
+  const flag = arrays.velocity_flag;
+  if (flag) parts.push(flag.meanings[flag.data[at]]?.replaceAll("_", " ") ?? "no flag");
   return parts.join("; ");
 }

@@ -1,8 +1,12 @@
-// A box in three dimensions: its highest cells as squares, the far ones first. Turned by pointer or keys, never by itself.
+// A cube in three dimensions: its highest cells as squares, the far ones first. Turned by pointer, fingers or keys, never
+// by itself.
+
+import { bar } from "./panel.js";
 
 const CORNERS = [0, 1, 2, 3, 4, 5, 6, 7].map((c) => [c & 1, (c >> 1) & 1, (c >> 2) & 1].map((b) => b - 0.5));
 const EDGES = CORNERS.flatMap((_, a) => [1, 2, 4].filter((bit) => !(a & bit)).map((bit) => [a, a | bit]));
 const BUCKETS = 128;
+const BELOW = 46, ASIDE = 24; // room of the colour bar
 
 export class Volume {
   constructor(canvas) {
@@ -13,24 +17,41 @@ export class Volume {
     this.data = null;
     this.share = 0.1;
     this.asked = false;
+    this.fingers = new Map(); // where each pointer that is down is
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
-      this.at = [event.clientX, event.clientY];
+      this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
     });
-    canvas.addEventListener("pointermove", (event) => {
-      if (!canvas.hasPointerCapture(event.pointerId)) return;
-      const [x, y] = this.at;
-      this.at = [event.clientX, event.clientY];
-      this.rotate((event.clientX - x) / 150, (event.clientY - y) / 150);
-    });
+    canvas.addEventListener("pointermove", (event) => this.drag(event));
+    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (event) => this.fingers.delete(event.pointerId));
     canvas.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  // data: {values (n·n·n), n, scale, size: how a value is ranked}
+  // One finger turns, two that part or meet change the size.
+  drag(event) {
+    if (!this.fingers.has(event.pointerId)) return;
+    const before = [...this.fingers.values()], [x, y] = this.fingers.get(event.pointerId);
+    this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
+    if (before.length === 1) this.rotate((event.clientX - x) / 150, (event.clientY - y) / 150);
+    else if (before.length === 2) this.resize(apart([...this.fingers.values()]) / (apart(before) || 1));
+  }
+
+  resize(factor) {
+    this.zoom = Math.min(2.5, Math.max(0.5, this.zoom * factor));
+    this.draw();
+  }
+
+  // data: {values (n·n·n), n, scale, label, size: how a value is ranked, words: what it is called}
   show(data) {
     this.data = data;
     this.rank();
+    this.draw();
+  }
+
+  // What was drawn is no longer what is looked at.
+  clear() {
+    this.data = null;
     this.draw();
   }
 
@@ -47,6 +68,12 @@ export class Volume {
     this.order = order;
   }
 
+  // The lowest of what is shown, as it is ranked.
+  get least() {
+    const { order, share } = this;
+    return this.data.size(this.data.values[order[Math.ceil(share * order.length) - 1]]);
+  }
+
   rotate(dx, dy) {
     this.turn += dx;
     this.tilt = Math.min(1.5, Math.max(-1.5, this.tilt + dy));
@@ -56,11 +83,10 @@ export class Volume {
   key(event) {
     const turns = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] };
     if (turns[event.key]) this.rotate(...turns[event.key]);
-    else if (event.key === "+" || event.key === "=") this.zoom = Math.min(2.5, this.zoom * 1.1);
-    else if (event.key === "-") this.zoom = Math.max(0.5, this.zoom / 1.1);
+    else if (event.key === "+" || event.key === "=") this.resize(1.1);
+    else if (event.key === "-") this.resize(1 / 1.1);
     else return;
     event.preventDefault();
-    this.draw();
   }
 
   draw() {
@@ -75,19 +101,27 @@ export class Volume {
   paint() {
     const { canvas } = this, dense = window.devicePixelRatio || 1;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (!this.data || !width) return;
+    if (!width) return;
     canvas.width = Math.round(width * dense);
     canvas.height = Math.round(height * dense);
+    if (!this.data) return;
     const context = canvas.getContext("2d");
     context.scale(dense, dense);
-    const look = this.projection(width, height);
+    const look = this.projection(width, height - BELOW);
     const corners = CORNERS.map(look);
     const nearest = corners.reduce((best, c, i) => (c[2] > corners[best][2] ? i : best), 0);
     const ink = getComputedStyle(canvas).color;
+    context.save();
+    context.beginPath();
+    context.rect(0, 0, width, height - BELOW);
+    context.clip(); // a cube that was made large does not cover the bar
     this.edges(context, corners, (a, b) => a !== nearest && b !== nearest, ink);
-    this.squares(context, look, Math.min(width, height) * 0.55 * this.zoom);
+    this.squares(context, look, Math.min(width, height - BELOW) * 0.55 * this.zoom);
     this.edges(context, corners, (a, b) => a === nearest || b === nearest, ink);
     this.names(context, look, corners, ink);
+    context.restore();
+    const wide = Math.min(width - 2 * ASIDE, 420);
+    bar(context, this.data, (width - wide) / 2, height - BELOW + 4, wide, ink);
   }
 
   projection(width, height) {
@@ -146,6 +180,10 @@ export class Volume {
       context.fillText(name, x + (14 * (x - cx)) / away, y + (14 * (y - cy)) / away);
     });
   }
+}
+
+function apart([[x, y], [u, v]]) {
+  return Math.hypot(x - u, y - v);
 }
 
 function extreme(list, value) {
