@@ -31,10 +31,12 @@ MODULES = {
     " pipelines.demo pipelines.verify"
     " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
     " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",
-    "client": "client",
+    "client": "client client_http",
     "service": "service.__init__ service.problems service.limits service.auth service.receive service.allowed"
-    " service.cubes service.models service.jobs service.uploads service.results service.metrics service.schemas"
-    " service.routes_models service.routes_jobs service.slices service.routes_fields service.app service.server",
+    " service.npz service.cubes service.apart service.queries service.models"
+    " service.jobs service.uploads service.results service.metrics service.schemas"
+    " service.routes_models service.routes_jobs service.slices service.routes_fields service.routes_queries service.app"
+    " service.server",
     "service jobs": "service.runner",
     "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli_ask cli_serve cli",
 }
@@ -57,7 +59,7 @@ MAY_IMPORT = {
         FILES | {"torch", "safetensors", "dask", "distributed", "psutil"},
     ),
     "client": ({"core", "client"}, {"numpy", "xarray", "httpx"}),
-    "service": ({"core", "files", "theory", "torch", "service"}, FILES | WEB),
+    "service": ({"core", "files", "theory", "answers", "torch", "service"}, FILES | WEB),
     "service jobs": ({"core", "files", "jobs", "service"}, {"distributed"}),
     "edge": (set(MODULES), FILES | {"torch", "dask", "distributed", "click"}),
 }

@@ -1,14 +1,14 @@
-"""A client of the service (docs/service.md): cubes predicted at once, jobs, and their results as datasets."""
+"""A client of the service (docs/service.md): cubes predicted at once, jobs, their results as datasets, queries."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import httpx
@@ -16,63 +16,51 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from velfield.client_http import Connection, ServiceError
 from velfield.errors import VelfieldError
 
+__all__ = ["NPZ", "Client", "ServiceError"]
+
 NPZ = "application/x-npz"
+ARRAY = "Velfield-Array"  # the head that says what an answer's numbers are
+FORMS = {  # of tables
+    ".csv": "text/csv",
+    ".parquet": "application/vnd.apache.parquet",
+    ".pq": "application/vnd.apache.parquet",
+    ".fits": "application/fits",
+    ".fit": "application/fits",
+}
+POSITIONS = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
 OVER = ("done", "failed", "cancelled")
-LONGEST_WAIT = 60.0  # between two tries [s]
 
 
-class ServiceError(VelfieldError):
-    """What the service answered where it did not do what it was asked."""
-
-    def __init__(self, message: str, http_status: int | None = None) -> None:
-        super().__init__(message)
-        self.http_status = http_status
-
-
-class Client:
-    """The service at a URL.
-
-    Parameters
-    ----------
-    url : str
-        As ``http://127.0.0.1:8000``.
-    token : str, optional
-        Where the service asks for one.
-    patience : float
-        How long a request is tried again while the service says that it is busy [s].
-    timeout : float
-        Of one request [s].
-    """
-
-    def __init__(self, url: str, token: str | None = None, *, patience: float = 300.0, timeout: float = 300.0) -> None:
-        self.url, self.patience = url.rstrip("/"), patience
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(
-            base_url=self.url, headers=self._headers, timeout=timeout, follow_redirects=False,
-            verify=self.url.startswith("https"),  # without TLS nobody's certificates need be read
-        )  # fmt: skip
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let the connections go."""
-        self._http.close()
+class Client(Connection):
+    """The service at a URL; parameters as of `velfield.client_http.Connection`."""
 
     def models(self) -> list[dict[str, Any]]:
         """What is served: inputs, cell sizes, what each model was trained on and what it reached."""
         return list(self._json("GET", "/models")["models"])
 
-    def stores(self) -> list[dict[str, Any]]:
-        """The field stores that `submit` may name."""
-        return list(self._json("GET", "/stores")["stores"])
+    def model(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        return self._json("GET", f"/models/{name}")
+
+    def stores(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The stores beneath what the operator allowed: ``fields``, which `submit` may name, ``velocity``, or both."""
+        found = list(self._json("GET", "/stores")["stores"])
+        return [about for about in found if kind in (None, about["kind"])]
+
+    def health(self) -> dict[str, Any]:
+        """That the service is alive, and its version."""
+        return self._json("GET", "/health")
+
+    def ready(self) -> dict[str, Any]:
+        """Whether it can work (``ready``), and on what that depends; asked once, whatever it answers."""
+        return dict(self._once("GET", "/ready").json())
+
+    def metrics(self) -> str:
+        """What it tells Prometheus."""
+        return self._ask("GET", "/metrics").text
 
     def predict(
         self, model: str, arrays: Mapping[str, ArrayLike], *, cellsize: float, redshift: float, min_mass: float,
@@ -107,8 +95,7 @@ class Client:
         answer = self._ask(
             "POST", f"/predict/{model}", params=query, content=_npz(arrays), headers={"Content-Type": NPZ}
         )
-        with np.load(io.BytesIO(answer.content), allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+        return _arrays(answer)
 
     def upload(
         self, arrays: Mapping[str, ArrayLike], *, cellsize: float, redshift: float, min_mass: float, rsd: str,
@@ -126,6 +113,10 @@ class Client:
         """
         asked = {"model": model, "input": given, "average": average, "isolated": isolated}
         return str(self._json("POST", "/jobs", json=asked)["id"])
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All jobs that are kept, the oldest first."""
+        return list(self._json("GET", "/jobs")["jobs"])
 
     def status(self, job: str) -> dict[str, Any]:
         """How far a job is."""
@@ -159,42 +150,115 @@ class Client:
             raise VelfieldError(f"not a kind of file that a result has: path={path}; name it ….nc or ….npz")
         Path(path).write_bytes(self._ask("GET", f"/jobs/{job}/result/velocity{kind}").content)
 
-    def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        return dict(self._ask(method, path, **more).json())
+    def query(self, where: str, positions: ArrayLike, **question: Any) -> dict[str, NDArray[Any]]:
+        """Velocities at positions, as `velfield.query` gives them of a store at hand.
 
-    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
-        """Ask, and ask again while the service is busy."""
-        end = time.monotonic() + self.patience
-        while True:
-            try:
-                answer = self._http.request(method, path, **more)
-            except httpx.HTTPError as error:
-                raise ServiceError(f"the service does not answer: url={self.url}, reason={error}; see to it") from error
-            if answer.status_code not in (429, 503):
-                break
-            after = answer.headers.get("Retry-After", "1")
-            pause = min(float(after) if after.isdigit() else 1.0, LONGEST_WAIT)
-            if time.monotonic() + pause > end:
-                break
-            time.sleep(pause)
-        if answer.is_success:
-            return answer
-        raise ServiceError(_said(answer), answer.status_code)
+        Parameters
+        ----------
+        where : str
+            A job that is done, or one of `stores` by its id or URL.
+        positions : array_like (N, 3)
+            x, y, z [h⁻¹Mpc], or ra, dec [degrees] and redshift.
+        **question
+            ``coordinates``, ``space``, ``extrapolate``, ``max_shift`` (`velfield.query_positions`).
 
+        Returns
+        -------
+        dict
+            ``velocity`` (N, 3) [km/s], ``velocity_std`` and ``v_los`` where there are any, ``position`` (N, 3)
+            [h⁻¹Mpc], ``flag`` (N,).
+        """
+        given = np.asarray(positions, dtype=np.float64)
+        if given.ndim != 2 or given.shape[1] != 3:
+            raise VelfieldError(f"positions of the wrong shape: positions={given.shape}; give (N, 3)")
+        names = POSITIONS.get(question.get("coordinates", "box"), POSITIONS["box"])
+        body = _npz(dict(zip(names, given.T, strict=True)), np.float64)
+        return _arrays(self._queried(where, body, NPZ, question))
 
-def _said(answer: httpx.Response) -> str:
-    try:
-        problem = json.loads(answer.content)
-        return f"{problem['error']}; {problem['what_to_do']}"
-    except (ValueError, TypeError, KeyError):
-        return f"the service refused: status={answer.status_code}; see its log"
+    def query_table(
+        self, where: str, table: str, out: str, *, columns: Mapping[str, str] | Sequence[str] = (), **question: Any
+    ) -> dict[str, int]:
+        """Add velocities to a table of positions, as `velfield.query_table.query_table` does with a store at hand.
+
+        Parameters
+        ----------
+        where : str
+            As of `query`.
+        table, out : str
+            Files, ….csv, ….parquet or ….fits, both of one form.
+        columns : mapping or sequence of str
+            The table's names of x, y, z or ra, dec, z: ``{"x": "X [kpc]"}`` or ``["x=X [kpc]"]``.
+        **question
+            As of `query`, and ``prefix``, ``extension``.
+
+        Returns
+        -------
+        dict
+            ``rows``, how many are ``good``, and how many have each meaning of flags.
+        """
+        form, made = (FORMS.get(Path(name).suffix.lower()) for name in (table, out))
+        if form is None or form != made:
+            raise VelfieldError(
+                f"not two tables of one form: table={table}, out={out}; let both names end with .csv, .parquet or .fits"
+            )
+        pairs = [f"{name}={column}" for name, column in columns.items()] if isinstance(columns, Mapping) else columns
+        answer = self._queried(where, Path(table).read_bytes(), form, question | {"column": list(pairs)})
+        Path(out).write_bytes(answer.content)
+        return dict(json.loads(answer.headers["Velfield-Rows"]))
+
+    def fields(self, where: str) -> dict[str, Any]:
+        """What there is to look at in a job that is done, or in a store: variables, boxes, cells."""
+        return self._json("GET", f"{self._place(where)}/fields")
+
+    def slice(self, where: str, variable: str, *, box: int = 0, axis: str = "z", index: int = 0) -> xr.DataArray:
+        """Cells of a box in the plane ``axis = index``, with their centres from the box's corner [h⁻¹Mpc]."""
+        asked = {"variable": variable, "box": box, "axis": axis, "index": index}
+        return _plane(self._ask("GET", f"{self._place(where)}/slice", params=asked))
+
+    def block(self, where: str, variable: str, *, box: int = 0, most: int = 32) -> xr.DataArray:
+        """A whole box in at most ``most`` cells along a side, means of its own."""
+        asked = {"variable": variable, "box": box, "most": most}
+        return _plane(self._ask("GET", f"{self._place(where)}/block", params=asked))
+
+    def _queried(self, where: str, body: bytes, form: str, question: Mapping[str, Any]) -> httpx.Response:
+        return self._ask(
+            "POST", f"{self._place(where)}/query", params=_query(**question), content=body,
+            headers={"Content-Type": form},
+        )  # fmt: skip
+
+    def _place(self, where: str) -> str:
+        """The route of a job or a store."""
+        for kind, digits in (("jobs", 32), ("stores", 16)):
+            if re.fullmatch(f"[0-9a-f]{{{digits}}}", where):
+                return f"/{kind}/{where}"
+        found = [about["id"] for about in self.stores() if about["url"] == where.rstrip("/")]
+        if not found:
+            raise VelfieldError(f"no such job or store: where={where}; give a job's id, or one of stores()")
+        return f"/stores/{found[0]}"
 
 
 def _query(**about: Any) -> dict[str, Any]:
     return {name: value for name, value in about.items() if value is not None}
 
 
-def _npz(arrays: Mapping[str, ArrayLike]) -> bytes:
+def _npz(arrays: Mapping[str, ArrayLike], dtype: Any = np.float32) -> bytes:
     data = io.BytesIO()
-    np.savez(data, **{name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()})  # type: ignore[arg-type]
+    np.savez(data, **{name: np.asarray(values, dtype=dtype) for name, values in arrays.items()})  # type: ignore[arg-type]
     return data.getvalue()
+
+
+def _arrays(answer: httpx.Response) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(answer.content), allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
+
+
+def _plane(answer: httpx.Response) -> xr.DataArray:
+    about = json.loads(answer.headers[ARRAY])
+    shape, dims = about.pop("shape"), about.pop("dims")
+    coords: dict[str, Any] = {
+        name: (np.arange(count) + 0.5) * about["cellsize"] for name, count in zip(dims, shape, strict=True)
+    }
+    if "component" in coords:
+        coords["component"] = ["x", "y", "z"]
+    values = np.frombuffer(answer.content, "<f4").reshape(shape)
+    return xr.DataArray(values, dims=dims, coords=coords, name=about.pop("variable"), attrs=about)

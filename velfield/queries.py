@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from velfield import sky, storage
 from velfield.cells import ABSENT, Cells, shared
 from velfield.errors import StoreError, VelfieldError
-from velfield.interpolate import INVALID, OUTSIDE, UNSOLVED, trilinear
+from velfield.interpolate import INVALID, MEANINGS, OUTSIDE, UNSOLVED, trilinear
 from velfield.real_space import MAX_SHIFT, real_positions
 from velfield.shards import ROOT
 from velfield.store import attributes, cosmology_of, open_fields, open_velocity
 
 COORDINATES = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
 SPACES = ("real", "redshift")
+GOOD = "good"
 
 
 def query(store: str | xr.Dataset, positions: ArrayLike, **options: Any) -> dict[str, NDArray[Any]]:
@@ -104,6 +106,12 @@ def query_positions(
     if direction is not None:
         found["v_los"] = (values[:, :3] * direction).sum(axis=1)
     return found | {"position": place, "flag": state}
+
+
+def counted(flag: NDArray[np.uint8]) -> Counter[str]:
+    """How many flags (N,) have each of the meanings of `velfield.interpolate.MEANINGS`, and how many are `GOOD`."""
+    counts = {text: int((flag & bit > 0).sum()) for bit, text in MEANINGS.items()}
+    return Counter({GOOD: int((flag == 0).sum()), **counts})
 
 
 def check_question(

@@ -9,8 +9,8 @@ import threading
 from typing import Literal
 
 from velfield import shards, storage, store
-from velfield.service.cubes import to_npz
 from velfield.service.jobs import ID, Job, Jobs
+from velfield.service.npz import packed
 from velfield.service.problems import Problem
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")  # of a Zarr store: nothing hidden
@@ -63,7 +63,7 @@ class Results:
             with tempfile.TemporaryDirectory(dir=os.path.join(self.folder, FILES)) as room:
                 part = os.path.join(room, "part")
                 if kind == "npz":
-                    storage.write_bytes(part, to_npz({str(n): v.values for n, v in ds.data_vars.items()}))
+                    storage.write_bytes(part, packed({str(n): v.values for n, v in ds.data_vars.items()}))
                 else:
                     ds.to_netcdf(part, engine="scipy")
                 os.replace(part, made)

@@ -43,7 +43,7 @@ async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
     """Leave a cube, for jobs. It is kept while jobs use it."""
     service = request.app.state.service
     async with service.upload_room.place():
-        length = check_head(request, NPZ, service.limits.upload)
+        _, length = check_head(request, [NPZ], service.limits.upload)
         stream = pieces(request, length, service.limits)
         name, cells, new = await service.uploads.take(cube, length, stream, service.errands)
     return JSONResponse(schemas.Uploaded(input=name, cells=cells).model_dump(), 201 if new else 200)

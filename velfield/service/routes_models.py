@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse
 from velfield import store
 from velfield.errors import VelfieldError
 from velfield.service import schemas
-from velfield.service.cubes import Cube, boxed, fingerprint_of, read_npz, spec_of, to_npz
+from velfield.service.cubes import Cube, boxed, fingerprint_of, read_npz, spec_of
+from velfield.service.npz import packed
 from velfield.service.problems import Problem, documented
 from velfield.service.receive import NPZ, receive
 from velfield.version import __version__
@@ -84,7 +85,7 @@ async def model(request: Request, name: str) -> schemas.ModelCard:
 
 @router.get("/stores", responses=documented(*ALWAYS))
 async def stores(request: Request) -> schemas.StoreCards:
-    """The field stores that a job may name."""
+    """The stores beneath what the operator allowed: field stores, which a job may name, and velocity stores."""
     service = request.app.state.service
     found = await asyncio.get_running_loop().run_in_executor(service.errands, service.allowed.stores)
     return schemas.StoreCards(stores=[schemas.StoreCard(**about) for about in found])
@@ -129,7 +130,7 @@ async def predict(request: Request, name: str, cube: Annotated[Cube, Query()]) -
         except VelfieldError as error:
             raise Problem.of(error, names={served.url: served.name}) from error
         service.metrics.cells.labels(served.name).inc(ds.sizes["x"] ** 3)
-        data = await run(service.errands, to_npz, made)
+        data = await run(service.errands, packed, made)
     return Response(data, media_type=NPZ, headers={"Velfield-Notes": json.dumps(notes)})
 
 

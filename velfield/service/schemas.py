@@ -60,10 +60,13 @@ class ModelCards(BaseModel):
 
 
 class StoreCard(BaseModel):
-    """A field store that may be named."""
+    """A store that may be named."""
 
-    id: str = Field(description="For GET /stores/ID/slice.", examples=["0123456789abcdef"])
+    id: str = Field(description="For /stores/ID/query, /stores/ID/slice ….", examples=["0123456789abcdef"])
     url: str
+    kind: Literal["fields", "velocity"] = Field(
+        description="fields: densities, for POST /jobs, and perhaps the true velocity; velocity: what was predicted."
+    )
     redshift: float | None = None
     boxsize: float | None = None
     boxes: int | None = None
@@ -76,7 +79,7 @@ class StoreCard(BaseModel):
 
 
 class StoreCards(BaseModel):
-    """All field stores that may be named."""
+    """All stores that may be named."""
 
     stores: list[StoreCard]
 
