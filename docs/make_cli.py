@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from velfield.cli import cli
+from velfield.commands.cli import cli
 
 PAGE = Path(__file__).parent / "cli.md"
 

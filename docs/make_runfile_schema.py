@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from velfield.cli import cli
-from velfield.runfile import schema
+from velfield.commands.cli import cli
+from velfield.commands.runfile import schema
 
 PAGE = Path(__file__).parent / "runfile.schema.json"
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
-from velfield import storage
 from velfield.errors import VelfieldError
+from velfield.files import storage
 
 PACKAGE, FOLDER = "velfield.pipelines", "experiments"
 SCALES = "scales"  # lies beside the experiments and is none

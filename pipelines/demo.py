@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from velfield import storage
-from velfield.bundle import read_metadata
-from velfield.catalogue import outer_rim_names, redshift_to_step
+from velfield.analysis.evaluate import read_rows, without_boxes
+from velfield.analysis.report import load_figures, write_report
+from velfield.catalogues.catalogue import outer_rim_names, redshift_to_step
 from velfield.errors import VelfieldError
-from velfield.evaluate import read_rows, without_boxes
+from velfield.files import storage
+from velfield.files.progress import Progress
+from velfield.learning.train import TrainConfig
+from velfield.network.bundle import read_metadata
 from velfield.pipelines import cluster
 from velfield.pipelines.diary import Diary
 from velfield.pipelines.paint_job import PaintConfig
 from velfield.pipelines.steps import Evaluate, Paint, Predict, Simulate, Train
-from velfield.progress import Progress
-from velfield.report import load_figures, write_report
-from velfield.simulate import SimulateConfig
-from velfield.train import TrainConfig
+from velfield.simulation.simulate import SimulateConfig
 from velfield.version import __version__
 
 ROWS = ("unet", "linear", "linear_padded", "linear_halo_padded")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from velfield import storage
+from velfield.files import storage
 
 CPU_NAMES = Path("/proc/cpuinfo")  # Linux
 

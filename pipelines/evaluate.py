@@ -10,19 +10,19 @@ from typing import Any
 
 from distributed import Client
 
+from velfield.analysis.evaluate import evaluate as run
+from velfield.analysis.judged import Judged, Test, judge
+from velfield.analysis.pieces import Answer, Asked, Piece, measure_piece
 from velfield.errors import VelfieldError
-from velfield.evaluate import evaluate as run
-from velfield.judged import Judged, Test, judge
-from velfield.pieces import Answer, Asked, Piece, measure_piece
 from velfield.pipelines.stages import stage
 from velfield.pipelines.tasks import run_tasks
-from velfield.store import open_fields
+from velfield.stores.store import open_fields
 
 
 def evaluate(
     client: Client, model: str, fields: str | Sequence[str], out: str | None = None, **options: Any
 ) -> dict[str, Any]:
-    """`velfield.evaluate.evaluate` with its boxes on a cluster; the results are the same.
+    """`velfield.analysis.evaluate.evaluate` with its boxes on a cluster; the results are the same.
 
     ``options`` are that function's, ``progress`` and ``note`` among them.
     """

@@ -18,11 +18,13 @@ import numpy as np
 from dask.system import CPU_COUNT  # cores that this process may use, not all that there are
 from distributed import Client
 
-from velfield import analytic, figure_style, figures, storage
+from velfield.analysis import figure_style, figures
+from velfield.analysis.experiment_figures import palette
+from velfield.analysis.judged import Test, judge
+from velfield.analysis.pieces import truth_of
 from velfield.errors import VelfieldError
-from velfield.experiment_figures import palette
-from velfield.judged import Test, judge
-from velfield.pieces import truth_of
+from velfield.files import storage
+from velfield.files.progress import Progress
 from velfield.pipelines import cluster
 from velfield.pipelines.deadline import Deadline
 from velfield.pipelines.diary import Diary, machine
@@ -32,8 +34,8 @@ from velfield.pipelines.experiment_report import begin, complete_cards, finished
 from velfield.pipelines.experiment_scale import pick_scale, read_scales
 from velfield.pipelines.here import Threads
 from velfield.pipelines.steps import Evaluate, Note, Paint, Simulate, Train
-from velfield.progress import Progress
-from velfield.store import open_fields
+from velfield.stores.store import open_fields
+from velfield.theory import analytic
 from velfield.version import __version__
 
 MINIATURE = "miniature"

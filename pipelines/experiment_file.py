@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
-from velfield import analytic
+from velfield.accuracy.measures import MEASURES, PARTS
 from velfield.errors import VelfieldError
-from velfield.loss import LossConfig
-from velfield.measures import MEASURES, PARTS
+from velfield.learning.loss import LossConfig
+from velfield.learning.train_config import RUNNING, TrainConfig
+from velfield.physics.redshift_space import PATTERNS
 from velfield.pipelines.checked_toml import checked, choose, need, one_of, read, said_of
 from velfield.pipelines.paint_job import PaintConfig
-from velfield.redshift_space import PATTERNS
-from velfield.store import INPUTS
-from velfield.train_config import RUNNING, TrainConfig
+from velfield.stores.store import INPUTS
+from velfield.theory import analytic
 
 KNOWN = (*(name + part for part in PARTS for name in MEASURES), "rms_dense")
 SHOWN = ("slope", "slope_inverse", "residuals_200", "cos_theta", "coherence", "coherence_median", "r", "rms")
@@ -74,7 +74,7 @@ class Row:
     dealt : bool
         Whether these are dealt to the universes in turn, instead of each universe painted in all ways.
     evaluation : mapping
-        ``tracer``, ``smoothing``, ``average`` as of `velfield.evaluate`.
+        ``tracer``, ``smoothing``, ``average`` as of `velfield.analysis.evaluate`.
     paper : mapping
         The paper's numbers, by measure.
     """

@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from velfield import storage
-from velfield.loss import LossConfig
+from velfield.files import storage
+from velfield.learning.loss import LossConfig
+from velfield.learning.train_config import RUNNING, TrainConfig
 from velfield.pipelines.checked_toml import said_of
 from velfield.pipelines.experiment_file import Experiment, Row
 from velfield.pipelines.experiment_scale import Scale
 from velfield.pipelines.paint_job import KINDS, PaintConfig
 from velfield.pipelines.steps import Evaluate, Paint, Simulate, Train, typed
-from velfield.train_config import RUNNING, TrainConfig
 
 LONGEST = 64  # letters of the readable part of a name
 OF_SCALE = ("seed", "steps", "epochs", "batch", "learning_rate")  # said by the scale's name

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from velfield import experiment_figures, storage
-from velfield.bundle import add_tested, read_metadata
-from velfield.compare import pair_rows, parents_of
+from velfield.accuracy.tables import entry_of
+from velfield.analysis import experiment_figures
+from velfield.analysis.compare import pair_rows, parents_of
+from velfield.analysis.evaluate import RECORD, read_rows
+from velfield.analysis.experiment_table import text
+from velfield.analysis.figure_style import save
 from velfield.errors import VelfieldError
-from velfield.evaluate import RECORD, read_rows
-from velfield.experiment_table import text
-from velfield.figure_style import save
+from velfield.files import storage
+from velfield.network.bundle import add_tested, read_metadata
 from velfield.pipelines.experiment_plan import Plan, RowPlan
-from velfield.tables import entry_of
 
 RESULTS, TABLE, BEGUN = "results.json", "table.md", "plan.json"
 FIGURES = {"measures": experiment_figures.measures, "depth": experiment_figures.depth}

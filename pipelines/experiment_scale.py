@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from velfield import storage
-from velfield.boxes import BoxLayout
+from velfield.catalogues.hacc import outer_rim_names, redshift_to_step
 from velfield.errors import VelfieldError
-from velfield.hacc import outer_rim_names, redshift_to_step
+from velfield.files import storage
+from velfield.geometry.boxes import BoxLayout
+from velfield.learning.train_config import TrainConfig
+from velfield.physics.redshift_space import sightlines
 from velfield.pipelines.checked_toml import SCALES, checked, choose, need, read, said_of
 from velfield.pipelines.experiment_file import TRAINING, trained_by
 from velfield.pipelines.paint_job import PaintConfig
-from velfield.redshift_space import sightlines
-from velfield.simulate import SimulateConfig
-from velfield.train_config import TrainConfig
+from velfield.simulation.simulate import SimulateConfig
 
 SCALE = {
     "title": str,

@@ -23,9 +23,10 @@ from typing import Any
 
 import psutil
 
-from velfield import storage, store
 from velfield.errors import StoreError
+from velfield.files import storage
 from velfield.pipelines.receipts import Receipts
+from velfield.stores import store
 
 REFRESH = 15.0  # between two signs of life [s]
 STALE = 60.0  # a lease of another machine that has not changed for so long is of a run that is dead [s]

@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client, WorkerPlugin
 
-from velfield import storage
+from velfield.files import storage
 
 
 class StorageOptions(WorkerPlugin):

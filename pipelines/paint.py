@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from velfield import shards, store_layout
 from velfield.errors import StoreError, VelfieldError
+from velfield.files import shards
+from velfield.files.progress import Progress, Silent
 from velfield.pipelines import lease
 from velfield.pipelines.here import Threads
 from velfield.pipelines.paint_job import Job, painted_of, spec_of
 from velfield.pipelines.paint_tasks import Reopened, accumulate, block_name, paint_block, write_shard
 from velfield.pipelines.receipts import bytes_of
 from velfield.pipelines.tasks import run_tasks
-from velfield.progress import Progress, Silent
+from velfield.stores import store_layout
 
 FLOAT32_SUM = 1e-6  # relative: sums are float64, and what is stored is rounded to float32 cell by cell
 

@@ -9,17 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from velfield import patches, storage, store_layout
-from velfield.boxes import BoxLayout, split
-from velfield.catalogue import Catalogue, open_catalogue
-from velfield.clouds import CELLS_PER_AXIS
-from velfield.cosmology import OUTER_RIM, Cosmology
+from velfield.catalogues.catalogue import Catalogue, open_catalogue
+from velfield.catalogues.hacc import redshift_of_name
+from velfield.catalogues.table_format import Table
+from velfield.catalogues.universe import universe_of
 from velfield.errors import VelfieldError
-from velfield.hacc import redshift_of_name
+from velfield.files import storage
+from velfield.geometry.boxes import BoxLayout, split
+from velfield.painting import patches
+from velfield.painting.clouds import CELLS_PER_AXIS
+from velfield.physics.cosmology import OUTER_RIM, Cosmology
+from velfield.physics.redshift_space import sightlines
 from velfield.pipelines.receipts import Receipts
-from velfield.redshift_space import sightlines
-from velfield.table_format import Table
-from velfield.universe import universe_of
+from velfield.stores import store_layout
 
 KINDS = ("halos", "particles")
 FIELDS = {"halos": 2, "particles": 4}  # sums of a cell: number and mass; number and momentum

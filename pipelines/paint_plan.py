@@ -8,13 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from distributed import Client
 
-from velfield import patches, shards, store_layout
-from velfield.catalogue import Catalogue
-from velfield.clouds import CELLS_PER_AXIS
+from velfield.catalogues.catalogue import Catalogue
+from velfield.catalogues.table_catalogue import PART
 from velfield.errors import VelfieldError
+from velfield.files import shards
+from velfield.painting import patches
+from velfield.painting.clouds import CELLS_PER_AXIS
 from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, Job, painted_of, spec_of
 from velfield.pipelines.patch_files import AHEAD
-from velfield.table_catalogue import PART
+from velfield.stores import store_layout
 
 SPREAD_OUT = 16  # cells a tracer from which on a plan counts with sorting; it happens later, at `patches.SPARSE`
 WORKER_BASE = 350 * 2**20  # bytes of a worker that has done nothing but import what the tasks need

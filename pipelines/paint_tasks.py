@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield import patches, shards, storage
-from velfield.catalogue import Catalogue
+from velfield.catalogues.catalogue import Catalogue
 from velfield.errors import DamagedError, VelfieldError
-from velfield.fill import fill_velocity
-from velfield.paint import split_sums
+from velfield.files import shards, storage
+from velfield.painting import patches
+from velfield.painting.fill import fill_velocity
+from velfield.painting.paint import split_sums
+from velfield.painting.scatter import add_patch
+from velfield.painting.tracers import Tracers, momentum_of
 from velfield.pipelines import patch_files
 from velfield.pipelines.paint_job import HELD_BYTES, ROWS, PaintConfig, files_of
 from velfield.pipelines.receipts import Receipts
 from velfield.pipelines.stages import stage
-from velfield.scatter import add_patch
-from velfield.tracers import Tracers, momentum_of
 
 FETCHES = 3  # of a block whose checksums are wrong, before that is believed
 

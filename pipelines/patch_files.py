@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from safetensors.numpy import load, save  # np.load parses Python, which in 3.11 threads may not do side by side
 
-from velfield import storage
+from velfield.catalogues.genericio_layout import crc64
 from velfield.errors import DamagedError
-from velfield.genericio_layout import crc64
-from velfield.patches import Patch, pack, unpack
+from velfield.files import storage
+from velfield.painting.patches import Patch, pack, unpack
 from velfield.pipelines.stages import Stage
 
 AHEAD = 4  # stretches fetched while one is added

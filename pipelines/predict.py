@@ -7,13 +7,13 @@ from typing import Any
 
 from distributed import Client
 
-from velfield import shards
+from velfield.files import shards
+from velfield.files.progress import Progress, Silent
 from velfield.pipelines import lease
 from velfield.pipelines.predict_job import Job, prepare
 from velfield.pipelines.predict_tasks import blend_shard, compute_whole, predict_row, predict_shard
 from velfield.pipelines.receipts import bytes_of
 from velfield.pipelines.tasks import run_tasks
-from velfield.progress import Progress, Silent
 
 __all__ = ["Job", "predict", "prepare"]
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from distributed import Client
 
-from velfield import analytic, shards, storage, store
-from velfield.catalogue import open_catalogue
+from velfield.catalogues.catalogue import open_catalogue
 from velfield.errors import StoreError, VelfieldError
+from velfield.files import shards, storage
+from velfield.files.progress import Progress
 from velfield.pipelines import paint as painting
 from velfield.pipelines import paint_job
 from velfield.pipelines.predict_job import Job, prepare
-from velfield.progress import Progress
+from velfield.stores import store
+from velfield.theory import analytic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class FromCatalogue:
         """Hash of all that fixes the result: by it the store is known once the fields are gone."""
         identity = self.model
         if self.model not in analytic.NAMES:
-            from velfield.model import load_model
+            from velfield.network.model import load_model
 
             identity = str(load_model(self.model, device="cpu").metadata["weights"]["sha256"])
         fixing = {n: v for n, v in self.options.items() if n not in ("batch", "gpu")}
@@ -110,7 +112,7 @@ def from_catalogue(
 def _context(model: str) -> int:
     if model in analytic.NAMES:
         return 0
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     return load_model(model, device="cpu").context
 
@@ -119,7 +121,7 @@ def _cut(model: str, url: str, paint: Mapping[str, Any]) -> tuple[int, int]:
     """Boxes and cells of the model's size."""
     if model in analytic.NAMES:
         raise VelfieldError(f"no cell size to take: model={model} takes any; give --boxes and --cells")
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     trained = load_model(model, device="cpu").metadata["trained_on"]
     boxsize = paint.get("boxsize")

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from velfield import analytic, shards, store, store_layout
 from velfield.errors import VelfieldError
+from velfield.files import shards
+from velfield.geometry.tiles import Tiling, tiling
 from velfield.pipelines.receipts import Receipts
-from velfield.sources import sentences, symmetries_of_boxes
-from velfield.tiles import Tiling, tiling
-from velfield.whole import check_one_parent, layout_of
+from velfield.stores import store, store_layout
+from velfield.stores.sources import sentences, symmetries_of_boxes
+from velfield.theory import analytic
+from velfield.theory.whole import check_one_parent, layout_of
 
 if TYPE_CHECKING:
-    from velfield.model import Model
+    from velfield.network.model import Model
 
 BATCH = 4  # boxes or tiles that go through a network together
 
@@ -101,10 +103,10 @@ def prepare(
     batch : int
         Boxes or tiles that go through a network together.
     average : int
-        Orientations of each whose predictions are averaged, as in `velfield.model.Model.predict`.
+        Orientations of each whose predictions are averaged, as in `velfield.network.model.Model.predict`.
     tile, overlap : int, optional
         Cells along the side of the tiles in which a network is shown a whole parent, and that neighbours share; by
-        default as in `velfield.tiles.tiling`.
+        default as in `velfield.geometry.tiles.tiling`.
     isolated : bool
         Predict each box by itself, also where the boxes are one parent.
     guide_margin : int, optional
@@ -112,7 +114,7 @@ def prepare(
     gpu : bool
         Give a network's work to workers that offer ``GPU=1`` only.
     tracer, smoothing :
-        Of an analytic model, as in `velfield.analytic.settings`.
+        Of an analytic model, as in `velfield.theory.analytic.settings`.
     asked_for : str, optional
         What the store says that it was asked for, where the fields do not stay (`predict_catalogue`).
     """
@@ -178,7 +180,7 @@ class _Settled:
 
 
 def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | None], isolated: bool) -> _Settled:
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     loaded = load_model(model, device="cpu")
     about: dict[str, Any] = {"url": model, "weights": loaded.metadata["weights"]["sha256"]}

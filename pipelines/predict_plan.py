@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from distributed import Client
 
-from velfield import store
 from velfield.pipelines.paint_plan import Need, check_need, size
 from velfield.pipelines.predict_job import Job
 from velfield.pipelines.predict_tasks import blocks_of
-from velfield.whole import READERS
+from velfield.stores import store
+from velfield.theory.whole import READERS
 
 WORKER_BASE = 550 * 2**20  # bytes of a worker that has imported torch and what else the tasks need
-WHOLE_CELL = 62  # bytes a cell of linear theory on the whole parent, while it is made (`velfield.analytic`)
+WHOLE_CELL = 62  # bytes a cell of linear theory on the whole parent, while it is made (`velfield.theory.analytic`)
 FEATURES = 26  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
@@ -121,7 +121,7 @@ def _network(job: Job) -> tuple[int, int, int]:
     channels = 3 * sum(name != "velocity_flag" for name in job.layout.variables)
     if job.how and job.tiling is None:  # an analytic model
         return 1, 0, channels
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     model = load_model(job.model, device="cpu")
     return len({store.INPUTS[kind][0] for kind in model.inputs}), model.net.config.width, channels

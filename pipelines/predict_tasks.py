@@ -20,15 +20,17 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from velfield import analytic, shards, storage, store
 from velfield.errors import DamagedError, VelfieldError
-from velfield.parent import Parent, tiles_as_boxes, wrapped
+from velfield.files import shards, storage
+from velfield.geometry.tiles import Piece, Tiling, pieces
 from velfield.pipelines.predict_job import Job, receipts_name
 from velfield.pipelines.stages import stage
-from velfield.sources import symmetries_of_boxes
-from velfield.store_layout import OUTSIDE
-from velfield.tiles import Piece, Tiling, pieces
-from velfield.whole import READERS, knowledge, layout_of
+from velfield.stores import store
+from velfield.stores.sources import symmetries_of_boxes
+from velfield.stores.store_layout import OUTSIDE
+from velfield.theory import analytic
+from velfield.theory.parent import Parent, tiles_as_boxes, wrapped
+from velfield.theory.whole import READERS, knowledge, layout_of
 
 WHOLE_CHUNK = 64  # cells along a side of a chunk of the whole parent's velocity
 
@@ -294,7 +296,7 @@ def _model(url: str, weights: str) -> Any:
     """A worker loads a model once, and sees that it is still the one that the job began with."""
     import torch
 
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     model = load_model(url)

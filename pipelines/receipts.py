@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from velfield import shards, storage, store
 from velfield.errors import StoreError
+from velfield.files import shards, storage
 from velfield.pipelines import stages
+from velfield.stores import store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,13 @@ from typing import Any
 
 from distributed import Client
 
-from velfield import shards, storage
-from velfield.bundle import METADATA
-from velfield.drawn import DrawnTable
-from velfield.evaluate import BEGUN, METRICS, evaluate
-from velfield.hacc import outer_rim_names
+from velfield.analysis.evaluate import BEGUN, METRICS, evaluate
+from velfield.catalogues.hacc import outer_rim_names
+from velfield.catalogues.universe import RECORD, Universe, universe_with
+from velfield.files import shards, storage
+from velfield.files.progress import Progress
+from velfield.learning.train import TrainConfig, train
+from velfield.network.bundle import METADATA
 from velfield.pipelines.evaluate import evaluate as evaluate_spread
 from velfield.pipelines.here import Threads
 from velfield.pipelines.paint import paint
@@ -24,10 +26,8 @@ from velfield.pipelines.paint_job import PaintConfig
 from velfield.pipelines.paint_job import prepare as prepare_paint
 from velfield.pipelines.predict import predict
 from velfield.pipelines.predict import prepare as prepare_predict
-from velfield.progress import Progress
-from velfield.simulate import SimulateConfig, draw, simulate
-from velfield.train import TrainConfig, train
-from velfield.universe import RECORD, Universe, universe_with
+from velfield.simulation.drawn import DrawnTable
+from velfield.simulation.simulate import SimulateConfig, draw, simulate
 
 Note = Callable[[str], None] | None
 NEEDED = {"boxsize", "particles", "redshifts", "seed", "boxes", "cells", "rsd"}  # said even at their defaults
@@ -136,7 +136,7 @@ class Drawn:
 class Train:
     """``velfield train``: a bundle at ``url``, of the field stores ``stores``.
 
-    ``remade`` lets it go on with stores that were made again, see `velfield.train.train`.
+    ``remade`` lets it go on with stores that were made again, see `velfield.learning.train.train`.
     """
 
     url: str

@@ -21,18 +21,18 @@ from typing import Any
 import torch
 from distributed import Client, Reschedule, Status, get_worker
 
+from velfield.files.progress import Progress, Silent, Stage
+from velfield.learning.train import TrainConfig, TrainResult
+from velfield.learning.train import train as run
 from velfield.pipelines import watch
 from velfield.pipelines.stages import stage
 from velfield.pipelines.tasks import run_tasks
-from velfield.progress import Progress, Silent, Stage
-from velfield.train import TrainConfig, TrainResult
-from velfield.train import train as run
 
 RESOURCE = "GPU"
 TOPIC = "velfield-train"  # of the events
 MEASURE = "training"  # the column on the dashboard
 EVERY = 0.5  # between two events about progress [s]
-STEPS = "train"  # the stage in which `velfield.train` itself asks whether to stop
+STEPS = "train"  # the stage in which `velfield.learning.train` itself asks whether to stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def train(
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> TrainResult:
-    """`velfield.train.train` on a worker that offers ``GPU=1``; one at a time for a client.
+    """`velfield.learning.train.train` on a worker that offers ``GPU=1``; one at a time for a client.
 
     Local paths are taken from this process's folder, and must be the worker's, too.
     """

@@ -8,15 +8,25 @@ from typing import Any
 
 from distributed import Client
 
-from velfield import shards, verify_store
-from velfield.catalogue import Catalogue, open_catalogue
-from velfield.findings import Finding, note
+from velfield.catalogues.catalogue import Catalogue, open_catalogue
+from velfield.files import shards
+from velfield.files.progress import Progress, Silent
 from velfield.pipelines.tasks import run_tasks
-from velfield.progress import Progress, Silent
-from velfield.verify import CATALOGUE, SIMULATION, STORE, Report, catalogues_of, check_block, kind_of, open_it
-from velfield.verify_boxes import Scene
-from velfield.verify_shard import Checked, Part, check_part
-from velfield.verify_whole import Summary, check_books, check_margins, check_totals
+from velfield.verification import verify_store
+from velfield.verification.findings import Finding, note
+from velfield.verification.verify import (
+    CATALOGUE,
+    SIMULATION,
+    STORE,
+    Report,
+    catalogues_of,
+    check_block,
+    kind_of,
+    open_it,
+)
+from velfield.verification.verify_boxes import Scene
+from velfield.verification.verify_shard import Checked, Part, check_part
+from velfield.verification.verify_whole import Summary, check_books, check_margins, check_totals
 
 Reading = tuple[tuple[str, Any], ...]  # arguments of open_catalogue, hashable
 KINDS = {"fields": "field store", "velocity": "velocity store"}
@@ -30,7 +40,7 @@ def verify(
     progress: Progress | None = None,
     **reading: Any,
 ) -> Report:
-    """Verify a store, a simulation or a catalogue; model bundles need no cluster (`velfield.verify.check_model`).
+    """Verify a store, a simulation or a catalogue; bundles need no cluster: `velfield.verification.verify.check_model`.
 
     Parameters
     ----------

@@ -12,8 +12,8 @@ from typing import Any
 
 from distributed import Client
 
-from velfield import storage
 from velfield.errors import VelfieldError
+from velfield.files import storage
 from velfield.pipelines import stages
 from velfield.version import __version__
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from velfield import store
-from velfield.condition import NUMBERS, Ranges
-from velfield.model import Model
-from velfield.normalisation import Channel, Normalisation
-from velfield.sources import describe
-from velfield.unet import UNet, UNetConfig
+from velfield.network.model import Model
+from velfield.network.normalisation import Channel, Normalisation
+from velfield.network.unet import UNet, UNetConfig
+from velfield.physics.condition import NUMBERS, Ranges
+from velfield.stores import store
+from velfield.stores.sources import describe
 
 INPUTS = ("number_overdensity", "mass_overdensity")
 

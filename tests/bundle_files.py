@@ -3,7 +3,7 @@
 import safetensors.torch
 import torch
 
-from velfield import storage
+from velfield.files import storage
 
 
 def weights(url: str) -> dict[str, torch.Tensor]:

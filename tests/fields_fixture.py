@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield import store, store_layout
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
-from velfield.linear import linear_velocity
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.linear import linear_velocity
+from velfield.stores import store, store_layout
 
 CELLSIZE = 10.0  # h⁻¹Mpc: rms contrast of some 0.5, so 1 + δ is seldom negative
 

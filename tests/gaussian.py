@@ -1,13 +1,14 @@
 """A Gaussian universe with the paper's linear power, in which linear theory is exact, and field stores cut from it.
 
-Its velocities come from their own few lines, not from velfield.linear, so that the two can be held against each other.
+Its velocities come from their own few lines, not from velfield.physics.linear, so that the two can be held against each
+other.
 """
 
 import numpy as np
 
-from velfield import store, store_layout
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.stores import store, store_layout
 
 
 def universe(ngrid=32, cellsize=10.0, seed=1, redshift=0.0, smoothing=10.0):

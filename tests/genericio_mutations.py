@@ -6,10 +6,10 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
-from velfield import genericio
-from velfield.catalogue import open_catalogue
+from velfield.catalogues import genericio
+from velfield.catalogues.catalogue import open_catalogue
+from velfield.catalogues.genericio_layout import BYTE_ORDERS, CRC_BYTES, crc64
 from velfield.errors import CatalogueError
-from velfield.genericio_layout import BYTE_ORDERS, CRC_BYTES, crc64
 
 SAMPLES = Path(__file__).parent / "data" / "genericio"
 ROOT = "/fuzz"

@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from velfield import store
-from velfield.condition import Ranges
-from velfield.guide import Guide
-from velfield.model import Model
-from velfield.normalisation import Channel, Normalisation
+from velfield.network.model import Model
+from velfield.network.normalisation import Channel, Normalisation
+from velfield.network.unet import UNet, UNetConfig
+from velfield.physics.condition import Ranges
 from velfield.service.allowed import Allowed
 from velfield.service.app import Service, create_app
 from velfield.service.limits import Limits
 from velfield.service.models import load
 from velfield.service.runner import Runner
 from velfield.service.server import listen, server
-from velfield.sources import describe
-from velfield.unet import UNet, UNetConfig
+from velfield.stores import store
+from velfield.stores.sources import describe
+from velfield.theory.guide import Guide
 
 ABOUT = {"cellsize": 5.0, "redshift": 0.212, "min_mass": 1e12, "rsd": "none"}
 LIMITS = {

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from velfield import store_layout
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.stores import store_layout
 
 
 def spec_of(boxes: BoxLayout, **changes: object) -> store_layout.FieldSpec:

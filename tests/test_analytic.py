@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from gaussian import write_fields
 
-from velfield import analytic
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
+from velfield.accuracy.measures import measure_box
 from velfield.errors import StoreError, VelfieldError
-from velfield.measures import measure_box
-from velfield.redshift_space import sightlines
-from velfield.store import open_fields
-from velfield.wiener import Survey, wiener_velocity
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.redshift_space import sightlines
+from velfield.physics.wiener import Survey, wiener_velocity
+from velfield.stores.store import open_fields
+from velfield.theory import analytic
 
 
 def judge(name, ds, box=0, **options):

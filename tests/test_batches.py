@@ -6,14 +6,15 @@ import pytest
 import torch
 from fields_fixture import write_universe
 
-from velfield import batches, symmetry
-from velfield.batches import Batches, Boxes
 from velfield.errors import StoreError, VelfieldError
-from velfield.normalisation import measure
-from velfield.progress import Silent
-from velfield.samples import AS_IT_IS, StepSamples, step_samples
-from velfield.sources import boxes_of, open_sources
-from velfield.store import open_fields
+from velfield.files.progress import Silent
+from velfield.geometry import symmetry
+from velfield.learning import batches
+from velfield.learning.batches import Batches, Boxes
+from velfield.learning.samples import AS_IT_IS, StepSamples, step_samples
+from velfield.network.normalisation import measure
+from velfield.stores.sources import boxes_of, open_sources
+from velfield.stores.store import open_fields
 
 KINDS = ("mass_overdensity", "number_density")
 CPU = torch.device("cpu")

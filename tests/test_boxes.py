@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velfield.boxes import BoxLayout
 from velfield.errors import VelfieldError
+from velfield.geometry.boxes import BoxLayout
 
 layouts = st.builds(
     BoxLayout,

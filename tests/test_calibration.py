@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from velfield.calibration import CALIBRATION, NOMINAL, calibrate, half_width
+from velfield.accuracy.calibration import CALIBRATION, NOMINAL, calibrate, half_width
+from velfield.accuracy.measures import metrics
 from velfield.errors import VelfieldError
-from velfield.measures import metrics
 
 RNG = np.random.default_rng(3)
 TRUE = RNG.normal(0, 300, (2, 3, 24, 24, 24))

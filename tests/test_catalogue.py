@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import velfield
-from velfield import genericio
-from velfield.catalogue import (
+from velfield.catalogues import genericio
+from velfield.catalogues.catalogue import (
     describe,
     open_catalogue,
     outer_rim_names,
@@ -243,7 +243,9 @@ def test_opens_where_cat_file_counts_versions(monkeypatch):
 
     monkeypatch.setattr(type(fs), "cat_file", versioned)
     monkeypatch.setattr(type(fs), "cat_ranges", ranges)
-    monkeypatch.setattr("velfield.genericio_read.FIRST_READ", 100)  # so that the rest of a header is asked for too
+    monkeypatch.setattr(
+        "velfield.catalogues.genericio_read.FIRST_READ", 100
+    )  # so that the rest of a header is asked for too
     fs.pipe_file("/versions.gio", Path(HACC).read_bytes())
     assert len(open_catalogue("memory://versions.gio")) == 32**3
 

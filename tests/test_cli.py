@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from small_store import BOXES, arrays_of, spec_of
 
-from velfield import checkpoint, storage, store
-from velfield.cli import cli, main
+from velfield.commands.cli import cli, main
+from velfield.files import storage
+from velfield.learning import checkpoint
+from velfield.stores import store
 
 DATA = Path(__file__).parent / "data"
 
@@ -60,7 +62,7 @@ def test_no_verb_is_the_help_in_its_lines(capsys):
     ],
 )
 def test_memory_that_is_not_there_is_one_line(monkeypatch, capsys, error, said):
-    monkeypatch.setattr("velfield.info.describe", lambda *_, **__: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("velfield.commands.info.describe", lambda *_, **__: (_ for _ in ()).throw(error))
     assert main(["info", "x"]) == 1
     captured = capsys.readouterr().err
     assert captured.count("\n") == 1
@@ -68,7 +70,9 @@ def test_memory_that_is_not_there_is_one_line(monkeypatch, capsys, error, said):
 
 
 def test_other_errors_of_ours_are_shown_whole(monkeypatch):
-    monkeypatch.setattr("velfield.info.describe", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a bug")))
+    monkeypatch.setattr(
+        "velfield.commands.info.describe", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a bug"))
+    )
     with pytest.raises(RuntimeError, match="a bug"):
         main(["info", "x"])
 
@@ -91,7 +95,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("velfield.info.describe", interrupted)
+    monkeypatch.setattr("velfield.commands.info.describe", interrupted)
     assert main(["info", "x"]) == 130
     assert capsys.readouterr().err.strip() == "velfield: interrupted; run the same command again to go on"
 
@@ -198,8 +202,8 @@ def test_python_m_velfield():
 def test_every_choice_of_a_training_is_an_option():
     from dataclasses import fields
 
-    from velfield.loss import LossConfig
-    from velfield.train_config import TrainConfig
+    from velfield.learning.loss import LossConfig
+    from velfield.learning.train_config import TrainConfig
 
     no_choice = ("fields", "model", "config", "storage_option", "scheduler", "wait")
     options = {p.name: p.default for p in cli.commands["train"].params if p.name not in no_choice}

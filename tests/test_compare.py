@@ -8,11 +8,11 @@ import pytest
 from gaussian import write_fields
 from scipy import stats
 
-from velfield import storage
-from velfield.cli import main
-from velfield.compare import compare, pair
+from velfield.analysis.compare import compare, pair
+from velfield.analysis.evaluate import evaluate
+from velfield.commands.cli import main
 from velfield.errors import StoreError, VelfieldError
-from velfield.evaluate import evaluate
+from velfield.files import storage
 
 
 def test_errors_and_tests_are_those_of_scipy():

@@ -9,17 +9,19 @@ import torch
 from fields_fixture import write_universe
 from gaussian import write_fields
 
-from velfield import info, open_fields, storage
-from velfield.batches import Boxes
-from velfield.condition import SLACK, Condition, Ranges
-from velfield.cosmology import OUTER_RIM
+from velfield import open_fields
+from velfield.commands import info
 from velfield.errors import StoreError, VelfieldError
-from velfield.model import load_model
-from velfield.normalisation import Normalisation, measure
-from velfield.samples import AS_IT_IS
-from velfield.sources import condition_of, open_sources
-from velfield.train import TrainConfig, train
-from velfield.unet import UNet, UNetConfig
+from velfield.files import storage
+from velfield.learning.batches import Boxes
+from velfield.learning.samples import AS_IT_IS
+from velfield.learning.train import TrainConfig, train
+from velfield.network.model import load_model
+from velfield.network.normalisation import Normalisation, measure
+from velfield.network.unet import UNet, UNetConfig
+from velfield.physics.condition import SLACK, Condition, Ranges
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.stores.sources import condition_of, open_sources
 
 KINDS = ("number_overdensity", "mass_overdensity")
 SMALL = TrainConfig(
@@ -177,7 +179,7 @@ def test_in_half_precision_a_small_factor_is_not_lost():
 
 
 def test_all_stores_count_for_the_ranges_though_few_boxes_are_measured(stores, tmp_path, monkeypatch):
-    monkeypatch.setattr("velfield.train_record.STATISTICS_BOXES", 1)
+    monkeypatch.setattr("velfield.learning.train_record.STATISTICS_BOXES", 1)
     train(stores, str(tmp_path / "m"), dataclasses.replace(SMALL, steps=1))
     ranges = load_model(str(tmp_path / "m"), "cpu").normalisation.condition
     assert ranges is not None

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
-from velfield.cosmology import OUTER_RIM, RHO_CRITICAL, Cosmology
 from velfield.errors import VelfieldError
+from velfield.physics.cosmology import OUTER_RIM, RHO_CRITICAL, Cosmology
 
 REDSHIFTS = [0.0, 0.21, 0.212, 1.0, 9.0, 200.0]
 EINSTEIN_DE_SITTER = dataclasses.replace(OUTER_RIM, name="eds", omega_m=1.0)

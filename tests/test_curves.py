@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from gaussian import universe
 
-from velfield import curves, figure_style
-from velfield.measures import metrics
+from velfield.accuracy.measures import metrics
+from velfield.analysis import curves, figure_style
 
 N, CELLSIZE = 16, 10.0
 

@@ -13,8 +13,8 @@ import boto3
 import matplotlib
 import pytest
 
-from velfield.cli import cli, main
-from velfield.object_store import ObjectStore
+from velfield.commands.cli import cli, main
+from velfield.files.object_store import ObjectStore
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

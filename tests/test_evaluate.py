@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from gaussian import write_fields
 
-from velfield import analytic, storage
-from velfield.cli import main
+from velfield.accuracy.measures import MEASURES, PARTS, metrics
+from velfield.analysis.evaluate import evaluate
+from velfield.commands.cli import main
 from velfield.errors import StoreError, VelfieldError
-from velfield.evaluate import evaluate
-from velfield.measures import MEASURES, PARTS, metrics
-from velfield.store import open_fields
+from velfield.files import storage
+from velfield.stores.store import open_fields
+from velfield.theory import analytic
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,8 @@ def fields(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory, fields):
     """A network, hardly trained, on universe 7 and another."""
-    from velfield.train import train
-    from velfield.train_config import TrainConfig
+    from velfield.learning.train import train
+    from velfield.learning.train_config import TrainConfig
 
     folder = tmp_path_factory.mktemp("bundle")
     train([fields], str(folder / "model"), TrainConfig(steps=2, batch=2, width=8, depth=1, device="cpu", workers=0))
@@ -97,8 +98,10 @@ def test_again_gives_the_same_and_no_figures_on_request(tmp_path, fields):
 
 
 def test_the_drawn_box_follows_the_seed(tmp_path, fields, monkeypatch):
-    monkeypatch.setattr("velfield.curves.draw", lambda *_: {})
-    monkeypatch.setattr("velfield.figures.draw", lambda *_: {})  # drawing takes a second; test_figures looks at it
+    monkeypatch.setattr("velfield.analysis.curves.draw", lambda *_: {})
+    monkeypatch.setattr(
+        "velfield.analysis.figures.draw", lambda *_: {}
+    )  # drawing takes a second; test_figures looks at it
 
     def drawn(seed):
         evaluate("linear", fields, str(tmp_path / f"{seed}"), seed=seed)
@@ -146,7 +149,7 @@ def test_tracer_smoothing_and_filled_cells_reach_the_row(tmp_path, fields):
 
 
 def test_a_bundle_is_the_row_unet(tmp_path, bundle, unseen):
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     rows = evaluate(bundle, unseen, str(tmp_path / "out"))
     assert list(rows) == ["unet"]
@@ -160,7 +163,7 @@ def test_a_bundle_is_the_row_unet(tmp_path, bundle, unseen):
 
 
 def test_error_bars_of_a_model_are_measured(tmp_path, bundle, unseen, monkeypatch):
-    from velfield.model import Model
+    from velfield.network.model import Model
 
     plain = Model.predict
 
@@ -212,7 +215,7 @@ def test_only_an_earlier_evaluation_is_replaced(tmp_path, fields, bundle):
 
 
 def test_mistakes_show_before_the_work(tmp_path, fields, monkeypatch):
-    monkeypatch.setattr("velfield.evaluate.measure_piece", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("velfield.analysis.evaluate.measure_piece", lambda *_: pytest.fail("worked"))
     monkeypatch.setattr(storage, "write_json", _read_only)
     with pytest.raises(PermissionError):
         evaluate("linear", fields, str(tmp_path / "out"))
@@ -227,7 +230,7 @@ def _read_only(*_):
 def test_an_interrupted_evaluation_is_gone_on_with(tmp_path, fields, monkeypatch):
     out = str(tmp_path / "out")
     with monkeypatch.context() as patched:
-        patched.setattr("velfield.evaluate.measure_piece", _read_only)
+        patched.setattr("velfield.analysis.evaluate.measure_piece", _read_only)
         with pytest.raises(PermissionError):
             evaluate("linear", fields, out, figures=False)
     assert storage.names(out) == ["evaluation.begun.json"]
@@ -247,7 +250,7 @@ def test_options_that_would_be_ignored_are_refused(fields, unseen, bundle):
 
 def test_rows_drawn_beside_have_the_same_settings(tmp_path, fields, monkeypatch):
     kept = {}
-    monkeypatch.setattr("velfield.figures.draw", lambda _true, shown, *_: kept.update(shown) or {})
+    monkeypatch.setattr("velfield.analysis.figures.draw", lambda _true, shown, *_: kept.update(shown) or {})
     options = {"tracer": "mass", "smoothing": 20.0}
     evaluate("linear_halo", fields, str(tmp_path / "out"), compare=("linear_halo_padded",), box=3, **options)
     ds = open_fields(fields, chunks=None)
@@ -310,7 +313,7 @@ def test_progress_is_told(fields):
 
 def test_analytic_rows_need_neither_torch_nor_matplotlib(fields):
     code = (
-        "import sys; from velfield.evaluate import evaluate; "
+        "import sys; from velfield.analysis.evaluate import evaluate; "
         f"evaluate('linear', {fields!r}); print(sorted({{'torch', 'matplotlib'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

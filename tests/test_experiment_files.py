@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from velfield import cli_use
-from velfield.cli import main
+from velfield.commands import cli_use
+from velfield.commands.cli import main
 from velfield.errors import VelfieldError
 from velfield.pipelines.checked_toml import shipped
 from velfield.pipelines.experiment_file import read_experiment
@@ -149,11 +149,11 @@ def test_every_command_is_just_what_is_run(name, scale, monkeypatch):
         asked.append(what)
         raise Enough
 
-    monkeypatch.setattr("velfield.simulate.simulate", lambda url, config, *_: note(url, config))
+    monkeypatch.setattr("velfield.simulation.simulate.simulate", lambda url, config, *_: note(url, config))
     monkeypatch.setattr("velfield.pipelines.paint_job.prepare", lambda url, config: note(url, config))
-    monkeypatch.setattr("velfield.train.train", lambda stores, url, config, *_: note(url, stores, config))
+    monkeypatch.setattr("velfield.learning.train.train", lambda stores, url, config, *_: note(url, stores, config))
     monkeypatch.setattr(
-        "velfield.evaluate.evaluate", lambda model, stores, url, **options: note(url, model, stores, options)
+        "velfield.analysis.evaluate.evaluate", lambda model, stores, url, **options: note(url, model, stores, options)
     )
     settled = planned(name, scale)
     for step in settled.steps:

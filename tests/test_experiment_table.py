@@ -6,10 +6,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from velfield import experiment_figures
-from velfield.experiment_table import text
-from velfield.figure_style import png, save
-from velfield.tables import BY_NAME, entry_of
+from velfield.accuracy.tables import BY_NAME, entry_of
+from velfield.analysis import experiment_figures
+from velfield.analysis.experiment_table import text
+from velfield.analysis.figure_style import png, save
 
 
 def difference(value, *, parents=1, p=0.25):

@@ -10,13 +10,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_queries import GRADIENT, OBSERVER, linear, observed, wave
 from velocity_stores import SIDE, centres, in_memory, written
 
-from velfield import derived
-from velfield.cells import Cells
-from velfield.cli import main
-from velfield.derived import bulk_flow
+from velfield.answers import derived
+from velfield.answers.cells import Cells
+from velfield.answers.derived import bulk_flow
+from velfield.answers.export import bulk_flows, export
+from velfield.commands.cli import main
 from velfield.errors import StoreError, VelfieldError
-from velfield.export import bulk_flows, export
-from velfield.whole import layout_of
+from velfield.theory.whole import layout_of
 
 K = 2 * np.pi / SIDE
 

@@ -6,7 +6,7 @@ from gaussian import universe
 from matplotlib.contour import ContourSet
 from matplotlib.quiver import Quiver
 
-from velfield import figure_style, figures
+from velfield.analysis import figure_style, figures
 
 N, CELLSIZE = 16, 10.0
 

@@ -19,8 +19,8 @@ from table_files import (
     write_parquet,
 )
 
-from velfield.catalogue import describe, open_catalogue
-from velfield.cli import main
+from velfield.catalogues.catalogue import describe, open_catalogue
+from velfield.commands.cli import main
 from velfield.errors import CatalogueError, VelfieldError
 
 MOCK = Path(__file__).parent / "data" / "mock-outer-rim"
@@ -94,7 +94,7 @@ def test_other_values_have_another_fingerprint_and_a_copy_the_same(tmp_path, for
 
 @pytest.mark.parametrize("form", ["parquet", "hdf5", "csv", "fits"])
 def test_many_rows_are_many_blocks(tmp_path, monkeypatch, form):
-    monkeypatch.setattr("velfield.table_csv.PIECE", 4096)
+    monkeypatch.setattr("velfield.catalogues.table_csv.PIECE", 4096)
     for module in ("table_hdf5", "table_fits", "table_parquet"):
         monkeypatch.setattr(f"velfield.{module}.BLOCK_ROWS", 300)
     table = small(1000)
@@ -573,8 +573,8 @@ def test_ranges_of_a_large_block_need_little_memory(tmp_path, monkeypatch, form)
     """Measured: what is held while a block is read range by range, against what the plan counts on."""
     import tracemalloc
 
-    monkeypatch.setattr("velfield.table_parquet.AT_ONCE", 2**20)  # as a block far larger than memory is read
-    monkeypatch.setattr("velfield.table_csv.PIECE", 4 * 2**20)
+    monkeypatch.setattr("velfield.catalogues.table_parquet.AT_ONCE", 2**20)  # as a block far larger than memory is read
+    monkeypatch.setattr("velfield.catalogues.table_csv.PIECE", 4 * 2**20)
     url = write(form, tmp_path / "c", small(200_000))
     cat = open_catalogue(url, 0.0, boxsize=100.0)
     table, columns = cat._table, cat.tracer_columns()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from genericio_mutations import KINDS, exercise, mutate, samples
 
-from velfield import genericio
+from velfield.catalogues import genericio
 
 CASES = 300
 SEED = 7

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
 
-from velfield import genericio
+from velfield.catalogues import genericio
+from velfield.catalogues.genericio_layout import crc64
 from velfield.errors import CatalogueError, DamagedError, VelfieldError
-from velfield.genericio_layout import crc64
 
 DATA = Path(__file__).parent / "data"
 SAMPLES = sorted(p.name for p in (DATA / "genericio").glob("*.gio"))
@@ -299,8 +299,8 @@ def test_only_the_wanted_bytes_are_fetched(monkeypatch):
 
 def test_large_reads_come_in_batches(monkeypatch):
     for limits in ((30_000, 30_000), (100, 100), (500_000, 30_000)):
-        monkeypatch.setattr("velfield.genericio_read.BATCH", limits[0])
-        monkeypatch.setattr("velfield.genericio_read.RANGE", limits[1])
+        monkeypatch.setattr("velfield.catalogues.genericio_read.BATCH", limits[0])
+        monkeypatch.setattr("velfield.catalogues.genericio_read.RANGE", limits[1])
         same(genericio.open(str(DATA / "genericio" / "halos.split.gio")).read(), reference("halos.split.gio"))
 
 

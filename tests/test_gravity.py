@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from velfield.cosmology import OUTER_RIM
-from velfield.gravity import deposit, displacements, force, leapfrog, linear_density, second_growth
-from velfield.spectra import power
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.spectra import power
+from velfield.simulation.gravity import deposit, displacements, force, leapfrog, linear_density, second_growth
 
 EINSTEIN_DE_SITTER = dataclasses.replace(OUTER_RIM, name="eds", omega_m=1.0)
 N, SIDE = 32, 100.0

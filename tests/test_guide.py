@@ -10,19 +10,21 @@ import torch
 from bundle_files import weights
 from fields_fixture import write_universe
 
-from velfield import analytic, guide, storage, symmetry
-from velfield.batches import Batches, Boxes
 from velfield.errors import StoreError, VelfieldError
-from velfield.guide import Guide
-from velfield.loss import LossConfig, counted_cells, velocity_loss
-from velfield.model import Model, load_model
-from velfield.normalisation import Channel, Normalisation
-from velfield.progress import Silent
-from velfield.samples import AS_IT_IS, StepSamples
-from velfield.sources import boxes_of, describe, open_sources
-from velfield.store import open_fields
-from velfield.train import TrainConfig, train
-from velfield.unet import UNet, UNetConfig
+from velfield.files import storage
+from velfield.files.progress import Silent
+from velfield.geometry import symmetry
+from velfield.learning.batches import Batches, Boxes
+from velfield.learning.loss import LossConfig, counted_cells, velocity_loss
+from velfield.learning.samples import AS_IT_IS, StepSamples
+from velfield.learning.train import TrainConfig, train
+from velfield.network.model import Model, load_model
+from velfield.network.normalisation import Channel, Normalisation
+from velfield.network.unet import UNet, UNetConfig
+from velfield.stores.sources import boxes_of, describe, open_sources
+from velfield.stores.store import open_fields
+from velfield.theory import analytic, guide
+from velfield.theory.guide import Guide
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("number_overdensity",)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from colossus.lss import bias as colossus_bias
 
-from velfield import halos as halos_module
-from velfield.cosmology import OUTER_RIM
-from velfield.gravity import Snapshot, deposit
-from velfield.halos import PEAK_PARTICLES, conditional_fraction, find_halos, virial_dispersion
-from velfield.simulate import SimulateConfig, evolve
-from velfield.spectra import power
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.spectra import power
+from velfield.simulation import halos as halos_module
+from velfield.simulation.gravity import Snapshot, deposit
+from velfield.simulation.halos import PEAK_PARTICLES, conditional_fraction, find_halos, virial_dispersion
+from velfield.simulation.simulate import SimulateConfig, evolve
 
 SIDE = 288.0
 

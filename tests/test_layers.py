@@ -1,6 +1,8 @@
-"""Imports go one way: the table of docs/design.md, and a core that needs neither torch nor Dask nor matplotlib."""
+"""Imports go one way: the table of docs/design.md, and an installation whose numbers need neither torch nor Dask."""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,62 +11,49 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-MODULES = {
-    "core": "__init__ version errors kernel cosmology boxes redshift_space clouds paint fill scatter canvases"
-    " patches linear wiener radial reconstruction spectra scales places calibration measures symmetry condition"
-    " normalisation tracers units findings verify_boxes verify_whole tables tiles sky",
-    "files": "storage_options storage object_store manifest shards progress blocks genericio genericio_layout"
-    " genericio_read genericio_write hacc table_format table_genericio table_parquet table_hdf5 table_fits table_csv"
-    " table_text table_rows table_write"
-    " meaning table_catalogue catalogue store_layout store halo_bias sources universe shipped verify_shard"
-    " verify_opened verify_store verify",
-    "theory": "whole parent analytic guide",
-    "answers": "cells interpolate real_space queries query_table derived cubes export",
-    "analysis": "judged pieces evaluate figure_style figures curves compare report experiment_table experiment_figures",
-    "torch": "gravity halos simulate_config drawn simulate unet loss samples batches validation orientations model_card"
-    " bundle model train_config checkpoint compiled ema ranks step train_record training train",
-    "jobs": "pipelines.__init__ pipelines.options pipelines.stages pipelines.failures pipelines.watch"
-    " pipelines.tasks pipelines.cluster pipelines.receipts pipelines.lease pipelines.paint_job"
-    " pipelines.patch_files pipelines.here pipelines.paint_plan pipelines.paint_tasks pipelines.paint"
-    " pipelines.predict_job pipelines.predict_tasks pipelines.predict_plan pipelines.predict"
-    " pipelines.predict_catalogue pipelines.evaluate pipelines.train pipelines.diary pipelines.steps"
-    " pipelines.demo pipelines.verify"
-    " pipelines.deadline pipelines.checked_toml pipelines.experiment_file pipelines.experiment_scale"
-    " pipelines.experiment_plan pipelines.experiment_report pipelines.experiment",
-    "client": "client client_http",
-    "service": "service.__init__ service.problems service.limits service.auth service.receive service.allowed"
-    " service.npz service.cubes service.apart service.queries service.models"
-    " service.jobs service.uploads service.results service.metrics service.schemas"
-    " service.routes_models service.routes_jobs service.slices service.routes_fields service.routes_queries service.app"
-    " service.server",
-    "service jobs": "service.runner",
-    "edge": "__main__ info runfile cli_options cli_make cli_learn cli_use cli_ask cli_serve cli",
-}
-LAYER = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
-
-CORE = {"numpy", "scipy", "numba", "llvmlite", "colossus"}
-FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # inside functions only: an extra brings them
-FILES = CORE | FORMATS | {"fsspec", "s3fs", "botocore", "xarray", "zarr", "numcodecs", "fastcrc", "rich"}
-WEB = {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
-# layer: layers of ours that it may import, and libraries
-MAY_IMPORT = {
-    "core": ({"core"}, CORE),
-    "files": ({"core", "files"}, FILES),
-    "theory": ({"core", "files", "theory"}, FILES),
-    "answers": ({"core", "files", "theory", "answers"}, FILES),
-    "analysis": ({"core", "files", "theory", "analysis"}, FILES | {"matplotlib"}),
-    "torch": ({"core", "files", "theory", "torch"}, FILES | {"torch", "safetensors"}),
-    "jobs": (
-        set(MODULES) - {"edge", "client", "service", "service jobs"},
-        FILES | {"torch", "safetensors", "dask", "distributed", "psutil"},
+# package: packages of ours that its modules may import beside their own and `errors`, and libraries
+USES = {
+    "errors": ("", ""),
+    "version": ("", ""),
+    "kernel": ("", "numba llvmlite"),
+    "geometry": ("", "numpy"),
+    "physics": ("geometry kernel", "numpy scipy colossus"),
+    "painting": ("geometry kernel physics", "numpy"),
+    "accuracy": ("physics", "numpy scipy"),
+    "files": ("", "numpy zarr fsspec s3fs botocore rich"),
+    "catalogues": ("files kernel painting physics", "numpy numcodecs fastcrc"),
+    "stores": ("files geometry physics version", "numpy scipy xarray"),
+    "theory": ("files geometry physics stores version", "numpy xarray"),
+    "answers": ("catalogues files geometry kernel physics stores theory", "numpy scipy xarray"),
+    "verification": ("catalogues files geometry painting physics stores", "numpy zarr"),
+    "analysis": ("accuracy files stores theory version", "numpy scipy xarray matplotlib"),
+    "simulation": ("catalogues files kernel physics version", "numpy scipy torch"),
+    "network": ("accuracy files geometry physics stores theory version", "numpy xarray torch safetensors"),
+    "learning": ("accuracy files geometry network physics stores theory version", "numpy zarr torch safetensors"),
+    "pipelines": (
+        "accuracy analysis catalogues files geometry learning network painting physics simulation stores theory"
+        " verification version",
+        "numpy xarray zarr numba torch safetensors psutil dask distributed",
     ),
-    "client": ({"core", "client"}, {"numpy", "xarray", "httpx"}),
-    "service": ({"core", "files", "theory", "answers", "torch", "service"}, FILES | WEB),
-    "service jobs": ({"core", "files", "jobs", "service"}, {"distributed"}),
-    "edge": (set(MODULES), FILES | {"torch", "dask", "distributed", "click"}),
+    "client": ("", "numpy xarray httpx"),
+    "service": (
+        "answers catalogues files geometry network physics stores theory version",
+        "numpy xarray fastapi starlette pydantic uvicorn prometheus_client",
+    ),
+    "commands": (
+        "accuracy analysis answers catalogues files learning network pipelines service simulation stores verification"
+        " version",
+        "click",
+    ),
+    "__init__": ("version", ""),
+    "__main__": ("commands", ""),
 }
+# exceptions: one module that joins the service to the jobs
+ALSO = {"service.runner": ("pipelines", "distributed")}
 # exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it
-DEFERRED = {"judged": {"model"}, "verify": {"model"}}
+DEFERRED = {"analysis.judged": "network", "verification.verify": "network"}
+FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # an extra brings them: only inside functions, of these
+READ_FORMATS = ("catalogues", "answers")
 
 
 def source_files():
@@ -90,51 +79,76 @@ def imports_of(source):
             yield from ((f"{node.module}.{alias.name}", id(node) in deferred) for alias in node.names)
 
 
-def module_of(imported):
-    """Module of ours that velfield.store or velfield.store.open_fields is of; velfield.OUTER_RIM is of none but it."""
-    inside = imported.partition(".")[2]
-    if inside == "pipelines":
-        return "pipelines.__init__"
-    return next((m for m in (inside, inside.rpartition(".")[0]) if m in LAYER), "__init__")
+def package_of(name):
+    """Package of a module of ours by its name within velfield; what lies in none of them is its own."""
+    return name.partition(".")[0]
 
 
 def trespasses(name, source):
     """What a module imports and may not."""
-    layers, libraries = MAY_IMPORT[LAYER[name]]
+    package = package_of(name)
+    (packages, libraries), (more, others) = USES[package], ALSO.get(name, ("", ""))
+    ours, theirs = {package, "errors", *packages.split(), *more.split()}, {*libraries.split(), *others.split()}
     for imported, deferred in imports_of(source):
-        library = imported.partition(".")[0]
+        library, _, inside = imported.partition(".")
         if library == "velfield":
-            module = module_of(imported)
-            if LAYER[module] not in layers and not (deferred and module in DEFERRED.get(name, ())):
+            found = package_of(inside)
+            found = found if found in USES else "__init__"  # velfield.OUTER_RIM
+            if found not in ours and not (deferred and found == DEFERRED.get(name)):
                 yield imported
-        elif library not in sys.stdlib_module_names | libraries:
+        elif library in FORMATS and package in READ_FORMATS and deferred:
+            continue
+        elif library not in sys.stdlib_module_names | theirs:
             yield imported
 
 
 @pytest.mark.parametrize("path", list(source_files()), ids=name_of)
-def test_each_module_imports_only_what_its_layer_may(path):
+def test_each_module_imports_only_what_its_package_may(path):
     name = name_of(path)
-    assert name in LAYER, f"{name} has no layer: place it in this test's table and in docs/design.md"
+    assert package_of(name) in USES, f"{name} has no place: give its package one in this table and in docs/design.md"
     assert not set(trespasses(name, path.read_text(encoding="utf-8")))
+
+
+def test_packages_depend_on_each_other_one_way():
+    after = {package: set(packages.split()) for package, (packages, _) in USES.items()}
+    for name, (packages, _) in ALSO.items():
+        after[package_of(name)] |= set(packages.split())
+    assert list(graphlib.TopologicalSorter(after).static_order())  # raises CycleError
+
+
+def test_the_design_shows_every_package():
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    table = page[page.index("## Packages") : page.index("## Arrays")]
+    rows = dict(re.findall(r"^\| `([a-z]+)(?:\.py|/)?`[^|]*\|[^|]*\| ([^|]*) \|$", table, re.MULTILINE))
+    shown = {name: set(re.findall(r"`([a-z]+)`", uses)) for name, uses in rows.items()}
+    assert shown == {name: set(packages.split()) for name, (packages, _) in USES.items() if "_" not in name}
 
 
 def test_trespassers_are_caught():
     # the check must be able to fail
-    assert set(trespasses("paint", "import velfield.storage")) == {"velfield.storage"}
-    assert set(trespasses("paint", "def f():\n    import torch")) == {"torch"}
-    assert set(trespasses("store", "from velfield.model import load_model")) == {"velfield.model.load_model"}
-    late = "def f():\n    from velfield.model import load_model"
-    assert set(trespasses("store", late)) == {"velfield.model.load_model"}
-    assert not set(trespasses("judged", late))
-    assert set(trespasses("judged", "from velfield.model import load_model")) == {"velfield.model.load_model"}
-    assert set(trespasses("store", "from velfield import storage, model")) == {"velfield.model"}
-    assert set(trespasses("simulate", "from velfield.pipelines import cluster")) == {"velfield.pipelines.cluster"}
-    assert set(trespasses("evaluate", "import torch.nn")) == {"torch.nn"}
+    paint, store, judged = "painting.paint", "stores.store", "analysis.judged"
+    assert set(trespasses(paint, "import velfield.files.storage")) == {"velfield.files.storage"}
+    assert set(trespasses(paint, "def f():\n    import torch")) == {"torch"}
+    loads = "from velfield.network.model import load_model"
+    assert set(trespasses(store, loads)) == {"velfield.network.model.load_model"}
+    late = f"def f():\n    {loads}"
+    assert set(trespasses(store, late)) == {"velfield.network.model.load_model"}
+    assert not set(trespasses(judged, late))
+    assert set(trespasses(judged, loads)) == {"velfield.network.model.load_model"}
+    assert set(trespasses(store, "from velfield import files, network")) == {"velfield.network"}
+    assert set(trespasses("simulation.simulate", "from velfield.pipelines import cluster")) == {
+        "velfield.pipelines.cluster"
+    }
+    assert set(trespasses("analysis.evaluate", "import torch.nn")) == {"torch.nn"}
+    assert set(trespasses("catalogues.table_hdf5", "import h5py")) == {"h5py"}
+    assert not set(trespasses("catalogues.table_hdf5", "def f():\n    import h5py"))
     assert set(trespasses("service.app", "import distributed")) == {"distributed"}
-    assert set(trespasses("service.app", "from velfield.pipelines import predict")) == {"velfield.pipelines.predict"}
+    jobs = "from velfield.pipelines import predict"
+    assert set(trespasses("service.app", jobs)) == {"velfield.pipelines.predict"}
+    assert not set(trespasses("service.runner", jobs))
     upwards = "from velfield.service import jobs"
     assert set(trespasses("pipelines.predict", upwards)) == {"velfield.service.jobs"}
-    assert not set(trespasses("cli", "import click, dask, torch\nfrom velfield.pipelines.paint import paint"))
+    assert not set(trespasses("commands.cli", "import click\nfrom velfield.pipelines.paint import paint"))
 
 
 SMALL = """
@@ -155,14 +169,12 @@ print(abs(v[0] + 100 * vf.OUTER_RIM.growth_rate(0) * 100 / (2 * np.pi) * np.sin(
 """
 
 
-def test_the_core_and_the_files_need_no_torch_dask_or_matplotlib():
-    there = {name_of(path) for path in source_files()}
-    modules = [
-        m
-        for layer in ("core", "files", "theory", "answers")
-        for m in MODULES[layer].split()
-        if m in there and m != "__init__"
-    ]
+LIGHT = ("geometry", "physics", "painting", "accuracy", "files", "catalogues", "stores", "theory", "answers")
+
+
+def test_numbers_files_and_answers_need_no_torch_dask_or_matplotlib():
+    modules = [name for name in map(name_of, source_files()) if package_of(name) in LIGHT]
+    assert len(modules) > 50
     done = subprocess.run([sys.executable, "-c", SMALL, *modules], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "True\n"

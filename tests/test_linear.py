@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import velfield as vf
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
-from velfield.linear import linear_velocity, smooth
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.linear import linear_velocity, smooth
 
 
 def centres(shape, sides):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from velfield.errors import VelfieldError
-from velfield.loss import LossConfig, counted_cells, velocity_loss
+from velfield.learning.loss import LossConfig, counted_cells, velocity_loss
 
 SHAPE = (2, 3, 4, 5, 6)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from small_store import BOXES, arrays_of, spec_of
 
-from velfield import manifest, shards, storage, store, store_layout
 from velfield.errors import StoreError
+from velfield.files import manifest, shards, storage
+from velfield.stores import store, store_layout
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from gaussian import universe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from velfield.accuracy.measures import MEASURES, PARTS, combine, measure_box, metrics, regions
+from velfield.accuracy.scales import r_of_k
 from velfield.errors import VelfieldError
-from velfield.measures import MEASURES, PARTS, combine, measure_box, metrics, regions
-from velfield.scales import r_of_k
 
 RNG = np.random.default_rng(5)
 TRUE = RNG.normal(0, 300, (2, 3, 12, 12, 12))

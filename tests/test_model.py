@@ -10,14 +10,15 @@ import torch
 import xarray as xr
 from fields_fixture import write_universe
 
-from velfield import shards, storage, store, store_layout
 from velfield.errors import StoreError, VelfieldError
-from velfield.model import Model, load_model, pick_device
-from velfield.normalisation import Channel, Normalisation
-from velfield.sources import describe, symmetries_of_boxes
-from velfield.store import open_fields
-from velfield.symmetry import apply_scalar, apply_vector, inverse
-from velfield.unet import UNet, UNetConfig
+from velfield.files import shards, storage
+from velfield.geometry.symmetry import apply_scalar, apply_vector, inverse
+from velfield.network.model import Model, load_model, pick_device
+from velfield.network.normalisation import Channel, Normalisation
+from velfield.network.unet import UNet, UNetConfig
+from velfield.stores import store, store_layout
+from velfield.stores.sources import describe, symmetries_of_boxes
+from velfield.stores.store import open_fields
 
 KINDS = ("mass_overdensity", "number_density")
 
@@ -277,7 +278,7 @@ def test_weights_of_another_network_are_refused(bundle):
 
 
 def test_too_large_files_are_refused_unread(bundle, monkeypatch):
-    monkeypatch.setattr("velfield.bundle.LARGEST_WEIGHTS", 100)
+    monkeypatch.setattr("velfield.network.bundle.LARGEST_WEIGHTS", 100)
     with pytest.raises(StoreError, match=r"a file of the model is too large: .*limit=100"):
         load_model(bundle)
 
@@ -292,11 +293,11 @@ def test_an_enormous_architecture_is_refused_without_its_memory(bundle):
 def test_nothing_is_unpickled(bundle):
     # the way in, in a fresh process that has no pickle to call
     script = (
-        "import pickle, sys, velfield.model\n"
+        "import pickle, sys, velfield.network.model\n"
         "def no(*a, **k): raise SystemExit('unpickled')\n"
         "pickle.load = pickle.loads = pickle.Unpickler = no\n"
         "import torch; torch.load = no\n"
-        "velfield.model.load_model(sys.argv[1])\n"
+        "velfield.network.model.load_model(sys.argv[1])\n"
     )
     done = subprocess.run([sys.executable, "-c", script, bundle], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

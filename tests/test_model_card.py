@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from fields_fixture import write_universe
 
-from velfield import bundle, storage
+from velfield.analysis.evaluate import evaluate
+from velfield.commands.info import describe, lines
 from velfield.errors import VelfieldError
-from velfield.evaluate import evaluate
-from velfield.info import describe, lines
-from velfield.model import load_model
-from velfield.model_card import card
-from velfield.train import TrainConfig, train
+from velfield.files import storage
+from velfield.learning.train import TrainConfig, train
+from velfield.network import bundle
+from velfield.network.model import load_model
+from velfield.network.model_card import card
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from velfield.errors import VelfieldError
-from velfield.normalisation import Channel, Normalisation, measure
+from velfield.network.normalisation import Channel, Normalisation, measure
 
 KINDS = ("mass_overdensity", "number_density")
 

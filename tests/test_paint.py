@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from velfield.clouds import CELLS_PER_AXIS
 from velfield.errors import VelfieldError
-from velfield.fill import fill_velocity
-from velfield.paint import paint
+from velfield.painting.clouds import CELLS_PER_AXIS
+from velfield.painting.fill import fill_velocity
+from velfield.painting.paint import paint
 
 ASSIGNMENTS = tuple(CELLS_PER_AXIS)
 NGRID, CELLSIZE = 9, 3.7  # a cell that no binary fraction holds

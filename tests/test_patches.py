@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from velfield import patches
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
-from velfield.paint import paint, split_sums
-from velfield.redshift_space import redshift_space, sightlines
+from velfield.geometry.boxes import BoxLayout
+from velfield.painting import patches
+from velfield.painting.paint import paint, split_sums
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.redshift_space import redshift_space, sightlines
 
 BOXES = BoxLayout(boxsize=60.0, boxes=3, cells=4)
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from velfield.measures import metrics
-from velfield.places import DENSITY, DEPTH, HALOS, Tracers, by_place, depth
+from velfield.accuracy.measures import metrics
+from velfield.accuracy.places import DENSITY, DEPTH, HALOS, Tracers, by_place, depth
 
 N, CELL = 8, 10.0
 RNG = np.random.default_rng(2)

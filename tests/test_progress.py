@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from velfield.progress import Silent, Terminal, short
+from velfield.files.progress import Silent, Terminal, short
 
 
 def test_lines_carry_count_rate_and_time_left(capsys):
@@ -36,7 +36,7 @@ def test_a_stage_that_is_interrupted_says_where(capsys):
 
 def test_what_was_done_before_counts_but_not_for_the_rate(capsys, monkeypatch):
     clock = iter([0.0, 4.0, 4.0, 4.0, 4.0])
-    monkeypatch.setattr("velfield.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("velfield.files.progress.time.monotonic", lambda: next(clock))
     with Terminal(every=0.0) as progress:
         progress.start("train", 30, "steps", before=14)
         progress.advance(2)

@@ -8,12 +8,14 @@ from small_store import spec_of
 from velocity_stores import SIDE, in_memory, written
 
 import velfield as vf
-from velfield import interpolate, sky, store
-from velfield.boxes import BoxLayout
-from velfield.cells import Cells
-from velfield.cosmology import OUTER_RIM, Cosmology
+from velfield.answers import interpolate
+from velfield.answers.cells import Cells
 from velfield.errors import StoreError, VelfieldError
-from velfield.redshift_space import redshift_space
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics import sky
+from velfield.physics.cosmology import OUTER_RIM, Cosmology
+from velfield.physics.redshift_space import redshift_space
+from velfield.stores import store
 
 GRADIENT = np.array([[1.5, -0.4, 0.2], [0.3, -0.8, 0.1], [-0.2, 0.5, 0.7]])  # km/s per h⁻¹Mpc
 OFFSET = np.array([20.0, -30.0, 10.0])
@@ -62,7 +64,7 @@ def test_nor_on_parts_or_what_is_kept(monkeypatch):
     asked = {"space": "redshift"}
     at_once = vf.query_positions(ds, pos, **asked)
     monkeypatch.setattr(interpolate, "PART", 97)
-    monkeypatch.setattr("velfield.real_space.AT_ONCE", 400)
+    monkeypatch.setattr("velfield.answers.real_space.AT_ONCE", 400)
     in_parts = vf.query_positions(ds, pos, cells=Cells(ds, kept_bytes=1), **asked)
     for name in at_once:
         assert_array_equal(at_once[name], in_parts[name])

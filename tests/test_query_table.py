@@ -9,11 +9,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_queries import OBSERVER, linear, observed
 from velocity_stores import in_memory, written
 
-from velfield import query_table as module
-from velfield.cli import main
+from velfield.answers import query_table as module
+from velfield.answers.queries import GOOD
+from velfield.answers.query_table import query_table
+from velfield.commands.cli import main
 from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
-from velfield.queries import GOOD
-from velfield.query_table import query_table
 
 POS = np.array([[20.0, 30, 40], [np.nan, 30, 40], [60.0, 61, 62], [-5.0, 30, 40]])
 NAMES = ["name", "ID", "x", "note, free", "y", "z", "w"]

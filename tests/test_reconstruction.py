@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from gaussian import universe
 
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
-from velfield.linear import linear_velocity
-from velfield.reconstruction import matter_contrast
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.linear import linear_velocity
+from velfield.physics.reconstruction import matter_contrast
 
 N, CELL, BIAS, F = 24, 10.0, 1.3, 0.5
 SIDE = N * CELL

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
-from velfield.redshift_space import nearest_image, redshift_space, sightlines
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.redshift_space import nearest_image, redshift_space, sightlines
 
 LAYOUT = BoxLayout(boxsize=900.0, boxes=3, cells=60)
 

@@ -9,10 +9,10 @@ import pytest
 from gaussian import universe
 from matplotlib.figure import Figure
 
-from velfield import figure_style
+from velfield.accuracy.measures import metrics
+from velfield.analysis import figure_style
+from velfield.analysis.report import CAPTIONS, load_figures, write_report
 from velfield.errors import VelfieldError
-from velfield.measures import metrics
-from velfield.report import CAPTIONS, load_figures, write_report
 
 
 @pytest.fixture(scope="module")

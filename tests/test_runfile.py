@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
-from velfield import storage
-from velfield.cli import cli, main
+from velfield.commands.cli import cli, main
+from velfield.commands.runfile import options_of, section, shipped, takers
 from velfield.errors import VelfieldError
-from velfield.runfile import options_of, section, shipped, takers
+from velfield.files import storage
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,7 +85,9 @@ def test_required_options_are_still_required(tmp_path, capsys):
 
 def test_one_of_two_lengths_on_the_command_line_replaces_the_files(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("velfield.train.train", lambda _fields, _model, config, *_: asked.append(config) or 1 / 0)
+    monkeypatch.setattr(
+        "velfield.learning.train.train", lambda _fields, _model, config, *_: asked.append(config) or 1 / 0
+    )
     for text, option, kept in (("steps = 5", "--epochs", "epochs"), ("epochs = 5", "--steps", "steps")):
         file = write(tmp_path, f"[train]\n{text}")
         with pytest.raises(ZeroDivisionError):

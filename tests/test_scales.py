@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gaussian import universe
 
-from velfield.scales import by_scale, derivatives, taper
+from velfield.accuracy.scales import by_scale, derivatives, taper
 
 CELL = 10.0
 

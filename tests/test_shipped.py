@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 import velfield as vf
-from velfield import bundle, shipped, storage, store
-from velfield.cli import main
-from velfield.measures import metrics
-from velfield.simulate import SimulateConfig, simulate
-from velfield.verify import check_model
+from velfield.accuracy.measures import metrics
+from velfield.commands.cli import main
+from velfield.files import shipped, storage
+from velfield.network import bundle
+from velfield.simulation.simulate import SimulateConfig, simulate
+from velfield.stores import store
+from velfield.verification.verify import check_model
 
 ROOT = Path(__file__).parents[1]
 FILES = {"README.md", "metadata.json", "model.safetensors"}

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from velfield.catalogue import open_catalogue
-from velfield.cosmology import OUTER_RIM
+from velfield.catalogues.catalogue import open_catalogue
 from velfield.errors import VelfieldError
-from velfield.gravity import deposit
-from velfield.progress import Silent
-from velfield.simulate import PARTICLE_MASS, SimulateConfig, draw, evolve, halos_of, simulate
+from velfield.files.progress import Silent
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.simulation.gravity import deposit
+from velfield.simulation.simulate import PARTICLE_MASS, SimulateConfig, draw, evolve, halos_of, simulate
 
 SIDE = 256.0
 CONFIG = SimulateConfig(boxsize=SIDE, particles=64, redshifts=(0.0, 0.212), seed=11, min_halo_mass=3e11, steps=6)

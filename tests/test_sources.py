@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from fields_fixture import write_universe
 
-from velfield import symmetry
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import StoreError, VelfieldError
-from velfield.sources import boxes_of, open_source, open_sources, sentences, symmetries_of
+from velfield.geometry import symmetry
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.stores.sources import boxes_of, open_source, open_sources, sentences, symmetries_of
 
 INPUTS = ("mass_overdensity", "number_density")
 TINY = {"boxes": 2, "cells": 4}

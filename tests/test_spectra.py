@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
-from velfield.linear import linear_velocity
-from velfield.spectra import correlation, multipoles, power
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.linear import linear_velocity
+from velfield.physics.spectra import correlation, multipoles, power
 
 EVERYTHING = [0.0, 1e9]  # one shell
 

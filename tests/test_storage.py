@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from velfield import storage
+from velfield.files import storage
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -10,9 +10,10 @@ import xarray as xr
 import zarr
 from small_store import BOXES, arrays_of, spec_of
 
-from velfield import shards, storage, store, store_layout
-from velfield.boxes import BoxLayout
 from velfield.errors import StoreError, VelfieldError
+from velfield.files import shards, storage
+from velfield.geometry.boxes import BoxLayout
+from velfield.stores import store, store_layout
 
 
 @pytest.fixture

@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
-from velfield.linear import linear_velocity
-from velfield.redshift_space import redshift_space
-from velfield.symmetry import (
+from velfield.geometry.symmetry import (
     CUBE,
     Symmetry,
     apply_point,
@@ -17,6 +14,9 @@ from velfield.symmetry import (
     inverse,
     keeping_line_of_sight,
 )
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.linear import linear_velocity
+from velfield.physics.redshift_space import redshift_space
 
 every = pytest.mark.parametrize("s", CUBE, ids=lambda s: "".join("xyz"[p] for p in s.permutation) + str(sum(s.flips)))
 

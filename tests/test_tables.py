@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from velfield.tables import ENTRIES, best, difference, headline, table
+from velfield.accuracy.tables import ENTRIES, best, difference, headline, table
 
 
 def row(slope=0.7, residuals=0.8, cos=0.7, r=0.75, std=0.05):

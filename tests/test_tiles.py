@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from velfield.errors import VelfieldError
-from velfield.tiles import Tiling, pieces, tiling
+from velfield.geometry.tiles import Tiling, pieces, tiling
 
 CASES = [
     {"ngrid": 600, "periodic": True, "context": 0, "trained": 60, "multiple": 8, "reach": 51},
@@ -39,7 +39,7 @@ def test_weights_sum_to_one_and_leave_out_the_context(case):
 @pytest.mark.parametrize("wider", [0, 4, 7])
 def test_cells_are_pooled_alike_in_tiles_of_any_side(case, wider):
     tiles = made(**(case | {"side": case["trained"] + wider}))
-    low = (-tiles.side % tiles.multiple) // 2  # with which the network pads (velfield.unet._pad)
+    low = (-tiles.side % tiles.multiple) // 2  # with which the network pads (velfield.network.unet._pad)
     assert {(start - low) % tiles.multiple for start in tiles.starts} == {tiles.phase}
     assert tiles.phase == made(**case).phase or len(tiles.starts) == 1
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from velfield.errors import CatalogueError, VelfieldError
-from velfield.tracers import FASTEST, Tracers, bring_inside, check_tracers
+from velfield.painting.tracers import FASTEST, Tracers, bring_inside, check_tracers
 
 BOX = 1000.0
 

@@ -15,13 +15,13 @@ import torch
 from bundle_files import weights
 from fields_fixture import write_universe
 
-from velfield import storage
-from velfield.batches import Batches
 from velfield.errors import StoreError, VelfieldError
-from velfield.loss import LossConfig
-from velfield.model import load_model
-from velfield.store import open_fields
-from velfield.train import TrainConfig, train
+from velfield.files import storage
+from velfield.learning.batches import Batches
+from velfield.learning.loss import LossConfig
+from velfield.learning.train import TrainConfig, train
+from velfield.network.model import load_model
+from velfield.stores.store import open_fields
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = TrainConfig(steps=6, width=4, groups=2, depth=1, batch=3, validate_every=3, checkpoint_every=2, device="cpu")
@@ -133,7 +133,7 @@ def test_stopped_after_the_last_step_only_the_bundle_is_left(fields, whole, tmp_
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("velfield.model.Model.save", full)
+        patch.setattr("velfield.network.model.Model.save", full)
         with pytest.raises(OSError, match="disk full"):
             train(fields, out, config(dropout=0.2))
     resumed = train(fields, out, config(dropout=0.2))
@@ -335,7 +335,7 @@ def test_only_an_empty_place_is_taken_and_before_the_work(fields, tmp_path, monk
     (tmp_path / "file").write_text("a file")
     with pytest.raises(StoreError, match="this place is not empty"):
         train(fields, str(tmp_path / "file"), TINY)
-    monkeypatch.setattr("velfield.train.Training", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("velfield.learning.train.Training", lambda *_: pytest.fail("worked"))
     monkeypatch.setattr(storage, "write_bytes", lambda *_: (_ for _ in ()).throw(PermissionError()))
     with pytest.raises(PermissionError):
         train(fields, str(tmp_path / "out"), TINY)
@@ -530,8 +530,8 @@ TOGETHER = """
 import signal
 import sys
 import torch
-from velfield.progress import Silent
-from velfield.train import TrainConfig, train
+from velfield.files.progress import Silent
+from velfield.learning.train import TrainConfig, train
 
 out, dropout, stop_at, *fields = sys.argv[1:]
 torch.set_num_threads(1)

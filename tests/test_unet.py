@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from velfield.errors import VelfieldError
-from velfield.unet import Block, UNet, UNetConfig
+from velfield.network.unet import Block, UNet, UNetConfig
 
 SMALL = {"in_channels": 2, "width": 4, "groups": 2, "depth": 2}
 

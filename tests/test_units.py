@@ -2,8 +2,8 @@
 
 import pytest
 
+from velfield.catalogues.units import factor, parse
 from velfield.errors import CatalogueError
-from velfield.units import factor, parse
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from velfield import storage
-from velfield.cosmology import OUTER_RIM, Cosmology
+from velfield.catalogues.universe import read_cosmology, universe_of
 from velfield.errors import StorageError, VelfieldError
-from velfield.universe import read_cosmology, universe_of
+from velfield.files import storage
+from velfield.physics.cosmology import OUTER_RIM, Cosmology
 
 NAMES = {"halos": "m000-499.fofproperties", "particles": "m000.mpicosmo.499"}
 

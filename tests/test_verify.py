@@ -8,18 +8,18 @@ import pytest
 import torch
 from small_store import BOXES, arrays_of, spec_of
 
-from velfield import store, store_layout
-from velfield.boxes import BoxLayout
-from velfield.cli import main
+from velfield.commands.cli import main
 from velfield.errors import VelfieldError
-from velfield.findings import fault, note
-from velfield.model import Model
-from velfield.normalisation import Channel, Normalisation
-from velfield.unet import UNet, UNetConfig
-from velfield.verify import check_model, kind_of
-from velfield.verify_boxes import Scene, check_box
-from velfield.verify_store import open_store, parts_of
-from velfield.verify_whole import check_margins, summarise
+from velfield.geometry.boxes import BoxLayout
+from velfield.network.model import Model
+from velfield.network.normalisation import Channel, Normalisation
+from velfield.network.unet import UNet, UNetConfig
+from velfield.stores import store, store_layout
+from velfield.verification.findings import fault, note
+from velfield.verification.verify import check_model, kind_of
+from velfield.verification.verify_boxes import Scene, check_box
+from velfield.verification.verify_store import open_store, parts_of
+from velfield.verification.verify_whole import check_margins, summarise
 
 
 def scene_of(boxes, **changes):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from gaussian import universe, write_fields
 
-from velfield import analytic, whole
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
+from velfield.accuracy.measures import measure_box
 from velfield.errors import StoreError, VelfieldError
-from velfield.measures import measure_box
-from velfield.redshift_space import sightlines
-from velfield.store import open_fields
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.redshift_space import sightlines
+from velfield.stores.store import open_fields
+from velfield.theory import analytic, whole
 
 CELLS, BOXES = 12, 2
 N = CELLS * BOXES

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from velfield.cosmology import OUTER_RIM
 from velfield.errors import VelfieldError
-from velfield.linear import derivative, linear_velocity, wavevectors
-from velfield.wiener import Survey, _Problem, wiener_velocity
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.linear import derivative, linear_velocity, wavevectors
+from velfield.physics.wiener import Survey, _Problem, wiener_velocity
 
 N, SIDE = 16, 160.0  # 10 h⁻¹Mpc cells
 

@@ -10,8 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from small_store import spec_of
 
-from velfield import shards, store, store_layout
-from velfield.boxes import BoxLayout
+from velfield.files import shards
+from velfield.geometry.boxes import BoxLayout
+from velfield.stores import store, store_layout
 
 SIDE = 120.0  # h⁻¹Mpc
 

@@ -9,18 +9,18 @@ from typing import Any
 from velfield.version import __version__
 
 _HOME = {
-    "OUTER_RIM": "cosmology",
+    "OUTER_RIM": "physics.cosmology",
     "Client": "client",
-    "Cosmology": "cosmology",
+    "Cosmology": "physics.cosmology",
     "VelfieldError": "errors",
-    "open_catalogue": "catalogue",
-    "open_fields": "store",
-    "open_velocity": "store",
-    "linear_velocity": "linear",
-    "load_model": "model",
-    "metrics": "measures",
-    "query": "queries",
-    "query_positions": "queries",
+    "open_catalogue": "catalogues.catalogue",
+    "open_fields": "stores.store",
+    "open_velocity": "stores.store",
+    "linear_velocity": "physics.linear",
+    "load_model": "network.model",
+    "metrics": "accuracy.measures",
+    "query": "answers.queries",
+    "query_positions": "answers.queries",
 }
 
 __all__ = ["__version__", *_HOME]

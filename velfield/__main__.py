@@ -2,6 +2,6 @@
 
 import sys
 
-from velfield.cli import main
+from velfield.commands.cli import main
 
 sys.exit(main())

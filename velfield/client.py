@@ -178,7 +178,7 @@ class Client(Connection):
     def query_table(
         self, where: str, table: str, out: str, *, columns: Mapping[str, str] | Sequence[str] = (), **question: Any
     ) -> dict[str, int]:
-        """Add velocities to a table of positions, as `velfield.query_table.query_table` does with a store at hand.
+        """Add velocities to a table of positions, as `velfield.answers.query_table` does with a store at hand.
 
         Parameters
         ----------

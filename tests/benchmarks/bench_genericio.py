@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from velfield import genericio
-from velfield.catalogue import open_catalogue
+from velfield.catalogues import genericio
+from velfield.catalogues.catalogue import open_catalogue
 
 NAMES = ("x", "y", "z", "vx", "vy", "vz")
 

@@ -27,7 +27,8 @@ import psutil
 from bench_storage import AT_ONCE, BOXSIZE, block_ranges, painting, particles
 from distributed import Client
 
-from velfield import genericio, storage
+from velfield.catalogues import genericio
+from velfield.files import storage
 from velfield.pipelines.cluster import connect
 
 Ranges = list[tuple[str, int, int]]

@@ -17,9 +17,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from velfield.clouds import CELLS_PER_AXIS
 from velfield.kernel import kernel, prefetch
-from velfield.paint import Canvas, paint
+from velfield.painting.clouds import CELLS_PER_AXIS
+from velfield.painting.paint import Canvas, paint
 
 CELLSIZE = 5.0  # h⁻¹Mpc
 BLOCK = 64  # cells along a block's side

@@ -35,15 +35,16 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
-from velfield import shards, store, store_layout
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
-from velfield.model import Model, load_model
+from velfield.files import shards
+from velfield.files.progress import Terminal
+from velfield.geometry.boxes import BoxLayout
+from velfield.network.model import Model, load_model
+from velfield.physics.cosmology import OUTER_RIM
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.predict import Job, predict, prepare
 from velfield.pipelines.predict_plan import plan_of
 from velfield.pipelines.stages import peak_memory
-from velfield.progress import Terminal
+from velfield.stores import store, store_layout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from arbitrary_bundle import bundle

@@ -16,12 +16,13 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from velfield import shards, store
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM
-from velfield.linear import smooth
-from velfield.queries import query_positions
-from velfield.store_layout import COMPONENTS, SCHEMA, bare_velocity_layout
+from velfield.answers.queries import query_positions
+from velfield.files import shards
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.linear import smooth
+from velfield.stores import store
+from velfield.stores.store_layout import COMPONENTS, SCHEMA, bare_velocity_layout
 
 
 def write(url: str, layout: BoxLayout) -> np.ndarray:

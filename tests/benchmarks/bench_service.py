@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from served import cube, serving, write_model
 from small_store import arrays_of, spec_of
 
-from velfield import store
-from velfield.boxes import BoxLayout
 from velfield.client import Client
+from velfield.geometry.boxes import BoxLayout
 from velfield.service.cubes import Cube, boxed
 from velfield.service.cubes import spec_of as spec_of_cube
+from velfield.stores import store
 
 ABOUT = {"cellsize": 5.0, "redshift": 0.212, "min_mass": 1e12, "rsd": "none"}
 

@@ -24,9 +24,10 @@ import numpy as np
 from distributed import Client
 from set_rate import set_rate
 
-from velfield import genericio, storage
-from velfield.genericio_layout import CRC_BYTES
-from velfield.patches import BlockPainter
+from velfield.catalogues import genericio
+from velfield.catalogues.genericio_layout import CRC_BYTES
+from velfield.files import storage
+from velfield.painting.patches import BlockPainter
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import ROWS, PaintConfig, prepare

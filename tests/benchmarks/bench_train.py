@@ -35,20 +35,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from velfield import store
-from velfield.batches import Batch, Batches, Boxes
-from velfield.boxes import BoxLayout
-from velfield.compiled import Compiled
-from velfield.loss import LossConfig, counted_cells, loss_sums
-from velfield.model import pick_device
-from velfield.normalisation import measure
-from velfield.progress import Silent
-from velfield.ranks import Ranks
-from velfield.samples import StepSamples
-from velfield.sources import boxes_of, open_sources, symmetries_of
-from velfield.step import gradients
-from velfield.train_config import TrainConfig
-from velfield.unet import UNet, UNetConfig, _pad
+from velfield.files.progress import Silent
+from velfield.geometry.boxes import BoxLayout
+from velfield.learning.batches import Batch, Batches, Boxes
+from velfield.learning.compiled import Compiled
+from velfield.learning.loss import LossConfig, counted_cells, loss_sums
+from velfield.learning.ranks import Ranks
+from velfield.learning.samples import StepSamples
+from velfield.learning.step import gradients
+from velfield.learning.train_config import TrainConfig
+from velfield.network.model import pick_device
+from velfield.network.normalisation import measure
+from velfield.network.unet import UNet, UNetConfig, _pad
+from velfield.stores import store
+from velfield.stores.sources import boxes_of, open_sources, symmetries_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from small_store import arrays_of, spec_of
@@ -90,7 +90,7 @@ class Stepper:
         return loss_sums(made.float(), batch.velocity, counted_cells(batch.flag, self.loss), self.loss)
 
     def __call__(self, batch: Batch) -> None:
-        """One step, as `velfield.train` makes it."""
+        """One step, as `velfield.learning.train` makes it."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = gradients(self.net, [batch], self._sums, self.loss, Ranks())
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)

@@ -23,11 +23,12 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import map_coordinates
 from scipy.optimize import brentq
 
-from velfield import genericio, storage
-from velfield.cosmology import OUTER_RIM
-from velfield.gravity import displacements, linear_density
-from velfield.hacc import outer_rim_names, step_to_redshift
-from velfield.progress import Terminal
+from velfield.catalogues import genericio
+from velfield.catalogues.hacc import outer_rim_names, step_to_redshift
+from velfield.files import storage
+from velfield.files.progress import Terminal
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.simulation.gravity import displacements, linear_density
 
 MESH = 192  # of the linear density; 15.6 h⁻¹Mpc for the whole volume
 HEAVIEST = 1e16  # h⁻¹M⊙

@@ -20,15 +20,15 @@ import fsspec
 import numpy as np
 from distributed import WorkerPlugin
 
-from velfield import storage
-from velfield.genericio_layout import CRC_BYTES, FLOAT, SIGNED, Column, crc64
-from velfield.genericio_write import POSITIONS, _FileWriter
+from velfield.catalogues.genericio_layout import CRC_BYTES, FLOAT, SIGNED, Column, crc64
+from velfield.catalogues.genericio_write import POSITIONS, _FileWriter
+from velfield.files import storage
+from velfield.files.progress import Progress, Terminal
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig, prepare
 from velfield.pipelines.paint_plan import WORKER_BASE, plan_of
 from velfield.pipelines.watch import reported
-from velfield.progress import Progress, Terminal
 
 DIMS = (12, 10, 10)
 BOXSIZE = 3000.0

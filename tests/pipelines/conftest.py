@@ -3,9 +3,9 @@
 import pytest
 from small_store import arrays_of, spec_of
 
-from velfield import store
-from velfield.boxes import BoxLayout
+from velfield.geometry.boxes import BoxLayout
 from velfield.pipelines.cluster import connect
+from velfield.stores import store
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def fields(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(fields, tmp_path_factory):
     """A model that was trained on it for two steps."""
-    from velfield.train import TrainConfig, train
+    from velfield.learning.train import TrainConfig, train
 
     url = str(tmp_path_factory.mktemp("model") / "model")
     train([fields], url, TrainConfig(steps=2, width=4, depth=1, groups=2, device="cpu"))
@@ -36,7 +36,7 @@ def bundle(fields, tmp_path_factory):
 @pytest.fixture(scope="module")
 def conditioned(fields, tmp_path_factory):
     """A model that was trained on it and told its redshift; and a store of other halos at another redshift."""
-    from velfield.train import TrainConfig, train
+    from velfield.learning.train import TrainConfig, train
 
     root = tmp_path_factory.mktemp("conditioned")
     other, model = str(root / "other.zarr"), str(root / "model")

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from velfield.cli import main
+from velfield.commands.cli import main
 from velfield.errors import VelfieldError
 from velfield.pipelines.demo import DemoConfig
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from velfield import store
 from velfield.errors import ClusterError, StoreError, VelfieldError
+from velfield.files.progress import Silent
 from velfield.pipelines import here, paint_tasks, watch
 from velfield.pipelines.here import Threads
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig, prepare
 from velfield.pipelines.steps import Paint, Simulate
 from velfield.pipelines.verify import verify
-from velfield.progress import Silent
-from velfield.simulate import SimulateConfig, simulate
+from velfield.simulation.simulate import SimulateConfig, simulate
+from velfield.stores import store
 
 CONFIG = SimulateConfig(boxsize=160.0, particles=40, redshifts=(0.0, 0.212), seed=3, min_halo_mass=3e11, steps=3)
 PAINTINGS = {

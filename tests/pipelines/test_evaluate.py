@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from velfield import storage
-from velfield.cli import main
+from velfield.analysis.evaluate import evaluate as here
+from velfield.analysis.pieces import Asked, Piece
+from velfield.commands.cli import main
 from velfield.errors import StoreError, VelfieldError
-from velfield.evaluate import evaluate as here
-from velfield.pieces import Asked, Piece
+from velfield.files import storage
 from velfield.pipelines.evaluate import evaluate, measure
 
 

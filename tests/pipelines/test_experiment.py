@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from velfield.cli import main
+from velfield.commands.cli import main
 from velfield.errors import VelfieldError
+from velfield.files.progress import Silent
 from velfield.pipelines import deadline
 from velfield.pipelines.deadline import Deadline, OutOfTimeError
 from velfield.pipelines.experiment import experiment
@@ -17,7 +18,6 @@ from velfield.pipelines.experiment_file import read_experiment
 from velfield.pipelines.experiment_plan import plan
 from velfield.pipelines.experiment_report import write
 from velfield.pipelines.experiment_scale import read_scales
-from velfield.progress import Silent
 
 SCALES = """[tiny]
 title = "tiny universes"

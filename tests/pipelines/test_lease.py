@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from velfield import storage
 from velfield.errors import StoreError
+from velfield.files import storage
 from velfield.pipelines import lease
 from velfield.pipelines.receipts import Receipts
 

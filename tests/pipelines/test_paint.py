@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from velfield import shards, storage, store, store_layout
-from velfield.catalogue import open_catalogue
-from velfield.cli import main
-from velfield.cosmology import OUTER_RIM, Cosmology
+from velfield.catalogues.catalogue import open_catalogue
+from velfield.commands.cli import main
 from velfield.errors import StoreError, VelfieldError
+from velfield.files import shards, storage
+from velfield.physics.cosmology import OUTER_RIM, Cosmology
+from velfield.physics.redshift_space import redshift_space
 from velfield.pipelines.paint import _check_sums, paint
 from velfield.pipelines.paint_job import PaintConfig, prepare, spec_of
 from velfield.pipelines.paint_plan import check_fits, plan_of
-from velfield.redshift_space import redshift_space
+from velfield.stores import store, store_layout
 
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"
 HALOS, PARTICLES = str(MOCK / "m000-499.fofproperties"), str(MOCK / "m000.mpicosmo.499")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from table_files import WRITERS, library_of, write_csv
 
-from velfield import store
-from velfield.catalogue import open_catalogue
-from velfield.cli import main
+from velfield.catalogues.catalogue import open_catalogue
+from velfield.commands.cli import main
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig, prepare
+from velfield.stores import store
 
 HALOS = str(Path(__file__).parent.parent / "data" / "mock-outer-rim" / "m000-499.fofproperties")
 

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from velfield import genericio, patches, shards, storage, store, store_layout
-from velfield.catalogue import open_catalogue
+from velfield.catalogues import genericio
+from velfield.catalogues.catalogue import open_catalogue
 from velfield.errors import DamagedError
+from velfield.files import shards, storage
+from velfield.painting import patches
 from velfield.pipelines import paint_tasks, watch
 from velfield.pipelines.paint import _add_up, paint
 from velfield.pipelines.paint_job import PaintConfig, painted_of, prepare, spec_of
 from velfield.pipelines.paint_plan import WORKER_BASE, plan_of
 from velfield.pipelines.paint_tasks import Reopened, paint_block, write_shard
+from velfield.stores import store, store_layout
 
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"
 HALOS, PARTICLES = str(MOCK / "m000-499.fofproperties"), str(MOCK / "m000.mpicosmo.499")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from velfield import storage
 from velfield.errors import DamagedError
-from velfield.patches import Patch
+from velfield.files import storage
+from velfield.painting.patches import Patch
 from velfield.pipelines import patch_files
 from velfield.pipelines.stages import Stage
 

@@ -9,20 +9,21 @@ import zarr
 from gaussian import write_fields
 from small_store import arrays_of, spec_of
 
-from velfield import analytic, store
-from velfield.boxes import BoxLayout
-from velfield.cli import main
+from velfield.commands.cli import main
 from velfield.errors import StoreError
+from velfield.geometry.boxes import BoxLayout
 from velfield.pipelines.predict import predict, prepare
 from velfield.pipelines.predict_tasks import predict_shard
-from velfield.whole import Cache
+from velfield.stores import store
+from velfield.theory import analytic
+from velfield.theory.whole import Cache
 
 
 def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path):
     out = str(tmp_path / "v")
     assert predict(client, prepare(bundle, fields, out, batch=2, isolated=True))
     ds, made = store.open_fields(fields), xr.open_zarr(out)
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     expected = load_model(bundle).predict(ds).velocity
     np.testing.assert_allclose(made.velocity, expected, rtol=0, atol=1e-2)  # float32 sums in batches of another size
@@ -41,7 +42,7 @@ def test_a_conditioned_model_is_told_of_the_store(client, conditioned, tmp_path)
     job = prepare(model, other, str(tmp_path / "v"), isolated=True)
     assert any(line.endswith("redshift=0.212 to 0.212, the store has redshift=0") for line in job.differences)
     assert predict(client, job)
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     expected = load_model(model).predict(store.open_fields(other)).velocity
     np.testing.assert_allclose(xr.open_zarr(tmp_path / "v").velocity, expected, rtol=0, atol=1e-2)
@@ -67,10 +68,10 @@ def test_the_whole_parent_is_one_field_in_all_boxes(client, tmp_path):
 
 def test_a_guide_of_the_whole_store(client, fields, tmp_path):
     """A shard's task has few boxes to write, and its guide needs all."""
-    from velfield.evaluate import evaluate
-    from velfield.measures import metrics
-    from velfield.model import load_model
-    from velfield.train import TrainConfig, train
+    from velfield.accuracy.measures import metrics
+    from velfield.analysis.evaluate import evaluate
+    from velfield.learning.train import TrainConfig, train
+    from velfield.network.model import load_model
 
     url, out = str(tmp_path / "model"), str(tmp_path / "v")
     asked = TrainConfig(steps=1, width=4, depth=1, groups=2, device="cpu", guide="linear_whole", context=1)
@@ -89,7 +90,7 @@ def test_an_interrupted_job_goes_on_to_the_same_bytes(client, fields, tmp_path):
     whole, torn = (str(tmp_path / name) for name in ("whole", "torn"))
     predict(client, prepare("linear", fields, whole))
     job = prepare("linear", fields, torn)
-    from velfield import shards
+    from velfield.files import shards
 
     job.receipts.begin({})
     shards.create(torn, job.layout)
@@ -127,10 +128,10 @@ def test_the_verb_names_what_differs_from_training(bundle, fields, tmp_path, cap
 
 
 def test_error_bars_and_averages_go_into_the_store(client, fields, tmp_path, capsys):
-    from velfield.info import describe
-    from velfield.model import load_model
+    from velfield.commands.info import describe
+    from velfield.learning.train import TrainConfig, train
+    from velfield.network.model import load_model
     from velfield.pipelines.verify import verify
-    from velfield.train import TrainConfig, train
 
     model, out = str(tmp_path / "model"), str(tmp_path / "v")
     train([fields], model, TrainConfig(steps=2, width=4, depth=1, groups=2, device="cpu", std=True))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from arbitrary_bundle import bundle
 
-from velfield import storage, store
-from velfield.cli import main
+from velfield.commands.cli import main
+from velfield.files import storage
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig, prepare
 from velfield.pipelines.predict import predict
 from velfield.pipelines.predict import prepare as prepare_predict
+from velfield.stores import store
 
 HALOS = str(Path(__file__).parent.parent / "data" / "mock-outer-rim" / "m000-499.fofproperties")
 

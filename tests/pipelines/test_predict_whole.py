@@ -17,11 +17,9 @@ from arbitrary_bundle import INPUTS, bundle
 from distributed import LocalCluster
 from gaussian import universe, write_fields
 
-from velfield import analytic, store
-from velfield.cli import main
-from velfield.condition import Ranges
+from velfield.commands.cli import main
 from velfield.errors import VelfieldError
-from velfield.parent import Parent
+from velfield.physics.condition import Ranges
 from velfield.pipelines import predict as predict_module
 from velfield.pipelines import verify as verify_module
 from velfield.pipelines.cluster import connect
@@ -29,7 +27,10 @@ from velfield.pipelines.predict import predict, prepare
 from velfield.pipelines.predict_plan import check_fits, plan_of
 from velfield.pipelines.predict_tasks import predict_row
 from velfield.pipelines.verify import verify
-from velfield.sources import condition_of
+from velfield.stores import store
+from velfield.stores.sources import condition_of
+from velfield.theory import analytic
+from velfield.theory.parent import Parent
 
 GRID = 32
 
@@ -70,7 +71,7 @@ def cube(url, name="velocity"):
 
 def at_once(url, fields, around):
     """The network's velocity of the whole periodic parent, shown at once with so many cells of its images around."""
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     ds, model = store.open_fields(fields, chunks=None), load_model(url, device="cpu")
     parent = Parent(ds)
@@ -155,7 +156,7 @@ def test_guides_of_tiles(here, whole, tmp_path, name):
     bundle(model, whole, cells=16, guide={"name": name, "smoothing": smoothing, "tracers": tracers})
     margin = None if name == "linear_whole" else 3
     job = prepare(model, whole, out, tile=16, overlap=4, guide_margin=margin)
-    from velfield.model import load_model
+    from velfield.network.model import load_model
 
     net = load_model(model, device="cpu")
     with torch.no_grad():
@@ -335,7 +336,7 @@ def test_options_of_analytic_models(here, whole, tmp_path, capsys):
 
 def test_a_store_without_flags_still_opens_and_is_whole(here, whole, local, tmp_path):
     """As written before there were any."""
-    from velfield import shards
+    from velfield.files import shards
 
     out = str(tmp_path / "v")
     job = prepare(local, whole, out, isolated=True)
@@ -352,7 +353,7 @@ def test_a_store_without_flags_still_opens_and_is_whole(here, whole, local, tmp_
 
 def test_large_boxes_are_stored_in_chunks(tmp_path, monkeypatch):
     """So that a window of one is read without the rest of it."""
-    from velfield import shards
+    from velfield.files import shards
 
     monkeypatch.setattr(shards, "CHUNK_BYTES", 2**14)
     monkeypatch.setattr(shards, "CHUNK_CELLS", (4, 16))

@@ -19,14 +19,15 @@ from distributed import Client, LocalCluster
 from distributed.dashboard.components.scheduler import WorkerTable
 from fields_fixture import write_universe
 
-from velfield import checkpoint, storage
-from velfield.cli import main
+from velfield.commands.cli import main
 from velfield.errors import ClusterError, StoreError
+from velfield.files import storage
+from velfield.learning import checkpoint
+from velfield.learning.train import TrainConfig
+from velfield.learning.train import train as train_here
 from velfield.pipelines import tasks
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.train import train
-from velfield.train import TrainConfig
-from velfield.train import train as train_here
 
 STEPS = 240
 ASKED = TrainConfig(

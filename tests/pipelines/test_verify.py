@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import zarr
 
-from velfield import manifest, store
-from velfield.cli import main
+from velfield.commands.cli import main
+from velfield.files import manifest
 from velfield.pipelines import verify as job
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig, prepare
 from velfield.pipelines.predict import predict
 from velfield.pipelines.predict import prepare as prepare_prediction
+from velfield.stores import store
 
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"
 HALOS, PARTICLES = str(MOCK / "m000-499.fofproperties"), str(MOCK / "m000.mpicosmo.499")

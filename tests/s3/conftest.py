@@ -12,8 +12,8 @@ import boto3
 import pytest
 from s3.faulty_proxy import FaultyProxy
 
-from velfield import storage
-from velfield.object_store import ObjectStore
+from velfield.files import storage
+from velfield.files.object_store import ObjectStore
 
 Server = namedtuple("Server", "endpoint key secret")
 

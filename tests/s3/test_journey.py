@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from velfield import genericio, storage
-from velfield.cli import main
+from velfield.catalogues import genericio
+from velfield.commands.cli import main
+from velfield.files import storage
 from velfield.pipelines.lease import REFRESH
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig, prepare

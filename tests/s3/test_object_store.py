@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from velfield import genericio, shards, storage
+from velfield.catalogues import genericio
 from velfield.errors import CatalogueError, StorageError
-from velfield.object_store import RETRIES, ObjectStore
+from velfield.files import shards, storage
+from velfield.files.object_store import RETRIES, ObjectStore
 
 ROWS = range(0, 60_000, 15_000)
 DATA = np.random.default_rng(1).bytes(200_000)
@@ -17,7 +18,7 @@ DATA = np.random.default_rng(1).bytes(200_000)
 @pytest.fixture
 def fast(monkeypatch):
     """Waits a tenth as long."""
-    monkeypatch.setattr("velfield.object_store.FIRST_WAIT", 0.02)
+    monkeypatch.setattr("velfield.files.object_store.FIRST_WAIT", 0.02)
 
 
 def test_one_request_a_file(place, proxy):

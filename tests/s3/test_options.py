@@ -5,9 +5,9 @@ import json
 import fsspec
 import pytest
 
-from velfield import storage
-from velfield.cli import main
+from velfield.commands.cli import main
 from velfield.errors import StorageError
+from velfield.files import storage
 from velfield.pipelines.cluster import connect
 
 
@@ -102,7 +102,7 @@ def test_the_secret_is_nowhere(place, proxy, server, capfd, monkeypatch, caplog)
 
 
 def test_every_verb_has_the_option(capsys):
-    from velfield.cli import cli
+    from velfield.commands.cli import cli
 
     for verb in cli.commands:
         assert main([verb, "--help"]) == 0

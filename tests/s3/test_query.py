@@ -7,9 +7,9 @@ from test_queries import linear
 from velocity_stores import written
 
 import velfield as vf
-from velfield import storage
-from velfield.export import bulk_flows, export
-from velfield.query_table import GOOD, query_table
+from velfield.answers.export import bulk_flows, export
+from velfield.answers.query_table import GOOD, query_table
+from velfield.files import storage
 
 
 def test_a_query_fetches_the_boxes_that_it_touches(place, proxy):

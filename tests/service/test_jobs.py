@@ -13,11 +13,11 @@ import xarray as xr
 from served import ABOUT, cube, process, serving, until
 from small_store import arrays_of, spec_of
 
-from velfield import store
-from velfield.boxes import BoxLayout
 from velfield.client import Client, ServiceError
-from velfield.model import load_model
+from velfield.geometry.boxes import BoxLayout
+from velfield.network.model import load_model
 from velfield.pipelines import predict as job_of
+from velfield.stores import store
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_a_killed_service_goes_on_with_all_its_jobs(models, cluster, tmp_path):
 
 
 def test_one_service_a_folder(models, tmp_path):
-    from velfield.cli import main
+    from velfield.commands.cli import main
     from velfield.service.server import own
 
     with own(str(tmp_path)), pytest.raises(Exception, match="another service uses this state folder: state="):

@@ -10,9 +10,9 @@ import pytest
 from served import ABOUT, cube, serving, until
 
 from velfield.client import Client, ServiceError
-from velfield.model import load_model
+from velfield.network.model import load_model
 from velfield.service.cubes import Cube, boxed, spec_of
-from velfield.store import fields_in_memory
+from velfield.stores.store import fields_in_memory
 
 
 def test_a_hundred_clients_each_get_their_own_answer(models, cluster, tmp_path):

@@ -13,9 +13,9 @@ from test_query_table import fits_table, parquet_table, text_table
 from velocity_stores import written
 
 import velfield as vf
+from velfield.answers.query_table import query_table
 from velfield.client import ServiceError
 from velfield.errors import VelfieldError
-from velfield.query_table import query_table
 from velfield.service import queries
 from velfield.service.apart import apart
 from velfield.service.jobs import Job

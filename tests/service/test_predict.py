@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 from served import ABOUT, cube
 
-from velfield import store
 from velfield.pipelines.predict import predict, prepare
 from velfield.service.cubes import Cube, boxed, spec_of
+from velfield.stores import store
 
 OBSERVERS = {
     "none": {},

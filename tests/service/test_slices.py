@@ -10,7 +10,7 @@ import pytest
 from served import LIMITS, until
 from small_store import BOXES, arrays_of, spec_of
 
-from velfield import shards, store, store_layout
+from velfield.files import shards
 from velfield.service.allowed import Allowed
 from velfield.service.app import Service, create_app
 from velfield.service.jobs import Job
@@ -18,6 +18,7 @@ from velfield.service.limits import Limits
 from velfield.service.models import Models
 from velfield.service.server import listen, server
 from velfield.service.slices import Boxes, Source, coarse, span
+from velfield.stores import store, store_layout
 
 M, N = BOXES.margin, BOXES.cells
 CORE = (..., *[slice(M, M + N)] * 3)

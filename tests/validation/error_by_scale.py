@@ -12,9 +12,9 @@ import itertools
 import numpy as np
 import scipy.fft
 
-from velfield.linear import wavevectors
-from velfield.store import open_fields, open_velocity
-from velfield.whole import layout_of
+from velfield.physics.linear import wavevectors
+from velfield.stores.store import open_fields, open_velocity
+from velfield.theory.whole import layout_of
 
 EDGES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, np.inf)  # h Mpc⁻¹
 

@@ -19,12 +19,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from velfield.cosmology import OUTER_RIM
-from velfield.figure_style import STYLE, save
-from velfield.gravity import deposit, leapfrog, linear_density
-from velfield.redshift_space import redshift_space
-from velfield.simulate import SimulateConfig, evolve, halos_of, step_schedule
-from velfield.spectra import multipoles, power
+from velfield.analysis.figure_style import STYLE, save
+from velfield.physics.cosmology import OUTER_RIM
+from velfield.physics.redshift_space import redshift_space
+from velfield.physics.spectra import multipoles, power
+from velfield.simulation.gravity import deposit, leapfrog, linear_density
+from velfield.simulation.simulate import SimulateConfig, evolve, halos_of, step_schedule
 
 REDSHIFTS = (0.212, 0.0)
 FLOOR = 3.7e10

@@ -6,7 +6,7 @@ python tests/validation/smoothing.py demo/fields-3.zarr
 
 import argparse
 
-from velfield.evaluate import evaluate
+from velfield.analysis.evaluate import evaluate
 
 SHOWN = ("slope", "residuals_200", "cos_theta", "r", "rms")
 

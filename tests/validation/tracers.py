@@ -13,9 +13,9 @@ import itertools
 import numpy as np
 import scipy.fft
 
-from velfield.linear import wavevectors
-from velfield.store import open_fields
-from velfield.whole import layout_of, whole_cube
+from velfield.physics.linear import wavevectors
+from velfield.stores.store import open_fields
+from velfield.theory.whole import layout_of, whole_cube
 
 EDGES = (0.005, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # h Mpc⁻¹
 

@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from velfield.catalogue import open_catalogue
+from velfield.catalogues.catalogue import open_catalogue
 
 ROWS = 2**21
 

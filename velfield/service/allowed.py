@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from velfield import shards, storage, store
 from velfield.errors import VelfieldError
+from velfield.files import shards, storage
 from velfield.service.problems import Problem
+from velfield.stores import store
 
 ID = re.compile(r"[0-9a-f]{16}")  # of a store
 LONGEST = 1024  # characters of a URL

@@ -1,6 +1,6 @@
 """A cube as a client sends it: counts and masses in an npz, read within limits, made into one isolated box.
 
-The box is a field store's (`velfield.store_layout`), so that a model takes it as it takes every other.
+The box is a field store's (`velfield.stores.store_layout`), so that a model takes it as it takes every other.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from velfield.boxes import BoxLayout
-from velfield.cosmology import OUTER_RIM, Cosmology
-from velfield.redshift_space import sightlines
+from velfield.geometry.boxes import BoxLayout
+from velfield.physics.cosmology import OUTER_RIM, Cosmology
+from velfield.physics.redshift_space import sightlines
 from velfield.service import npz
 from velfield.service.problems import Problem
-from velfield.store_layout import PAINTED, FieldSpec
+from velfield.stores.store_layout import PAINTED, FieldSpec
 
 SENDABLE = tuple(PAINTED)
 LEAST_SIDE = 2

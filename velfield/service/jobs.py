@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from velfield import storage
+from velfield.files import storage
 from velfield.service.limits import Limits
 from velfield.service.problems import Problem
 

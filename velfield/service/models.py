@@ -15,11 +15,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from velfield import shipped
 from velfield.errors import VelfieldError
-from velfield.model import Model, load_model
+from velfield.files import shipped
+from velfield.network.model import Model, load_model
 from velfield.service.problems import Problem
-from velfield.sources import sentences
+from velfield.stores.sources import sentences
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 Answer = TypeVar("Answer")

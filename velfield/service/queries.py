@@ -1,4 +1,4 @@
-"""Velocities at the positions of a table, or of arrays, that a client sent: `velfield.query_table`, within limits."""
+"""Velocities at the positions of a table, or of arrays, that a client sent, within limits."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from velfield import storage
-from velfield.cells import Cells
+from velfield.answers.cells import Cells
+from velfield.answers.queries import COORDINATES, counted, open_store, query_positions
+from velfield.answers.query_table import query_table
+from velfield.answers.real_space import MAX_SHIFT
+from velfield.catalogues.table_format import reading
+from velfield.catalogues.table_rows import open_rows
+from velfield.catalogues.table_text import ROWS
 from velfield.errors import VelfieldError
-from velfield.progress import Silent
-from velfield.queries import COORDINATES, counted, open_store, query_positions
-from velfield.query_table import query_table
-from velfield.real_space import MAX_SHIFT
+from velfield.files import storage
+from velfield.files.progress import Silent
 from velfield.service import npz
 from velfield.service.apart import apart
 from velfield.service.limits import Limits, Room
 from velfield.service.problems import Problem
 from velfield.service.receive import NPZ
-from velfield.table_format import reading
-from velfield.table_rows import open_rows
-from velfield.table_text import ROWS
 
 # by the type of a body: what its file is called, and its format
 FORMS = {

@@ -8,10 +8,11 @@ import tempfile
 import threading
 from typing import Literal
 
-from velfield import shards, storage, store
+from velfield.files import shards, storage
 from velfield.service.jobs import ID, Job, Jobs
 from velfield.service.npz import packed
 from velfield.service.problems import Problem
+from velfield.stores import store
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")  # of a Zarr store: nothing hidden
 LARGEST = 2**28  # bytes of a file made of a store; a larger one is read from the store itself

@@ -12,13 +12,13 @@ from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse
 
-from velfield import store
 from velfield.errors import VelfieldError
 from velfield.service import schemas
 from velfield.service.cubes import Cube, boxed, fingerprint_of, read_npz, spec_of
 from velfield.service.npz import packed
 from velfield.service.problems import Problem, documented
 from velfield.service.receive import NPZ, receive
+from velfield.stores import store
 from velfield.version import __version__
 
 router = APIRouter()

@@ -15,8 +15,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from velfield import shards, store
+from velfield.files import shards
 from velfield.service.problems import Problem
+from velfield.stores import store
 
 AXES = ("x", "y", "z")
 KEPT_BYTES = 2**28  # of boxes that were looked at

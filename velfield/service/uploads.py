@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from typing import IO, Any
 
-from velfield import shards, storage, store
+from velfield.files import shards, storage
 from velfield.service.cubes import Cube, boxed, fingerprint_of, read_npz, spec_of
 from velfield.service.limits import Limits
 from velfield.service.problems import Problem
+from velfield.stores import store
 
 NAME = re.compile(r"upload:([0-9a-f]{32})")
 

@@ -1,0 +1,1 @@
+"""How near predicted velocities are to true ones, as numbers and as lines of text."""

@@ -1,0 +1,1 @@
+"""Evaluations: models against the truth, figures and reports."""

@@ -1,0 +1,1 @@
+"""A store's velocities at positions and in other forms."""

@@ -1,0 +1,151 @@
+"""The velocity cells of a store by their places on the parent's grid, read box by box as they are asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from velfield.errors import StoreError, VelfieldError
+from velfield.theory.whole import READERS, layout_of
+
+KEPT_BYTES = 2**28  # of boxes that are kept, as positions that lie together ask for them again
+ABSENT = -1  # no box of the store is there
+UNSURE = 1  # of velocity_flag: filled from neighbours, or predicted without all of its context
+
+
+class Cells:
+    """Velocities of a field store or velocity store, its margin left out; a box is read when it is wanted, and kept.
+
+    A cell is known where its velocity is finite and its `velocity_flag`, if the store has one, is 0 or 1; where it is 1
+    it is less sure: filled from its neighbours, or predicted without all of its context. Safe for threads.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        As `velfield.stores.store.open_fields` or `open_velocity` gives it: all boxes, or some of them.
+    kept_bytes : int
+        Of boxes kept in memory; beside them `READERS` boxes are held while they are read.
+
+    Attributes
+    ----------
+    places : ndarray (nbox, 3)
+        Place of each of the store's boxes along the parent's axes.
+    number : ndarray (boxes, boxes, boxes)
+        The store's box at each place of the parent, `ABSENT` where there is none.
+    names : tuple of str
+        ``velocity``, and ``velocity_std`` where the store has it.
+    source : str or None
+        URL of the store, where it was opened from one.
+    """
+
+    def __init__(self, ds: xr.Dataset, kept_bytes: int = KEPT_BYTES) -> None:
+        if "velocity" not in ds:
+            raise StoreError(
+                f"the store has no velocities: store={ds.encoding.get('source')}; paint it with --particles, or name a "
+                "velocity store"
+            )
+        self.ds = ds if "box" in ds.dims else ds.expand_dims("box")
+        self.source = ds.encoding.get("source")
+        self.layout = layout_of(ds)
+        self.periodic = bool(ds.attrs["periodic"])
+        self.names = tuple(name for name in ("velocity", "velocity_std") if name in ds)
+        self.places, self.number = self._places()
+        self._kept_bytes = kept_bytes
+        self._kept: OrderedDict[int, tuple[NDArray[np.float32], NDArray[np.bool_] | None]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        layout = self.layout
+        corners = np.asarray(self.ds["origin"].values).reshape(-1, 3) / layout.side
+        places = np.rint(corners).astype(np.int64)
+        number = np.full((layout.boxes,) * 3, ABSENT, dtype=np.int64)
+        inside = ((places >= 0) & (places < layout.boxes)).all()
+        if not inside or np.abs(corners - places).max(initial=0) > 1e-6:  # origins are products of floats
+            raise StoreError(
+                f"boxes that do not lie on their parent's grid: store={self.source}, side={layout.side:g}; "
+                "make it again"
+            )
+        number[tuple(places.T)] = np.arange(len(places))
+        if (number >= 0).sum() != len(places):
+            raise VelfieldError(
+                f"several boxes at one place: store={self.source}, boxes={len(places)}, places={(number >= 0).sum()}; "
+                "take the boxes of one universe"
+            )
+        return places, number
+
+    def read(self, box: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """A box's values and which of its cells (x, y, z) are less sure, None where that is not said.
+
+        Values (3 or 6, x, y, z) [km/s] are the velocity and, where there is one, its error bar; all of them are NaN in
+        a cell that is not known.
+        """
+        with self._lock:
+            if box in self._kept:
+                self._kept.move_to_end(box)
+                return self._kept[box]
+        made = self._read(box)
+        with self._lock:
+            self._kept[box] = made
+            while len(self._kept) > 1 and sum(values.nbytes for values, _ in self._kept.values()) > self._kept_bytes:
+                self._kept.popitem(last=False)
+        return made
+
+    def several(self, boxes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.bool_] | None]]:
+        """Boxes with what `read` gives of each, in order; some are read side by side."""
+        with self._lock:
+            there = len(boxes) == 1 or all(box in self._kept for box in boxes)
+        if there:
+            for box in boxes:
+                yield (box, *self.read(box))
+            return
+        with ThreadPoolExecutor(READERS) as pool:
+            for first in range(0, len(boxes), READERS):
+                window = boxes[first : first + READERS]
+                for box, (values, unsure) in zip(window, pool.map(self.read, window), strict=True):
+                    yield box, values, unsure
+
+    def _read(self, box: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        one = self.ds.isel(box=box)
+        core = one.velfield.core(one[[*self.names, *(["velocity_flag"] if "velocity_flag" in one else [])]])
+        parts = [np.asarray(core[name].transpose("component", "x", "y", "z")) for name in self.names]
+        values = np.concatenate(parts).astype(np.float32, copy=False)
+        unknown = ~np.isfinite(values).all(axis=0)
+        unsure = None
+        if "velocity_flag" in core:
+            flag = np.asarray(core["velocity_flag"].transpose("x", "y", "z"))
+            unsure = flag == UNSURE
+            unknown |= flag > UNSURE
+        if unknown.any():
+            values = np.where(unknown, np.float32(np.nan), values)
+        return values, unsure
+
+    def holding(self, pos: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The box (N,) that holds each position (N, 3) [h⁻¹Mpc] of the parent, `ABSENT` where there is none."""
+        return self.at(np.floor(pos / self.layout.cellsize))[0]
+
+    def at(self, cell: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Box (N,), `ABSENT` where there is none, and place in the box (N,) of cells (N, 3) of the parent's grid."""
+        layout = self.layout
+        n = layout.ngrid
+        known = np.isfinite(cell).all(axis=1) & (np.abs(cell) < 2**53).all(axis=1)
+        if not self.periodic:
+            known &= ((cell >= 0) & (cell < n)).all(axis=1)
+        whole = np.mod(np.where(known[:, None], cell, 0), n).astype(np.int64)
+        place, local = np.divmod(whole, layout.cells)
+        box = np.where(known, self.number[place[:, 0], place[:, 1], place[:, 2]], ABSENT)
+        return box, (local[:, 0] * layout.cells + local[:, 1]) * layout.cells + local[:, 2]
+
+
+def shared(ds: xr.Dataset, name: str) -> NDArray[np.float64] | None:
+    """The `observer` [h⁻¹Mpc] or `line_of_sight` (3,) that all boxes of a store share; None where there is none."""
+    if name not in ds.coords:
+        return None
+    found = np.asarray(ds[name].values, dtype=np.float64).reshape(-1, 3)
+    return found[0] if len(found) and np.allclose(found, found[0]) else None

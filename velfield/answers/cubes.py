@@ -1,0 +1,189 @@
+"""Cubes written box by box as NetCDF or FITS: of the whole parent as one grid, or of some of its boxes.
+
+NetCDF has the store's dimensions, coordinates and attributes. In FITS each quantity (of each box) is an image, x the
+slowest of its axes, so that `astropy.io.fits` gives the array (component, x, y, z) that the store has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from velfield.catalogues.table_format import library
+from velfield.geometry.boxes import BoxLayout
+
+BLOCK = 2880  # bytes of a FITS file's blocks
+WORDS = {  # of the store's attributes, in FITS
+    "redshift": ("REDSHIFT", "of the snapshot"),
+    "boxsize": ("BOXSIZE", "side of the parent [Mpc/h]"),
+    "cellsize": ("CELLSIZE", "side of a cell [Mpc/h]"),
+    "periodic": ("PERIODIC", "whether the parent repeats"),
+    "rsd": ("RSD", "redshift-space pattern of the input"),
+    "velfield_version": ("VELFIELD", "version that wrote the store"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What is written: the whole parent where ``boxes`` is None, else these boxes (number: place along x, y, z)."""
+
+    layout: BoxLayout
+    boxes: Mapping[int, tuple[int, int, int]] | None
+    attrs: Mapping[str, Any]
+
+    def corner(self, place: Sequence[int]) -> tuple[slice, slice, slice]:
+        """Where a box lies on the parent's grid."""
+        x, y, z = (slice(i * self.layout.cells, (i + 1) * self.layout.cells) for i in place)
+        return x, y, z
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """What a cube holds: its name, unit, what it is, and whether it has three components."""
+
+    name: str
+    units: str
+    long_name: str
+    vector: bool
+
+
+class Cubes(Protocol):
+    """Cubes that are being written."""
+
+    def put(self, name: str, box: int, place: tuple[int, int, int], values: NDArray[Any]) -> None:
+        """Write a quantity of one box."""
+
+
+@contextmanager
+def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[Cubes]:
+    """NetCDF 4 at a local path, a chunk for each box."""
+    h5netcdf, h5py = library("h5netcdf", "NetCDF"), library("h5py", "NetCDF")
+    layout = frame.layout
+    with h5netcdf.File(path, "w") as file:
+        n = layout.cells if frame.boxes is not None else layout.ngrid
+        own = ("box",) if frame.boxes is not None else ()
+        sizes = {"box": len(frame.boxes)} if frame.boxes is not None else {}
+        file.dimensions = sizes | {"component": 3, "x": n, "y": n, "z": n} | ({"axis": 3} if own else {})
+        text = h5py.string_dtype()
+        for name in ("component", *(["axis"] if own else [])):
+            file.create_variable(name, (name,), dtype=text, data=np.array(["x", "y", "z"], dtype=object))
+        of = "from the box's corner" if own else "in the parent"
+        for x in "xyz":
+            made = file.create_variable(x, (x,), dtype="f8", data=(np.arange(n) + 0.5) * layout.cellsize)
+            made.attrs.update({"units": "Mpc/h", "long_name": f"{x} of the cell centre {of}"})
+        if frame.boxes is not None:
+            file.create_variable("box", ("box",), dtype="i8", data=np.array(list(frame.boxes)))
+            corners = np.array(list(frame.boxes.values())) * layout.side
+            origin = file.create_variable("origin", ("box", "axis"), dtype="f8", data=corners)
+            origin.attrs.update({"units": "Mpc/h", "long_name": "the box's corner"})
+        for quantity in quantities:
+            first = ("component",) if quantity.vector else ()
+            made = file.create_variable(
+                quantity.name,
+                (*own, *first, "x", "y", "z"),
+                dtype="f4",
+                chunks=(*[1 for _ in own], *[3 for _ in first], *(layout.cells,) * 3),
+                fillvalue=np.float32(np.nan),
+            )
+            made.attrs.update({"units": quantity.units, "long_name": quantity.long_name})
+            if own:
+                made.attrs["coordinates"] = "origin"
+        plain = {name: int(value) if isinstance(value, bool) else value for name, value in frame.attrs.items()}
+        file.attrs.update(plain)
+        yield _NetCDF(file, frame)
+
+
+class _NetCDF:
+    def __init__(self, file: Any, frame: Frame) -> None:
+        self._file, self._frame = file, frame
+        self._row = {box: i for i, box in enumerate(frame.boxes or ())}
+
+    def put(self, name: str, box: int, place: tuple[int, int, int], values: NDArray[Any]) -> None:
+        """Write a quantity of one box."""
+        if self._frame.boxes is not None:
+            self._file[name][self._row[box]] = values
+        else:
+            self._file[name][(*[slice(None)] * (values.ndim - 3), *self._frame.corner(place))] = values
+
+
+@contextmanager
+def fits(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[Cubes]:
+    """FITS at a local path: an image for each quantity, or for each quantity of each box."""
+    layout = frame.layout
+    n = layout.ngrid if frame.boxes is None else layout.cells
+    images: dict[tuple[str, int | None], tuple[int, tuple[int, ...]]] = {}
+    with open(path, "wb") as file:
+        file.write(_primary(frame))
+        for quantity in quantities:
+            shape = (*((3,) if quantity.vector else ()), n, n, n)
+            for box, place in [(None, (0, 0, 0))] if frame.boxes is None else [*frame.boxes.items()]:
+                file.write(_image(quantity, layout, shape, box, place))
+                images[quantity.name, box] = file.tell(), shape
+                size = 4 * int(np.prod(shape))
+                file.truncate(file.tell() + size + -size % BLOCK)
+                file.seek(0, 2)
+    yield _FITS(path, frame, images)
+
+
+class _FITS:
+    def __init__(
+        self, path: str, frame: Frame, images: Mapping[tuple[str, int | None], tuple[int, tuple[int, ...]]]
+    ) -> None:
+        self._path, self._frame, self._images = path, frame, images
+
+    def put(self, name: str, box: int, place: tuple[int, int, int], values: NDArray[Any]) -> None:
+        """Write a quantity of one box."""
+        whole = self._frame.boxes is None
+        offset, shape = self._images[name, None if whole else box]
+        image = np.memmap(self._path, dtype=">f4", mode="r+", offset=offset, shape=shape)
+        image[(..., *(self._frame.corner(place) if whole else ()))] = values
+        image.flush()
+
+
+def _primary(frame: Frame) -> bytes:
+    header = library("astropy.io.fits", "FITS").PrimaryHDU().header
+    for name, (word, comment) in WORDS.items():
+        if name in frame.attrs:
+            header[word] = (frame.attrs[name], comment)
+    cosmology = json.loads(frame.attrs["cosmology"])
+    for name, word in {"omega_m": "OMEGA_M", "omega_b": "OMEGA_B", "h": "HUBBLE", "sigma8": "SIGMA8"}.items():
+        header[word] = cosmology[name]
+    return bytes(header.tostring().encode("ascii"))
+
+
+def _image(
+    quantity: Quantity, layout: BoxLayout, shape: tuple[int, ...], box: int | None, place: tuple[int, int, int]
+) -> bytes:
+    """Header of an image; FITS counts axes from the fastest: z, y, x, component."""
+    header = library("astropy.io.fits", "FITS").Header()
+    for word, value, comment in (
+        ("XTENSION", "IMAGE", "image extension"),
+        ("BITPIX", -32, "float32"),
+        ("NAXIS", len(shape), "number of axes"),
+        *((f"NAXIS{i}", size, "") for i, size in enumerate(reversed(shape), 1)),
+        ("PCOUNT", 0, ""),
+        ("GCOUNT", 1, ""),
+        ("EXTNAME", quantity.name.upper(), quantity.long_name),
+        ("BUNIT", quantity.units, ""),
+        ("WCSNAME", "PARENT", "place in the parent, comoving"),
+        ("LENUNIT", "Mpc/h", "of CRVALi and CDELTi; h is the Hubble parameter"),
+    ):
+        header[word] = (value, comment)
+    if box is not None:
+        header["EXTVER"] = (box + 1, "number of the box, from 1")
+        header["BOX"] = (box, "number of the box in the store")
+    for i, (name, corner) in enumerate(zip("zyx", reversed(place), strict=True), 1):
+        header[f"CTYPE{i}"] = (name.upper(), "")
+        header[f"CRPIX{i}"] = (0.5, "the box's face")
+        header[f"CRVAL{i}"] = (float(corner * layout.side), "[Mpc/h]")
+        header[f"CDELT{i}"] = (layout.cellsize, "[Mpc/h]")
+    if len(shape) > 3:
+        header["CTYPE4"] = ("COMPONENT", "x, y, z")
+        header["CRPIX4"], header["CRVAL4"], header["CDELT4"] = 1.0, 0.0, 1.0
+    return bytes(header.tostring().encode("ascii"))

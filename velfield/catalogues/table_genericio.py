@@ -1,0 +1,76 @@
+"""GenericIO as a table: HACC's units, and what HACC's files say of themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from velfield.catalogues import genericio, hacc
+from velfield.catalogues.blocks import Block
+from velfield.catalogues.table_format import Column, Facts
+
+
+class GenericIOTable:
+    """A GenericIO file, plain or partitioned; see `velfield.catalogues.table_format.Table`."""
+
+    format = "GenericIO"
+
+    def __init__(self, gio: genericio.GenericIO) -> None:
+        self._gio = gio
+        self.url, self.files, self.nbytes = gio.url, gio.files, gio.nbytes
+        self.columns: Mapping[str, Column] = {name: _meaning(column) for name, column in gio.columns.items()}
+        self.blocks = [_from_corner(block, gio.origin) for block in gio.blocks]
+        names = set(self.columns)
+        halos = any(set(n) <= names for n in (hacc.CENTRES, hacc.MEANS)) or hacc.HALO_MASS in names
+        particles = set(hacc.POSITIONS) <= names and not halos
+        self.facts = Facts(
+            kind="halos" if halos else "particles" if particles else None,
+            boxsize=gio.boxsize,
+            redshift_of_name=hacc.redshift_of_name(gio.url),
+            velocity="comoving",
+            origin=gio.origin,
+        )
+
+    def read(
+        self, columns: Sequence[str], blocks: Sequence[int] | None, rows: tuple[int, int] | None
+    ) -> dict[str, NDArray[Any]]:
+        """Columns as they are stored; see `genericio.GenericIO.read`."""
+        return self._gio.read(columns, blocks, rows)
+
+    def chunks(self, columns: Sequence[str], block: int, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """Columns of a block, at most ``rows`` rows at a time, in order; see `genericio.GenericIO.chunks`."""
+        return self._gio.chunks(columns, block, rows)
+
+    def chunk_bytes(self, columns: Sequence[str], rows: int) -> int:
+        """The most bytes that `chunks` holds at a time in any block."""
+        return self._gio.chunk_bytes(columns, rows)
+
+    def stored_bytes(self, columns: Sequence[str], blocks: Sequence[int] | None) -> int:
+        """Bytes that reading them fetches."""
+        return self._gio.stored_bytes(columns, blocks)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the headers and of some stored CRCs; see `genericio.GenericIO.fingerprint`."""
+        return self._gio.fingerprint()
+
+
+def open_table(url: str) -> GenericIOTable:
+    """Open a GenericIO file; unchanged headers are not read again in the same process."""
+    return GenericIOTable(genericio.open_again(url))
+
+
+def _meaning(column: genericio.Column) -> Column:
+    unit, description = hacc.COLUMNS.get(column.name, ("", ""))
+    dtype = column.dtype if column.components == 1 else np.dtype((column.dtype, (column.components,)))
+    return Column(dtype=dtype, unit=unit, description=description)
+
+
+def _from_corner(block: Block, origin: tuple[float, float, float]) -> Block:
+    if block.lower is None or block.upper is None or not any(origin):
+        return block
+    lower, upper = ((x - a, y - b, z - c) for (x, y, z) in (block.lower, block.upper) for (a, b, c) in [origin])
+    return dataclasses.replace(block, lower=lower, upper=upper)

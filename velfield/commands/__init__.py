@@ -1,0 +1,1 @@
+"""The command line: a verb for each step of the journey."""

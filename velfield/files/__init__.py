@@ -1,0 +1,1 @@
+"""Files by URL on any file system, shards written by many, progress."""

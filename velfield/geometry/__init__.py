@@ -1,0 +1,1 @@
+"""Boxes, tiles and symmetries of a cubic parent."""

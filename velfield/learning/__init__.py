@@ -1,0 +1,1 @@
+"""Training: batches, losses, steps, and what is kept between them."""

@@ -1,0 +1,1 @@
+"""The U-Net, the bundle that it is kept in, and the model that predicts with it."""

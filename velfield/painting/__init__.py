@@ -1,0 +1,1 @@
+"""From tracers to cells: counts, masses and momenta on a grid."""

@@ -1,0 +1,1 @@
+"""Cosmology, linear theory, redshift space and spectra: arrays in, arrays out."""

@@ -1,0 +1,153 @@
+"""The shift of tracers into redshift space, and the lines of sight of a survey's boxes.
+
+s = x + n̂ (v·n̂)/(aH): n̂ points away from the observer, so a tracer that recedes is seen further away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from velfield.errors import VelfieldError
+from velfield.geometry.boxes import BoxLayout
+from velfield.kernel import kernel
+from velfield.physics.cosmology import Cosmology
+
+PATTERNS = ("none", "plane_parallel", "center_radial", "random_radial")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sightlines:
+    """From where, or along what, each box is seen.
+
+    Attributes
+    ----------
+    pattern : str
+        One of `PATTERNS`.
+    line_of_sight : ndarray (nbox, 3) or None
+        Unit vectors, with ``plane_parallel``.
+    observer : ndarray (nbox, 3) or None
+        Positions in the parent [h⁻¹Mpc], with the radial patterns.
+    shared : bool
+        Whether all boxes are seen alike: then tracers are shifted once, in the periodic parent, and the boxes are cut
+        afterwards.
+    """
+
+    pattern: str
+    line_of_sight: NDArray[np.float64] | None
+    observer: NDArray[np.float64] | None
+    shared: bool
+
+
+def redshift_space(
+    pos: NDArray[Any],
+    vel: NDArray[Any],
+    *,
+    redshift: float,
+    cosmology: Cosmology,
+    line_of_sight: ArrayLike | None = None,
+    observer: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Positions in redshift space (N, 3) [h⁻¹Mpc], not wrapped into a periodic parent.
+
+    Parameters
+    ----------
+    pos : ndarray (N, 3)
+        Comoving positions [h⁻¹Mpc]; seen by an observer, the periodic images that this observer sees.
+    vel : ndarray (N, 3)
+        Proper peculiar velocities [km/s].
+    redshift : float
+        Of the snapshot.
+    cosmology : Cosmology
+        Gives aH, 100 km/s per h⁻¹Mpc at z = 0.
+    line_of_sight : array_like (3,), optional
+        Unit vector, for an observer at infinity.
+    observer : array_like (3,), optional
+        The observer's position [h⁻¹Mpc]. A tracer exactly there is not moved. Give this or ``line_of_sight``.
+    """
+    pos, vel = np.asarray(pos), np.asarray(vel)
+    if pos.ndim != 2 or pos.shape[1] != 3 or vel.shape != pos.shape:
+        raise VelfieldError(f"tracers' shapes do not fit: pos={pos.shape}, vel={vel.shape}; give (N, 3) and (N, 3)")
+    if (line_of_sight is None) == (observer is None):
+        raise VelfieldError(
+            f"no single view: line_of_sight={line_of_sight!r}, observer={observer!r}; give exactly one of the two"
+        )
+    radial = observer is not None
+    view = np.asarray(observer if radial else line_of_sight, dtype=np.float64)
+    if view.shape != (3,) or not np.isfinite(view).all():
+        raise VelfieldError(f"no point or direction in space: view={view.tolist()}; give three finite numbers")
+    # 1e-6: rounding of a float32 unit vector, 20 times over
+    if not radial and abs(view @ view - 1) > 1e-6:
+        raise VelfieldError(f"line of sight of the wrong length: line_of_sight={view.tolist()}; give a unit vector")
+    shifted = np.empty(pos.shape)
+    _shift(shifted, pos, vel, view[0], view[1], view[2], radial, 1 / cosmology.aH(redshift))
+    return shifted
+
+
+def sightlines(pattern: str, layout: BoxLayout, *, seed: int, observer_per_box: bool = False) -> Sightlines:
+    """Lines of sight or observers of all boxes.
+
+    Parameters
+    ----------
+    pattern : {"none", "plane_parallel", "center_radial", "random_radial"}
+        No shift; along ẑ; from the box's own centre; from the centre of a box drawn at random.
+    layout : BoxLayout
+        How the parent is cut.
+    seed : int
+        Of the draw, for ``random_radial``.
+    observer_per_box : bool
+        With ``random_radial``: draw for each box the centre of another one. Otherwise one observer, drawn among all,
+        sees all boxes, its own included.
+    """
+    if pattern not in PATTERNS:
+        raise VelfieldError(f"unknown redshift-space pattern: rsd={pattern!r}; choose {', '.join(PATTERNS)}")
+    if observer_per_box and (pattern != "random_radial" or layout.nbox < 2):
+        raise VelfieldError(
+            f"no other box to draw an observer from: rsd={pattern!r}, boxes={layout.boxes}, observer_per_box=True; "
+            "use it with random_radial and at least 2 boxes along a side"
+        )
+    if pattern == "none":
+        return Sightlines(pattern=pattern, line_of_sight=None, observer=None, shared=True)
+    boxes = np.arange(layout.nbox)
+    if pattern == "plane_parallel":
+        z = np.tile([0.0, 0.0, 1.0], (layout.nbox, 1))
+        return Sightlines(pattern=pattern, line_of_sight=z, observer=None, shared=True)
+    if pattern == "center_radial":
+        seen_from: Sequence[int] | NDArray[np.int64] = boxes
+    elif observer_per_box:
+        others = np.random.default_rng(seed).integers(1, layout.nbox, size=layout.nbox)
+        seen_from = (boxes + others) % layout.nbox
+    else:
+        seen_from = np.full(layout.nbox, np.random.default_rng(seed).integers(layout.nbox))
+    observer = np.array([layout.centre(int(b)) for b in seen_from])
+    shared = pattern == "random_radial" and not observer_per_box
+    return Sightlines(pattern=pattern, line_of_sight=None, observer=observer, shared=shared)
+
+
+def nearest_image(pos: NDArray[Any], centre: ArrayLike, boxsize: float) -> NDArray[np.float64]:
+    """Periodic images nearest to ``centre`` (3,), as float64 (N, 3) [h⁻¹Mpc].
+
+    Along each axis they lie in [centre − boxsize/2, centre + boxsize/2); those already there keep their value exactly.
+    """
+    pos = np.asarray(pos, dtype=np.float64)
+    return np.asarray(pos - boxsize * np.floor((pos - np.asarray(centre)) / boxsize + 0.5))
+
+
+@kernel
+def _shift(shifted, pos, vel, x, y, z, radial, per_velocity):
+    """Write the shifted positions; (x, y, z) is the observer if ``radial``, otherwise the direction of sight."""
+    for p in range(len(pos)):
+        if radial:
+            nx, ny, nz = pos[p, 0] - x, pos[p, 1] - y, pos[p, 2] - z
+            square = nx * nx + ny * ny + nz * nz
+        else:
+            nx, ny, nz, square = x, y, z, 1.0
+        along = nx * vel[p, 0] + ny * vel[p, 1] + nz * vel[p, 2]
+        step = along * per_velocity / square if square > 0 else 0.0
+        shifted[p, 0] = pos[p, 0] + nx * step
+        shifted[p, 1] = pos[p, 1] + ny * step
+        shifted[p, 2] = pos[p, 2] + nz * step

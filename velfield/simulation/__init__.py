@@ -1,0 +1,1 @@
+"""Miniature universes: particles, halos and their catalogues."""

@@ -1,0 +1,160 @@
+"""The field store and the velocity store: how they are written, opened, and what is derived from them.
+
+With `velfield.stores.store_layout`, which says what they hold, the only module that names variables, coordinates and
+attributes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+from numpy.typing import NDArray
+
+from velfield.errors import StoreError, VelfieldError
+from velfield.files import shards, storage
+from velfield.physics.cosmology import Cosmology
+from velfield.stores.store_layout import SCHEMA, FieldSpec, field_layout
+
+WORK = ".work"  # beneath a store: what an unfinished job has done so far
+INPUTS = {  # what a network or linear theory may take: the variable and how it is scaled
+    "mass_overdensity": ("halo_mass", "overdensity"),
+    "number_overdensity": ("halo_number", "overdensity"),
+    "mass_density": ("halo_mass", "density"),
+    "number_density": ("halo_number", "density"),
+    "matter_overdensity": ("matter_number", "overdensity"),
+}
+
+
+def write_fields(url: str, spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a whole field store that fits in memory, in one go."""
+    layout = field_layout(spec)
+    shards.create(url, layout)
+    written = shards.write_boxes(url, layout, range(spec.boxes.nbox), arrays)
+    shards.publish(url, layout, written)
+
+
+def fields_in_memory(spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> xr.Dataset:
+    """The dataset that `open_fields` gives of the store that `write_fields` writes of the same, without the store.
+
+    Parameters
+    ----------
+    spec : FieldSpec
+        What the store would say of itself.
+    arrays : mapping of str to ndarray
+        For every variable its values, boxes along the first axis.
+    """
+    layout = field_layout(spec)
+    made = {name: (("box", *v.dims), arrays[name], dict(v.attrs)) for name, v in layout.variables.items()}
+    coords = {name: (c.dims, c.values, dict(c.attrs)) for name, c in layout.coords.items()}
+    return xr.Dataset(made, coords=coords, attrs=dict(layout.attrs))
+
+
+def open_fields(url: str, *, chunks: Any = "box") -> xr.Dataset:
+    """Open a field store lazily.
+
+    Parameters
+    ----------
+    url : str
+        Any fsspec URL.
+    chunks : optional
+        As in `xarray.open_zarr`. By default Dask arrays of one box a chunk where Dask is installed; ``None`` gives
+        arrays that are read when they are indexed, without Dask.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the accessor ``.velfield`` for over-densities and cores.
+    """
+    return _open(url, "fields", chunks, "velfield paint")
+
+
+def open_velocity(url: str, *, chunks: Any = "box") -> xr.Dataset:
+    """Open a velocity store lazily, as `open_fields` does a field store."""
+    return _open(url, "velocity", chunks, "velfield predict")
+
+
+def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
+    if not shards.published(url):
+        if storage.exists(storage.join(url, WORK)):
+            raise StoreError(f"this store is not finished: url={url}; run the same {verb} command again to go on")
+        raise StoreError(f"no store here: url={url}; make one with {verb}")
+    if chunks == "box":
+        chunks = {} if importlib.util.find_spec("dask") else None
+    ds = xr.open_zarr(shards.zarr_store(url), chunks=chunks)
+    found = ds.attrs.get("velfield_kind"), ds.attrs.get("velfield_schema")
+    if found != (kind, SCHEMA):
+        raise StoreError(
+            f"not a store of this kind: url={url}, kind={found[0]}, schema={found[1]}; "
+            f"expected kind={kind}, schema={SCHEMA}, as {verb} writes"
+        )
+    ds.encoding["source"] = url  # as xarray does for files: errors name it
+    return ds
+
+
+def attributes(url: str) -> dict[str, Any]:
+    """Root attributes of a finished store."""
+    return dict(storage.read_json(storage.join(url, shards.ROOT)).get("attributes", {}))
+
+
+def document_hash(url: str) -> str:
+    """SHA-256 of a finished store's root document: another one for any other store, wherever it lies."""
+    return hashlib.sha256(storage.read_bytes(storage.join(url, shards.ROOT))).hexdigest()
+
+
+def cosmology_of(ds: xr.Dataset) -> Cosmology:
+    """The cosmology that a store was made with."""
+    return Cosmology.from_dict(json.loads(ds.attrs["cosmology"]))
+
+
+@xr.register_dataset_accessor("velfield")
+class FieldAccessor:
+    """``ds.velfield``: quantities derived lazily from a field store."""
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._ds = ds
+
+    def core(self, array: Any) -> Any:
+        """The cells of the boxes proper of a Dataset or DataArray: without the margin."""
+        margin = int(self._ds.attrs["margin"])
+        cut = slice(margin, margin + int(self._ds.attrs["cells"]))
+        return array.isel({dim: cut for dim in ("x", "y", "z") if dim in array.dims})
+
+    def overdensity(self, name: str, mean: str = "parent") -> xr.DataArray:
+        """Density contrast δ = value / mean − 1 of ``halo_mass``, ``halo_number`` or ``matter_number``.
+
+        ``mean="parent"`` divides by the parent's mean per cell, ``mean="box"`` by the box's own over its core.
+        """
+        values = self._variable(name)
+        if mean == "parent":
+            average: Any = values.attrs["mean"]
+        elif mean == "box":
+            average = self.core(values).mean(("x", "y", "z"), dtype="float64")
+        else:
+            raise VelfieldError(f"unknown mean: mean={mean!r}; choose parent or box")
+        delta = (values / average - 1).astype("float32").rename(f"{name}_overdensity")
+        return delta.assign_attrs(units="1", long_name=f"density contrast of {name}")
+
+    def density(self, name: str) -> xr.DataArray:
+        """Value per volume: counts in (h⁻¹Mpc)⁻³, masses in h⁻¹M⊙ (h⁻¹Mpc)⁻³."""
+        values = self._variable(name)
+        density = (values / float(self._ds.attrs["cellsize"]) ** 3).astype("float32").rename(f"{name}_density")
+        units = "h3 Mpc-3" if values.attrs["units"] == "1" else f"{values.attrs['units']} h3 Mpc-3"
+        return density.assign_attrs(units=units, long_name=f"density of {name}")
+
+    def input(self, kind: str, mean: str = "parent") -> xr.DataArray:
+        """One of the inputs that models take: a key of `INPUTS`."""
+        if kind not in INPUTS:
+            raise VelfieldError(f"unknown input: input={kind!r}; choose from {', '.join(INPUTS)}")
+        variable, form = INPUTS[kind]
+        return self.overdensity(variable, mean) if form == "overdensity" else self.density(variable)
+
+    def _variable(self, name: str) -> xr.DataArray:
+        if name not in self._ds:
+            catalogue = "--particles" if name == "matter_number" else "--halos"
+            raise StoreError(f"the store has no such field: variable={name}; paint it again with {catalogue}")
+        return self._ds[name]

@@ -1,0 +1,290 @@
+"""What a field store and a velocity store hold and say of themselves: their schema (docs/store.md).
+
+With `velfield.stores.store`, which writes and opens them, the only module that names variables, coordinates and
+attributes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from velfield.files.shards import Coordinate, Layout, Variable
+from velfield.geometry.boxes import BoxLayout, split
+from velfield.physics.cosmology import Cosmology
+from velfield.physics.redshift_space import sightlines
+from velfield.version import __version__
+
+SCHEMA = 1
+COMPONENTS = np.array(["x", "y", "z"], dtype=object)
+PAINTED = {  # what is painted of which catalogue, and which of its sums
+    "halo_mass": ("halos", "mass"),
+    "halo_number": ("halos", "number"),
+    "matter_number": ("particles", "number"),
+}
+PLAIN = ("redshift", "periodic", "rsd", "observer_per_box", "min_mass", "assignment", "seed", "fingerprint")
+VARIABLES = (*PAINTED, "velocity", "velocity_flag", "velocity_std")
+VELOCITY_ATTRS = {
+    "units": "km/s",
+    "long_name": "proper peculiar velocity of the dark matter, mean per cell, real space",
+}
+PREDICTED = {  # what a velocity store may hold
+    "velocity": VELOCITY_ATTRS,
+    "velocity_std": {"units": "km/s", "long_name": "error bar of velocity, half of its central 68 % interval"},
+}
+KNOWN, EDGE, OUTSIDE = 0, 1, 2  # velocity_flag of a velocity store
+PREDICTED_FLAG = {
+    "long_name": "what the input knows of the cell",
+    "flag_values": [KNOWN, EDGE, OUTSIDE],
+    "flag_meanings": "known context_outside_parent outside_parent",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSpec:
+    """Everything that a field store says about itself besides its data.
+
+    Parameters
+    ----------
+    boxes : BoxLayout
+        How the parent is cut.
+    periodic : bool
+        Whether the parent is.
+    rsd : str
+        ``none``, ``plane_parallel``, ``center_radial`` or ``random_radial``.
+    line_of_sight, observer : ndarray (nbox, 3), optional
+        Unit vectors, or observers' positions in the parent [h⁻¹Mpc].
+    min_mass : float
+        Halos below it [h⁻¹M⊙] were left out; 0 keeps all.
+    split : sequence of str
+        For each box ``train`` or ``validation``.
+    parent : str
+        The universe: the same for all its snapshots, where that is known; else the fingerprint of the catalogue.
+    inputs : mapping
+        By ``halos`` and ``particles``: URL, rows, bytes and fingerprint of each catalogue.
+    means : mapping
+        The parent's mean per cell of each painted count or mass; its keys say which variables there are.
+    totals : mapping
+        Rows and sums that were read and painted.
+    fingerprint : str
+        Hash of settings, inputs and schema.
+    """
+
+    boxes: BoxLayout
+    cosmology: Cosmology
+    redshift: float
+    periodic: bool
+    rsd: str
+    observer_per_box: bool
+    line_of_sight: NDArray[np.float64] | None
+    observer: NDArray[np.float64] | None
+    min_mass: float
+    assignment: str
+    seed: int
+    split: Sequence[str]
+    parent: str
+    inputs: Mapping[str, Any]
+    means: Mapping[str, float]
+    totals: Mapping[str, Any]
+    fingerprint: str
+
+
+def field_layout(spec: FieldSpec) -> Layout:
+    """The Zarr layout of a field store."""
+    return Layout(
+        nbox=spec.boxes.nbox, variables=_field_variables(spec), coords=_field_coords(spec), attrs=_field_attrs(spec)
+    )
+
+
+def means_of(totals: Mapping[str, Any], boxes: BoxLayout) -> dict[str, float]:
+    """The parent's mean per cell of each painted count or mass, from the sums of the catalogues."""
+    return {
+        name: totals[kind]["sums"][quantity] / boxes.ngrid**3
+        for name, (kind, quantity) in PAINTED.items()
+        if kind in totals
+    }
+
+
+def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
+    """What a field store's root attributes say of it: all that follows from them is made anew.
+
+    ``validation`` is the number of boxes set apart. Attributes that make no sense raise what
+    `velfield.errors.SENSELESS` names.
+    """
+    boxes = BoxLayout(boxsize=attrs["boxsize"], boxes=attrs["boxes"], cells=attrs["cells"], margin=attrs["margin"])
+    sight = sightlines(attrs["rsd"], boxes, seed=attrs["seed"], observer_per_box=attrs["observer_per_box"])
+    inputs, totals = json.loads(attrs["inputs"]), json.loads(attrs["totals"])
+    return FieldSpec(
+        boxes=boxes,
+        cosmology=Cosmology.from_dict(json.loads(attrs["cosmology"])),
+        line_of_sight=sight.line_of_sight,
+        observer=sight.observer,
+        split=split(boxes.nbox, validation, attrs["seed"]),
+        # stores made before it was an attribute are only right about it where no simulation's record gave it
+        parent=attrs.get("parent") or (inputs.get("particles") or inputs["halos"])["fingerprint"],
+        inputs=inputs,
+        totals=totals,
+        means=means_of(totals, boxes),
+        **{name: attrs[name] for name in PLAIN},
+    )
+
+
+def velocity_layout(
+    fields: xr.Dataset,
+    *,
+    model: Mapping[str, Any],
+    source: str,
+    fingerprint: str,
+    prediction: Mapping[str, Any] | None = None,
+) -> Layout:
+    """The Zarr layout of the velocity store that a model makes from ``fields``, on the coordinates of its cores.
+
+    ``prediction`` says how it is made; older stores have none, and no flags.
+    """
+    core = fields.velfield.core(fields)
+    n = core.sizes["x"]
+    coords = {
+        str(name): Coordinate(dims=tuple(map(str, c.dims)), values=c.values, attrs=dict(c.attrs))
+        for name, c in core.coords.items()
+    }
+    kept = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")
+    attrs = {name: fields.attrs[name] for name in kept} | {
+        "velfield_schema": SCHEMA,
+        "velfield_kind": "velocity",
+        "velfield_version": __version__,
+        "margin": 0,
+        "model": json.dumps(dict(model)),
+        "input": source,
+        "input_fingerprint": fields.attrs["fingerprint"],
+        "fingerprint": fingerprint,
+        "Conventions": "CF-1.11",
+    }
+    if prediction is not None:
+        attrs["prediction"] = json.dumps(dict(prediction))
+    variables = _predicted_variables(n, model, flags=prediction is not None)
+    return Layout(nbox=core.sizes["box"], variables=variables, coords=coords, attrs=attrs)
+
+
+def bare_velocity_layout(attrs: Mapping[str, Any]) -> Layout:
+    """What a velocity store's own attributes tell of its layout: no sightlines, split or parents, which its input has.
+
+    Attributes that make no sense raise KeyError, TypeError, ValueError or VelfieldError.
+    """
+    boxes = BoxLayout(boxsize=attrs["boxsize"], boxes=attrs["boxes"], cells=attrs["cells"])
+    derived = {"velfield_schema": SCHEMA, "velfield_kind": "velocity", "cellsize": boxes.cellsize}
+    return Layout(
+        nbox=boxes.nbox,
+        variables=_predicted_variables(boxes.shape[0], json.loads(attrs["model"]), flags="prediction" in attrs),
+        coords=_box_coords(boxes),
+        attrs=dict(attrs) | derived | {"Conventions": "CF-1.11"},
+    )
+
+
+def _predicted_variables(n: int, model: Mapping[str, Any], *, flags: bool) -> dict[str, Variable]:
+    """Variables of a velocity store with ``n`` cells along a side; ``model`` says whether it has error bars."""
+    names = ("velocity", "velocity_std") if model.get("error_bars") else ("velocity",)
+    variables = {
+        name: Variable(dims=("component", "x", "y", "z"), shape=(3, n, n, n), dtype="float32", attrs=PREDICTED[name])
+        for name in names
+    }
+    if flags:
+        variables["velocity_flag"] = Variable(
+            dims=("x", "y", "z"), shape=(n, n, n), dtype="uint8", attrs=PREDICTED_FLAG
+        )
+    return variables
+
+
+def _field_variables(spec: FieldSpec) -> dict[str, Variable]:
+    dims, shape = ("x", "y", "z"), spec.boxes.shape
+    known = {
+        "halo_mass": ("Msun/h", "halo mass per cell"),
+        "halo_number": ("1", "number of halos per cell"),
+        "matter_number": ("1", "number of dark-matter particles per cell, real space"),
+    }
+    variables = {
+        name: Variable(
+            dims=dims,
+            shape=shape,
+            dtype="float32",
+            attrs={"units": units, "long_name": text, "mean": float(spec.means[name])},
+        )
+        for name, (units, text) in known.items()
+        if name in spec.means
+    }
+    if "matter_number" in spec.means:
+        variables["velocity"] = Variable(
+            dims=("component", *dims), shape=(3, *shape), dtype="float32", attrs=VELOCITY_ATTRS
+        )
+        flags = {
+            "long_name": "where the velocity comes from",
+            "flag_values": [0, 1, 2],
+            "flag_meanings": "measured from_neighbours outside_parent",
+        }
+        variables["velocity_flag"] = Variable(dims=dims, shape=shape, dtype="uint8", attrs=flags)
+    return variables
+
+
+def _box_coords(boxes: BoxLayout) -> dict[str, Coordinate]:
+    length = {"units": "Mpc/h"}
+    centres = boxes.cell_centres()
+    coords = {
+        name: Coordinate(
+            dims=(name,),
+            values=centres,
+            attrs=length | {"long_name": f"{name} of the cell centre from the box's corner"},
+        )
+        for name in ("x", "y", "z")
+    }
+    coords["component"] = Coordinate(dims=("component",), values=COMPONENTS)
+    coords["axis"] = Coordinate(dims=("axis",), values=COMPONENTS)
+    origin = np.array([boxes.origin(b) for b in range(boxes.nbox)])
+    coords["origin"] = Coordinate(dims=("box", "axis"), values=origin, attrs=length | {"long_name": "the box's corner"})
+    return coords
+
+
+def _field_coords(spec: FieldSpec) -> dict[str, Coordinate]:
+    coords, length = _box_coords(spec.boxes), {"units": "Mpc/h"}
+    if spec.line_of_sight is not None:
+        coords["line_of_sight"] = Coordinate(
+            dims=("box", "axis"), values=spec.line_of_sight, attrs={"long_name": "unit vector away from the observer"}
+        )
+    if spec.observer is not None:
+        coords["observer"] = Coordinate(
+            dims=("box", "axis"), values=spec.observer, attrs=length | {"long_name": "position of the observer"}
+        )
+    coords["split"] = Coordinate(dims=("box",), values=np.array(list(spec.split), dtype=object))
+    coords["parent"] = Coordinate(dims=("box",), values=np.array([spec.parent] * spec.boxes.nbox, dtype=object))
+    return coords
+
+
+def _field_attrs(spec: FieldSpec) -> dict[str, Any]:
+    boxes = spec.boxes
+    return {
+        "velfield_schema": SCHEMA,
+        "velfield_kind": "fields",
+        "velfield_version": __version__,
+        "cosmology": json.dumps(spec.cosmology.to_dict()),
+        "redshift": float(spec.redshift),
+        "boxsize": float(boxes.boxsize),
+        "boxes": boxes.boxes,
+        "cells": boxes.cells,
+        "cellsize": boxes.cellsize,
+        "margin": boxes.margin,
+        "periodic": spec.periodic,
+        "rsd": spec.rsd,
+        "observer_per_box": spec.observer_per_box,
+        "min_mass": float(spec.min_mass),
+        "assignment": spec.assignment,
+        "seed": spec.seed,
+        "parent": spec.parent,
+        "inputs": json.dumps(dict(spec.inputs)),
+        "totals": json.dumps(dict(spec.totals)),
+        "fingerprint": spec.fingerprint,
+        "Conventions": "CF-1.11",
+    }

@@ -1,0 +1,277 @@
+"""Linear theory on the boxes of a field store: the rows that a network is measured against.
+
+``linear`` is the paper's FFT: the dark matter's over-density in real space, one box without its surroundings, taken as
+periodic although it is not. ``linear_padded`` surrounds the box with as much empty space as it has itself, which
+removes the images of the box; beyond the margin that a store may have, its surroundings stay unknown. ``linear_halo``
+and ``linear_halo_padded`` do the same with what a survey has: halos in redshift space, smoothed and divided by their
+bias. ``wiener`` makes the best of them that a linear method can: it weighs every mode by what the shot noise and the
+box's edges leave of it, and undoes redshift space to first order (`velfield.physics.wiener`). ``linear_whole`` sees all
+that there is: the halos of the whole periodic parent, put together from its boxes, redshift space undone to linear
+order (`velfield.physics.reconstruction`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from velfield.errors import VelfieldError
+from velfield.physics.linear import linear_velocity
+from velfield.physics.reconstruction import matter_contrast
+from velfield.physics.wiener import Survey, wiener_velocity
+from velfield.stores.halo_bias import halo_density, least_mass
+from velfield.stores.store import cosmology_of
+from velfield.theory.whole import (
+    Cache,
+    check_whole,
+    inside_parent,
+    read_overdensity,
+    seen_from_parent,
+    whole_cube,
+    windows,
+)
+
+HALOS = ("linear_halo", "linear_halo_padded")
+WIENER = "wiener"
+WHOLE = "linear_whole"
+NAMES = ("linear", "linear_padded", *HALOS, WIENER, WHOLE)
+TRACERS = {"number": "halo_number", "mass": "halo_mass"}
+HALO_SMOOTHING = 5.0  # h⁻¹Mpc, Gaussian: docs/measures.md has the scan
+WHOLE_SMOOTHING = 3.5  # where more is known less smoothing is best
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tracers:
+    """What every row was computed with.
+
+    Parameters
+    ----------
+    variable : str
+        The store's field whose over-density is used.
+    bias : float
+        Linear bias of the halos, weighted as the field is; 1 for matter.
+    min_mass : float or None
+        Least halo mass [h⁻¹M⊙] that the bias is for; None for matter.
+    """
+
+    variable: str
+    bias: float
+    min_mass: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for evaluation.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSettings(_Tracers):
+    """What a linear row was computed with, further to what all have.
+
+    Parameters
+    ----------
+    pad : int
+        Side of the transform over the side of the box.
+    smoothing : float
+        Gaussian radius [h⁻¹Mpc]; 0 for none.
+    margin : int
+        Cells of the box's surroundings that are seen: those that the store has, none for a box taken as periodic.
+    """
+
+    pad: int
+    smoothing: float
+    margin: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WienerSettings(_Tracers):
+    """What a Wiener row was computed with, further to what all have.
+
+    Parameters
+    ----------
+    density : float
+        Halos per (h⁻¹Mpc)³, for the shot noise.
+    rsd : str
+        The store's redshift-space pattern, which is undone to first order.
+    margin : int
+        Cells of the box's surroundings that are seen: those that the store has.
+    """
+
+    density: float
+    rsd: str
+    margin: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeSettings(_Tracers):
+    """What a row of linear theory on the whole parent was computed with, further to what all have.
+
+    Parameters
+    ----------
+    smoothing : float
+        Gaussian radius [h⁻¹Mpc]; 0 for none.
+    rsd : str
+        The store's redshift-space pattern, which is undone to linear order.
+    """
+
+    smoothing: float
+    rsd: str
+
+
+Settings = LinearSettings | WienerSettings | WholeSettings
+KEPT = Cache()  # of this process
+
+
+def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: float | None = None) -> Settings:
+    """Settle what the row ``name`` means on a store.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    ds : xarray.Dataset
+        A field store.
+    tracer : str
+        ``number`` or ``mass``: how halos are weighted in the ``linear_halo`` rows and ``linear_whole``.
+    smoothing : float, optional
+        Gaussian radius [h⁻¹Mpc]; by default none for matter, 5 for halos, 3.5 for ``linear_whole``. ``wiener`` needs
+        none: it is refused.
+    """
+    if name not in NAMES:
+        raise VelfieldError(f"unknown analytic model: model={name!r}; choose from {', '.join(NAMES)}")
+    if tracer not in TRACERS:
+        raise VelfieldError(f"unknown tracer: tracer={tracer!r}; choose number or mass")
+    if smoothing is not None and not 0 <= smoothing < np.inf:
+        raise VelfieldError(f"no such smoothing: smoothing={smoothing}; give a length in h⁻¹Mpc, or 0 for none")
+    if name == WIENER and (tracer != "number" or smoothing is not None):
+        raise VelfieldError(
+            f"the Wiener filter weighs modes by itself, and its noise is that of numbers: tracer={tracer}, "
+            f"smoothing={smoothing}; leave both out"
+        )
+    pad = 2 if name.endswith("_padded") else 1
+    margin = int(ds.attrs["margin"]) if pad > 1 or name == WIENER else 0
+    variable = "matter_number" if name in ("linear", "linear_padded") else TRACERS[tracer]
+    ds.isel(box=slice(0, 0)).velfield.overdensity(variable)  # refuses a store without it; no data are read
+    if variable == "matter_number":
+        return LinearSettings(
+            variable=variable,
+            bias=1.0,
+            min_mass=None,
+            pad=pad,
+            smoothing=smoothing or 0.0,
+            margin=margin,
+        )
+    min_mass = least_mass(ds, cosmology_of(ds))
+    bias = cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer)
+    tracers: dict[str, Any] = {"variable": variable, "bias": bias, "min_mass": min_mass}
+    if name == WIENER:
+        return WienerSettings(**tracers, density=halo_density(ds), rsd=str(ds.attrs["rsd"]), margin=margin)
+    if name == WHOLE:
+        check_whole(ds)
+        radius = WHOLE_SMOOTHING if smoothing is None else smoothing
+        return WholeSettings(**tracers, smoothing=radius, rsd=str(ds.attrs["rsd"]))
+    radius = HALO_SMOOTHING if smoothing is None else smoothing
+    return LinearSettings(**tracers, pad=pad, smoothing=radius, margin=margin)
+
+
+def check_tracer(model: str, tracer: str) -> None:
+    """Refuse a weighting of halos for a model that has none to choose."""
+    if tracer != "number" and model not in (*HALOS, WHOLE):
+        raise VelfieldError(
+            f"only halos have a tracer: model={model}, tracer={tracer}; leave it out, or name linear_halo, linear_whole"
+        )
+
+
+def reconstruct(
+    name: str | Settings, ds: xr.Dataset, box: int, *, tracer: str = "number", smoothing: float | None = None
+) -> NDArray[np.float32]:
+    """Velocity (3, x, y, z) [km/s] of the core of one box, as `velocities` gives it.
+
+    ``name`` is one of `NAMES`, or what `settings` made of it, which saves the bias integral for each further box.
+    """
+    how = settings(name, ds, tracer=tracer, smoothing=smoothing) if isinstance(name, str) else name
+    return velocities(how, ds, [box])[0]
+
+
+def velocities(
+    how: Settings, ds: xr.Dataset, boxes: Sequence[int], margin: int = 0, cache: Cache = KEPT
+) -> NDArray[np.float32]:
+    """Velocity (box, 3, x, y, z) [km/s] of boxes and their surroundings.
+
+    Parameters
+    ----------
+    how : Settings
+        What `settings` made of a model's name on this store.
+    ds : xarray.Dataset
+        A field store, as `velfield.stores.store.open_fields` gives it; for ``linear_whole`` all its boxes.
+    boxes : sequence of int
+        Numbers of the boxes wanted.
+    margin : int
+        Cells around each box's core that are wanted, too: at most those that the store has, none for ``linear`` and
+        ``linear_halo``, which see the core alone; as many as you like for ``linear_whole``.
+    cache : Cache
+        Where ``linear_whole`` keeps the velocity of the whole parent for further boxes of the same store (by its URL
+        and fingerprint) and settings: 12 bytes for each of its cells, 70 MB for 180³; while it is made some 50 bytes a
+        cell. A store that was not opened from a URL is not kept: ask for all its boxes at once.
+    """
+    if isinstance(how, WholeSettings):
+        key = (ds.encoding.get("source"), ds.attrs["fingerprint"], how)
+        whole = whole_velocity(how, ds) if key[0] is None else cache.get(key, lambda: whole_velocity(how, ds))
+        return np.stack([windows(whole, ds, box, margin) for box in boxes])
+    seen = how.margin
+    if not 0 <= margin <= seen:
+        raise VelfieldError(
+            f"the model does not see so far around a box: margin={margin}, seen={seen}, "
+            f"store's margin={ds.attrs['margin']}; "
+            "ask for less, or name linear_whole"
+        )
+    out = np.empty((len(boxes), 3, *(int(ds.attrs["cells"]) + 2 * margin,) * 3), dtype=np.float32)
+    inner = slice(seen - margin, seen - margin + out.shape[-1])
+    for place, box in enumerate(boxes):
+        delta = read_overdensity(ds, how.variable, box, seen)
+        velocity = _wiener(how, ds, box, delta) if isinstance(how, WienerSettings) else _linear(how, ds, delta)
+        out[place] = velocity[:, inner, inner, inner]
+    return out
+
+
+def _linear(how: LinearSettings, ds: xr.Dataset, delta: NDArray[Any]) -> NDArray[np.float32]:
+    """Linear theory on one box."""
+    side, z = delta.shape[0] * float(ds.attrs["cellsize"]), float(ds.attrs["redshift"])
+    velocity = linear_velocity(delta, side, cosmology_of(ds), z, bias=how.bias, pad=how.pad, smoothing=how.smoothing)
+    return np.asarray(velocity, dtype=np.float32)
+
+
+def _wiener(how: WienerSettings, ds: xr.Dataset, box: int, delta: NDArray[Any]) -> NDArray[np.float32]:
+    """The Wiener filter on one box."""
+    one, cellsize = ds.isel(box=box), float(ds.attrs["cellsize"])
+    margin = (delta.shape[0] - int(ds.attrs["cells"])) // 2
+    radial = how.rsd in ("center_radial", "random_radial")
+    survey = Survey(
+        boxsize=delta.shape[0] * cellsize,
+        bias=how.bias,
+        density=how.density,
+        mask=inside_parent(ds, box, margin),
+        line_of_sight=one["line_of_sight"].values if how.rsd == "plane_parallel" else None,
+        observer=one["observer"].values if radial else None,
+        places=seen_from_parent(ds, box, margin) if radial else None,
+    )
+    return wiener_velocity(delta, survey, cosmology=cosmology_of(ds), redshift=float(ds.attrs["redshift"]))
+
+
+def whole_velocity(how: WholeSettings, ds: xr.Dataset) -> NDArray[np.float32]:
+    """Linear theory on the whole parent (3, x, y, z) [km/s], redshift space undone."""
+    cosmology, z, side = cosmology_of(ds), float(ds.attrs["redshift"]), float(ds.attrs["boxsize"])
+    one = ds.isel(box=0)
+    matter = matter_contrast(
+        whole_cube(ds, how.variable),
+        side,
+        bias=how.bias,
+        growth_rate=cosmology.growth_rate(z),
+        line_of_sight=one["line_of_sight"].values if how.rsd == "plane_parallel" else None,
+        observer=one["observer"].values if how.rsd == "random_radial" else None,
+    )
+    return np.asarray(linear_velocity(matter, side, cosmology, z, smoothing=how.smoothing), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Whether what lies at a URL is whole."""
