@@ -10,7 +10,8 @@ from distributed import Client
 from velfield.files import shards
 from velfield.files.progress import Progress, Silent
 from velfield.pipelines import lease
-from velfield.pipelines.predict_job import Job, prepare
+from velfield.pipelines.predict_job import Job, prepare, receipts_name
+from velfield.pipelines.predict_network import observe_tile
 from velfield.pipelines.predict_tasks import blend_shard, compute_whole, predict_row, predict_shard
 from velfield.pipelines.receipts import bytes_of
 from velfield.pipelines.tasks import run_tasks
@@ -28,8 +29,11 @@ def predict(client: Client, job: Job, progress: Progress | None = None) -> bool:
         shards.create(job.out, job.layout)
         if job.takes_whole:
             _run(client, job, progress, "whole", compute_whole, ["velocity"], "linear-whole", "linear theory", 1)
+        if job.observed:
+            names = [receipts_name(tile) for tile in range(len(job.observed))]
+            _run(client, job, progress, "norm", observe_tile, names, "observe-tiles", "statistics", 1)
         if job.tiling is not None:
-            names = [f"{row:05d}" for row in range(job.rows)]
+            names = [receipts_name(row) for row in range(job.rows)]
             along = len(job.tiling.starts)
             _run(client, job, progress, "rows", predict_row, names, "predict-tiles", "predict tiles", along)
         written = _run_shards(client, job, progress)
@@ -53,8 +57,8 @@ def _run(
     """Run the tasks of one kind that have left no receipt, each ``each`` tiles."""
     done = job.receipts.all(kind)
     left = [number for number, receipt in enumerate(names) if receipt not in done]
-    progress.start(label, len(names) * each, "tiles" if kind == "rows" else "volume", before=len(done) * each)
-    resource = job.resource if kind == "rows" else None
+    progress.start(label, len(names) * each, "volume" if kind == "whole" else "tiles", before=len(done) * each)
+    resource = None if kind == "whole" else job.resource
     for _, receipt in run_tasks(client, task, left, job, name=name, resource=resource):
         progress.advance(each, nbytes=bytes_of(receipt, "write"))
     progress.done(f"{len(done) * each} were done before" if done else "")

@@ -12,7 +12,7 @@ import xarray as xr
 
 from velfield.errors import VelfieldError
 from velfield.files import shards
-from velfield.geometry.tiles import Tiling, tiling
+from velfield.geometry.tiles import Tiling, spread, tiling
 from velfield.pipelines.receipts import Receipts
 from velfield.stores import store, store_layout
 from velfield.stores.sources import sentences, symmetries_of_boxes
@@ -22,7 +22,7 @@ from velfield.theory.whole import check_one_parent, layout_of
 if TYPE_CHECKING:
     from velfield.network.model import Model
 
-BATCH = 4  # boxes or tiles that go through a network together
+BATCH = 4  # boxes or tiles of the training's size that go through a network together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,9 @@ class Job:
         Cells around a cell that have to be known for it to count as known.
     resource : str or None
         What a worker must offer to be given a network's work.
+    observed : tuple of (3,)
+        First cells of the tiles of the training's side over which a network's GroupNorm takes the parent's statistics;
+        none for other networks, and where one tile is the whole parent.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Job:
     how: tuple[analytic.Settings, ...]
     context: int
     resource: str | None
+    observed: tuple[tuple[int, int, int], ...]
     layout: shards.Layout
     fingerprint: str
     differences: Sequence[str]
@@ -78,7 +82,7 @@ def prepare(
     fields: str,
     out: str,
     *,
-    batch: int = BATCH,
+    batch: int | None = None,
     average: int = 1,
     tile: int | None = None,
     overlap: int | None = None,
@@ -100,8 +104,8 @@ def prepare(
         A field store's URL.
     out : str
         Where the velocity store will be.
-    batch : int
-        Boxes or tiles that go through a network together.
+    batch : int, optional
+        Boxes or tiles that go through a network together; by default four of the training's size, fewer larger ones.
     average : int
         Orientations of each whose predictions are averaged, as in `velfield.network.model.Model.predict`.
     tile, overlap : int, optional
@@ -147,13 +151,14 @@ def prepare(
         model=model,
         fields=fields,
         out=out,
-        batch=batch,
+        batch=batch or job.batch,
         average=average,
         tiling=job.tiling,
         guide_margin=job.guide_margin,
         how=job.how,
         context=job.context,
         resource="GPU" if gpu else None,
+        observed=job.observed,
         layout=layout,
         fingerprint=fingerprint,
         differences=job.differences,
@@ -168,7 +173,9 @@ class _Settled:
     how: tuple[analytic.Settings, ...] = ()
     context: int
     tiling: Tiling | None = None
+    batch: int = BATCH
     guide_margin: int = 0
+    observed: tuple[tuple[int, int, int], ...] = ()
     differences: Sequence[str] = ()
 
     @property
@@ -176,7 +183,8 @@ class _Settled:
         """How the store says that it was made."""
         if self.tiling is None:
             return {"boxes": "isolated", "context": self.context}
-        return {"boxes": "whole", "guide_margin": self.guide_margin, **asdict(self.tiling)}
+        norm = {"norm_tiles": len(self.observed)} if self.observed else {}
+        return {"boxes": "whole", "guide_margin": self.guide_margin, **norm, **asdict(self.tiling)}
 
 
 def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | None], isolated: bool) -> _Settled:
@@ -200,24 +208,31 @@ def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | No
     loaded.check(ds, surrounded=whole)
     found = loaded.differences(ds)
     if not whole:
-        return _Settled(about=about, context=loaded.context, differences=sentences(found, "the store"))
+        batch = _batch(loaded, int(ds.attrs["cells"]) + 2 * loaded.context)
+        return _Settled(about=about, context=loaded.context, batch=batch, differences=sentences(found, "the store"))
     tiles, margin, how = _tiles(loaded, ds, asked)
     found = {name: pair for name, pair in found.items() if name not in ("cells", "margin")}
     notes = sentences(found, "the store")
-    if tiles.side != loaded.trained_side:
-        local = loaded.net.config.norm == "batch"
-        notes.append(
-            f"the model was trained on {loaded.trained_side} cells a side, a tile has {tiles.side}"
-            + ("" if local else ", which its normalisation is over")
-        )
+    observed: tuple[tuple[int, int, int], ...] = ()
+    if loaded.net.config.norm == "group" and tiles.count > 1:
+        observed = spread(tiles.ngrid, loaded.trained_side, loaded.context, periodic=tiles.periodic)
+    if tiles.side != loaded.trained_side and tiles.rim < loaded.reach:
+        notes.append(f"the model was trained on {loaded.trained_side} cells a side, a tile has {tiles.side}")
     return _Settled(
         about=about,
         how=how,
         context=loaded.context,
+        batch=_batch(loaded, tiles.side),
         tiling=tiles,
         guide_margin=margin,
+        observed=observed,
         differences=notes,
     )
+
+
+def _batch(loaded: Model, side: int) -> int:
+    """How many boxes or tiles of this side have the cells of `BATCH` of the training's; one at least."""
+    return max(1, min(BATCH, BATCH * loaded.trained_side**3 // side**3))
 
 
 def _tiles(
@@ -232,7 +247,7 @@ def _tiles(
         context=loaded.context,
         reach=loaded.reach,
         multiple=2**loaded.net.config.depth,
-        local=loaded.net.config.norm == "batch" and (loaded.guide is None or loaded.guide.name == analytic.WHOLE),
+        local=loaded.guide is None or loaded.guide.name == analytic.WHOLE,
         trained=loaded.trained_side,
     )
     guide, margin = loaded.guide, asked["guide-margin"]

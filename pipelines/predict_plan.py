@@ -29,6 +29,7 @@ class Plan:
     side: int
     overlap: int
     overhead: float
+    observed: int
     rows: int
     bytes_to_read: int
     work_bytes: int
@@ -47,9 +48,11 @@ class Plan:
     def table(self) -> str:
         """Lines for a person."""
         whole = 1 if self.whole_memory else 0
+        tasks = f"{whole + self.observed + self.rows + self.shards:,}: "
+        tasks += f"{self.observed:,} statistics, " if self.observed else ""
         rows = [
             ("boxes", f"{self.boxes:,} in {self.shards:,} shards, {self.cells:,} cells"),
-            ("tasks", f"{whole + self.rows + self.shards:,}: {self.rows:,} rows of tiles, {self.shards:,} shards"),
+            ("tasks", f"{tasks}{self.rows:,} rows of tiles, {self.shards:,} shards"),
         ]
         if self.tiles:
             tiles = f"{self.tiles:,} of {self.side}³ cells, neighbours share {self.overlap}"
@@ -100,6 +103,7 @@ def plan_of(job: Job) -> Plan:
         side=tiles.side if tiles else 0,
         overlap=tiles.overlap if tiles else 0,
         overhead=tiles.overhead if tiles else 1.0,
+        observed=len(job.observed),
         rows=job.rows,
         bytes_to_read=read + (4 * cells * len(job.how) if job.takes_whole else 0),
         work_bytes=work + (12 * cells * len(job.how) if job.takes_whole else 0),

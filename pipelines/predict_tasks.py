@@ -2,16 +2,13 @@
 
 Boxes by themselves: a shard task predicts its boxes and writes whole shards. A whole parent: a row task predicts all
 tiles along z at one place in x and y and leaves their weighted sum, cut at the boxes' edges, as one file; a shard task
-adds what its boxes have of these, in one order, and writes whole shards. Linear theory of the whole parent, a guide's
-or as a model, is one task before these, and an array from which they read windows.
+adds what its boxes have of these, in one order, and writes whole shards. Before these, linear theory of the whole
+parent, a guide's or as a model, is one task, and an array from which they read windows; and a network with GroupNorm is
+shown some tiles, whose statistics hold for all (`velfield.pipelines.predict_network`).
 """
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,16 +17,17 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from velfield.errors import DamagedError, VelfieldError
+from velfield.errors import DamagedError
 from velfield.files import shards, storage
 from velfield.geometry.tiles import Piece, Tiling, pieces
 from velfield.pipelines.predict_job import Job, receipts_name
+from velfield.pipelines.predict_network import load, shown, variables, whole_of, whole_url
 from velfield.pipelines.stages import stage
 from velfield.stores import store
 from velfield.stores.sources import symmetries_of_boxes
 from velfield.stores.store_layout import OUTSIDE
 from velfield.theory import analytic
-from velfield.theory.parent import Parent, tiles_as_boxes, wrapped
+from velfield.theory.parent import Parent, wrapped
 from velfield.theory.whole import READERS, knowledge, layout_of
 
 WHOLE_CHUNK = 64  # cells along a side of a chunk of the whole parent's velocity
@@ -44,7 +42,7 @@ def compute_whole(_item: int, job: Job) -> dict[str, Any]:
     ds = store.open_fields(job.fields, chunks=None)
     n = layout_of(ds).ngrid
     array = zarr.create_array(
-        shards.zarr_store(_whole_url(job)),
+        shards.zarr_store(whole_url(job)),
         shape=(3 * len(job.how), n, n, n),
         chunks=(3, *(min(WHOLE_CHUNK, n),) * 3),
         dtype="float32",
@@ -75,16 +73,22 @@ def predict_row(row: int, job: Job) -> dict[str, Any]:
     side = tiles.side + 2 * around
     with stage("read") as read:
         parent = Parent(ds)
-        needed = {store.INPUTS[kind][0] for kind in model.inputs}
-        if not job.takes_whole:
-            needed |= {how.variable for how in job.how}
-        columns = {v: parent.window(v, corner, (side, side, tiles.ngrid)) for v in sorted(needed)}
+        columns = {v: parent.window(v, corner, (side, side, tiles.ngrid)) for v in variables(job, model)}
         read.nbytes += sum(values.nbytes for values in columns.values())
     x, y = tiles.support(ix), tiles.support(iy)
     flat = tiles.weights[ix, x, None, None] * tiles.weights[iy, None, y, None]
     total: NDArray[np.float32] | None = None
-    for some, made in _predicted(job, model, ds, columns, corner[:2]):
+    for first in range(0, len(tiles.starts), job.batch):
+        some = range(first, min(first + job.batch, len(tiles.starts)))
         with stage("predict"):
+            starts = [(*corner[:2], tiles.starts[tile] - around) for tile in some]
+            windows = {
+                name: np.stack([_stretch(column, z, side, tiles, ds[name].attrs["mean"]) for *_, z in starts])
+                for name, column in columns.items()
+            }
+            inputs, given = shown(job, model, ds, windows, starts)
+            predicted = model.predict_arrays(inputs, job.batch, symmetries_of_boxes(ds, job.average), **given)
+            made = np.concatenate([values for values in predicted if values is not None], axis=1)
             if total is None:
                 total = np.zeros((tiles.ngrid, made.shape[1], flat.shape[0], flat.shape[1]), dtype=np.float32)
             for tile, values in zip(some, made, strict=True):
@@ -134,7 +138,7 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
     arrays = _empty(job, len(boxes))
     if job.takes_whole:
         with stage("read"):
-            parent, whole = Parent(ds), _whole(job)
+            parent, whole = Parent(ds), whole_of(job)
             cells = parent.layout.cells
             for place, box in enumerate(boxes):
                 start = [cells * along for along in parent.place(box)]
@@ -163,41 +167,6 @@ def blocks_of(tiles: Tiling, cells: int, ix: int, iy: int, channels: int) -> tup
         found.append((p, q, end))
         end += 4 * tiles.ngrid * channels * (p.end - p.first) * (q.end - q.first)
     return found, end
-
-
-def load(job: Job) -> Any:
-    """The model of a job, as this worker has it."""
-    return _model(job.model, json.loads(job.layout.attrs["model"])["weights"])
-
-
-def _predicted(
-    job: Job, model: Any, ds: xr.Dataset, columns: dict[str, NDArray[np.float32]], corner: tuple[int, ...]
-) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Numbers of some tiles along z, and their velocities and error bars together (tile, channel, x, y, z)."""
-    tiles = job.tiling
-    assert tiles is not None
-    around = job.guide_margin - tiles.context
-    side = tiles.side + 2 * around
-    seen = dict.fromkeys("xyz", slice(around, around + tiles.side))
-    symmetries, condition = symmetries_of_boxes(ds, job.average), model.condition(ds)
-    for first in range(0, len(tiles.starts), job.batch):
-        some = list(range(first, min(first + job.batch, len(tiles.starts))))
-        with stage("predict"):
-            starts = [(*corner, tiles.starts[tile] - around) for tile in some]
-            windows = {
-                name: np.stack([_stretch(column, z, side, tiles, ds[name].attrs["mean"]) for *_, z in starts])
-                for name, column in columns.items()
-            }
-            boxes = tiles_as_boxes(ds, windows, starts, margin=job.guide_margin)
-            inputs = np.stack([boxes.velfield.input(kind).isel(seen).values for kind in model.inputs], axis=1)
-            guide = None
-            if job.takes_whole:
-                whole = _whole(job)
-                guide = np.stack([wrapped(whole, start, (tiles.side,) * 3) for start in starts])
-            elif job.how:
-                guide = model.guide.velocities(boxes, range(len(some)), tiles.context, job.how)
-            made = model.predict_arrays(inputs, job.batch, symmetries, guide=guide, condition=condition)
-            yield some, np.concatenate([values for values in made if values is not None], axis=1)
 
 
 def _stretch(column: NDArray[np.float32], start: int, length: int, tiles: Tiling, mean: float) -> NDArray[np.float32]:
@@ -279,27 +248,5 @@ def _write(job: Job, shard: int, ds: xr.Dataset, arrays: dict[str, NDArray[Any]]
     return job.receipts.leave(receipt, "shards", receipts_name(shard))
 
 
-def _whole(job: Job) -> Any:
-    return zarr.open_array(shards.zarr_store(_whole_url(job)), mode="r", zarr_format=3)
-
-
-def _whole_url(job: Job) -> str:
-    return storage.join(job.receipts.work, "whole", "array")
-
-
 def _row_url(job: Job, row: int) -> str:
     return storage.join(job.receipts.work, "tiles", f"{row:06d}")
-
-
-@functools.lru_cache(maxsize=2)
-def _model(url: str, weights: str) -> Any:
-    """A worker loads a model once, and sees that it is still the one that the job began with."""
-    import torch
-
-    from velfield.network.model import load_model
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    model = load_model(url)
-    if model.metadata["weights"]["sha256"] != weights:
-        raise VelfieldError(f"the model changed while it was used: model={url}; run the same command again")
-    return model

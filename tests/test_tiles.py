@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from velfield.errors import VelfieldError
-from velfield.geometry.tiles import Tiling, pieces, tiling
+from velfield.geometry.tiles import Tiling, pieces, spread, tiling
 
 CASES = [
     {"ngrid": 600, "periodic": True, "context": 0, "trained": 60, "multiple": 8, "reach": 51},
@@ -83,3 +83,15 @@ def test_tiles_that_cannot_be_are_refused():
         made(ngrid=600, periodic=True, context=10, trained=80, multiple=8, reach=51, side=25)
     with pytest.raises(VelfieldError, match="no such tiles"):
         Tiling(ngrid=0, periodic=True, side=4, context=0, rim=0, overlap=0)
+
+
+A = (0, 200, 400)
+
+
+def test_tiles_spread_over_a_parent():
+    """Evenly, fewer where they fill it; one that ends is not left by more than the context."""
+    assert spread(600, 60, 0, periodic=True) == tuple((i, j, k) for i in A for j in A for k in A)
+    assert spread(50, 60, 4, periodic=True) == ((0, 0, 0),)
+    assert sorted({i for i, _, _ in spread(100, 60, 0, periodic=False)}) == [0, 40]
+    assert sorted({i for i, _, _ in spread(200, 68, 4, periodic=False)}) == [-4, 66, 136]
+    assert spread(60, 68, 4, periodic=False) == ((-4, -4, -4),)

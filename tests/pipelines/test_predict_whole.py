@@ -19,11 +19,14 @@ from gaussian import universe, write_fields
 
 from velfield.commands.cli import main
 from velfield.errors import VelfieldError
+from velfield.network.model import load_model
+from velfield.network.parent_norm import Statistics
 from velfield.physics.condition import Ranges
 from velfield.pipelines import predict as predict_module
 from velfield.pipelines import verify as verify_module
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.predict import predict, prepare
+from velfield.pipelines.predict_network import observe_tile
 from velfield.pipelines.predict_plan import check_fits, plan_of
 from velfield.pipelines.predict_tasks import predict_row
 from velfield.pipelines.verify import verify
@@ -71,8 +74,6 @@ def cube(url, name="velocity"):
 
 def at_once(url, fields, around):
     """The network's velocity of the whole periodic parent, shown at once with so many cells of its images around."""
-    from velfield.network.model import load_model
-
     ds, model = store.open_fields(fields, chunks=None), load_model(url, device="cpu")
     parent = Parent(ds)
     inputs = []
@@ -128,12 +129,63 @@ def test_a_network_with_a_context_is_shown_real_neighbours(here, tmp_path):
     assert main(["predict", model, bare, str(tmp_path / "w"), "--isolated"]) == 2
 
 
-def test_group_normalisation_leaves_no_seam(here, tmp_path):
+def test_group_normalisation_takes_the_statistics_of_the_parent(here, whole, tmp_path):
+    """They are held fixed, so that tiles as wide as the reach asks for give one result, whatever their side."""
+    model, outs = str(tmp_path / "model"), [str(tmp_path / f"v{tile}") for tile in (34, 40)]
+    bundle(model, whole, cells=16, norm="group", std=True)
+    for tile, out in zip((34, 40), outs, strict=True):
+        job = prepare(model, whole, out, tile=tile, overlap=18)
+        assert job.observed == tuple((i, j, k) for i in (0, 16) for j in (0, 16) for k in (0, 16))
+        assert predict(here, job)
+        assert json.loads(store.attributes(out)["prediction"])["norm_tiles"] == 8
+        assert not verify(here, out).damaged
+    one, other = map(cube, outs)
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(one).max())
+    np.testing.assert_allclose(cube(outs[0], "velocity_std"), cube(outs[1], "velocity_std"), rtol=1e-4)
+    # the eight tiles are the eight boxes: their own statistics, averaged
+    ds, net = store.open_fields(whole, chunks=None), load_model(model, device="cpu")
+    inputs = np.stack([ds.velfield.input(kind).values for kind in INPUTS], axis=1)
+    each = [net.statistics(inputs[box : box + 1]) for box in range(8)]
+    settled = net.with_statistics(Statistics.of(each))
+    parent = np.stack([
+        Parent(ds).window(store.INPUTS[kind][0], (-10,) * 3, (52,) * 3) / ds[store.INPUTS[kind][0]].attrs["mean"] - 1
+        for kind in INPUTS
+    ])  # fmt: skip
+    expected = settled.predict_arrays(parent[None])[0][0][:, 10:-10, 10:-10, 10:-10]
+    np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5 * np.abs(one).max())
+    # by themselves boxes keep their own
+    alone = str(tmp_path / "alone")
+    assert predict(here, prepare(model, whole, alone, isolated=True))
+    by_itself = store.open_velocity(alone, chunks=None).velocity
+    np.testing.assert_allclose(by_itself, net.predict_arrays(inputs)[0], rtol=0, atol=1e-5 * np.abs(one).max())
+    assert np.abs(by_itself - settled.predict_arrays(inputs)[0]).max() > 0.01 * np.abs(one).max()
+
+
+def test_statistics_of_a_run_that_was_stopped_are_not_taken_anew(whole, tmp_path):
+    model, out = str(tmp_path / "model"), str(tmp_path / "v")
+    bundle(model, whole, cells=16, norm="group")
+    job = prepare(model, whole, out, tile=34, overlap=18)
+    job.receipts.begin({})
+    for tile in range(8):
+        observe_tile(tile, job)
+    there = {path: path.stat().st_mtime_ns for path in Path(job.receipts.work).glob("norm/*.json")}
+    assert len(there) == 8
+    predict_row(0, job)
+    assert observe_tile(3, job) == job.receipts.find("norm", "00003")
+    assert {path: path.stat().st_mtime_ns for path in Path(job.receipts.work).glob("norm/*.json")} == there
+    other = prepare(model, whole, str(tmp_path / "w"), tile=34, overlap=18)
+    with pytest.raises(VelfieldError, match=r"statistics of the parent are missing: tiles=8 of 8"):
+        predict_row(0, other)
+
+
+def test_tiles_leave_no_seam(here, tmp_path):
     """Where tiles change, differences between neighbouring cells are as within them; side by side they are not."""
     fields, model, blended, beside = (str(tmp_path / name) for name in ("fields", "model", "blended", "beside"))
     write_fields(fields, boxes=2, cells=16)
     bundle(model, fields, cells=16, norm="group", depth=2)
-    assert predict(here, prepare(model, fields, blended, tile=16, overlap=8))
+    job = prepare(model, fields, blended, tile=16, overlap=8)
+    assert job.tiling.rim < 8 < load_model(model, device="cpu").reach  # too narrow to be one result: blended
+    assert predict(here, job)
     assert predict(here, prepare(model, fields, beside, isolated=True))
     ratios = []
     for url, period in ((blended, 8), (beside, 16)):
@@ -156,8 +208,6 @@ def test_guides_of_tiles(here, whole, tmp_path, name):
     bundle(model, whole, cells=16, guide={"name": name, "smoothing": smoothing, "tracers": tracers})
     margin = None if name == "linear_whole" else 3
     job = prepare(model, whole, out, tile=16, overlap=4, guide_margin=margin)
-    from velfield.network.model import load_model
-
     net = load_model(model, device="cpu")
     with torch.no_grad():
         net.net.out.weight.zero_()

@@ -7,7 +7,7 @@ import pytest
 from served import serving, write_model
 from small_store import arrays_of, spec_of
 
-from velfield.client import Client
+from velfield.client.client import Client
 from velfield.geometry.boxes import BoxLayout
 from velfield.pipelines.cluster import connect
 from velfield.stores import store

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from served import ABOUT, cube, serving, until
 
-from velfield.client import NPZ
+from velfield.client.client import NPZ
 from velfield.errors import VelfieldError
 from velfield.service import problems, queries
 from velfield.service.allowed import Allowed, normalised

@@ -14,7 +14,7 @@ from velocity_stores import written
 
 import velfield as vf
 from velfield.answers.query_table import query_table
-from velfield.client import ServiceError
+from velfield.client.client import ServiceError
 from velfield.errors import VelfieldError
 from velfield.service import queries
 from velfield.service.apart import apart

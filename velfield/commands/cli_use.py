@@ -34,7 +34,11 @@ left: run the same command until it exits with 0.
 @click.argument("model")
 @click.argument("fields", metavar="INPUT")
 @click.argument("out")
-@click.option("--batch", type=click.IntRange(1), default=4, help="Boxes or tiles that go through a network together.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    help="Boxes or tiles that go through a network together; by default 4 of the training's size, fewer larger ones.",
+)
 @click.option("--average", type=int, default=1, help=AVERAGE_HELP)
 @click.option("--tile", type=click.IntRange(1), help="Cells along a tile's side.  [default: the training's]")
 @click.option("--overlap", type=click.IntRange(0), help="Cells that neighbouring tiles share.")

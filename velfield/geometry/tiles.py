@@ -179,9 +179,9 @@ def tiling(
     multiple : int
         2ᵈ of its poolings.
     local : bool
-        Whether its normalisation is that of a cell: with an overlap of twice the reach no cell that weighs anything
-        sees its tile's edge then, and the result is the same for all tiles. A normalisation over the tile (GroupNorm)
-        has no reach; there a third of the overlap, at least the context, is cut off and the rest is blended.
+        Whether nothing else that a velocity depends on, as a guide, sees where its tile ends: with an overlap of twice
+        the reach no cell that weighs anything does then, and the result is the same for all tiles. Otherwise, and
+        with a narrower overlap, a third of it, at least the context, is cut off and the rest is blended.
     trained : int
         Cells along the side, context included, on which it was trained.
     """
@@ -212,3 +212,17 @@ def tiling(
         multiple=multiple,
         phase=(-context - low) % multiple,
     )
+
+
+def spread(ngrid: int, side: int, context: int, *, periodic: bool, along: int = 3) -> tuple[tuple[int, int, int], ...]:
+    """First cells of tiles spread evenly over a parent, up to ``along`` along each axis, fewer where these fill it.
+
+    Those of a parent that does not repeat reach ``context`` cells beyond its edge and no further.
+    """
+    count = min(along, -(-ngrid // side))
+    if periodic:
+        firsts = [ngrid * i // count for i in range(count)]
+    else:
+        last = max(ngrid + context - side, -context)
+        firsts = sorted({int(first) for first in np.linspace(-context, last, count)})
+    return tuple((i, j, k) for i in firsts for j in firsts for k in firsts)

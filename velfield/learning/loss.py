@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from velfield.errors import VelfieldError
+from velfield.network.error_bars import LARGEST_LOG
 
-LARGEST_LOG = 12.0  # of ln σ²: σ from 1/400 to 400 σ_v; keeps e⁻ˢ finite
 DICE_OVER = ("batch", "sample", "channel")
 
 

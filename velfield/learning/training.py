@@ -21,7 +21,8 @@ from velfield.learning.ranks import Ranks
 from velfield.learning.samples import AS_IT_IS, StepSamples
 from velfield.learning.step import gradients
 from velfield.learning.train_config import TrainConfig
-from velfield.learning.validation import Calibration, calibrate_on, validate
+from velfield.learning.validation import calibrate_on, validate
+from velfield.network.error_bars import Calibration
 from velfield.network.model import Model
 from velfield.network.unet import UNet
 from velfield.stores.sources import FieldSource, boxes_of, symmetries_of

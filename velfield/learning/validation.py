@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from torch import Tensor
 
 from velfield.accuracy.calibration import SHARES, half_width
 from velfield.learning.batches import Batch
-from velfield.learning.loss import LARGEST_LOG, LossConfig, velocity_loss
+from velfield.learning.loss import LossConfig, velocity_loss
+from velfield.network.error_bars import Calibration
 
 KEPT = 4_000_000  # residuals that a calibration is made from, evenly spread over the boxes
 Z68, Z95 = (float(half_width(share)) for share in SHARES.values())
@@ -29,48 +29,6 @@ POWERS = np.linspace(0.5, 2.0, 61)
 
 # a batch's velocity [σ_v], ln σ² or None, and the cells that count
 Forward = Callable[[Batch], tuple[Tensor, Tensor | None, Tensor]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """How the σ that a network gives becomes an error bar.
-
-    Parameters
-    ----------
-    factor, power : float
-        The error bar is factor · σ^power, all in units of σ_v; 1 and 1 where there was nothing to calibrate on.
-    residuals : int
-        Components that it was made from.
-    coverage_68, coverage_95 : float, optional
-        Share of them within the calibrated 68 and 95 % intervals.
-    before_68, before_95 : float, optional
-        The same before.
-    """
-
-    factor: float = 1.0
-    power: float = 1.0
-    residuals: int = 0
-    coverage_68: float | None = None
-    coverage_95: float | None = None
-    before_68: float | None = None
-    before_95: float | None = None
-
-    def error_bars(self, log_variance: Tensor) -> Tensor:
-        """Error bars [σ_v] from the network's ln σ²."""
-        s = log_variance.float().clamp(-LARGEST_LOG, LARGEST_LOG)
-        return self.factor * torch.exp(0.5 * self.power * s)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for metadata."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Calibration:
-        """Rebuild what `to_dict` wrote."""
-        made = cls(**values)
-        if not (0 < float(made.factor) < math.inf and 0 < float(made.power) < math.inf):
-            raise ValueError(f"calibration: factor={made.factor}, power={made.power}")
-        return made
 
 
 def calibrate(residual: NDArray[Any], sigma: NDArray[Any]) -> Calibration:

@@ -21,7 +21,7 @@ import torch
 from velfield.accuracy.tables import BY_NAME
 from velfield.errors import SENSELESS, StoreError, VelfieldError
 from velfield.files import shipped, storage
-from velfield.learning.validation import Calibration
+from velfield.network.error_bars import Calibration
 from velfield.network.model_card import card
 from velfield.network.normalisation import Normalisation
 from velfield.network.unet import UNet, UNetConfig

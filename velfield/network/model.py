@@ -14,10 +14,11 @@ from torch import Tensor
 
 from velfield.errors import StoreError, VelfieldError
 from velfield.geometry.symmetry import CUBE, Symmetry
-from velfield.learning.validation import Calibration
 from velfield.network import bundle
+from velfield.network.error_bars import Calibration
 from velfield.network.normalisation import Normalisation
 from velfield.network.orientations import over_orientations
+from velfield.network.parent_norm import Statistics, observed, with_statistics
 from velfield.network.unet import UNet
 from velfield.physics.condition import Condition
 from velfield.stores.sources import condition_of, describe, differing, symmetries_of_boxes
@@ -195,6 +196,16 @@ class Model:
         attrs = {name: ds.attrs[name] for name in KEPT if name in ds.attrs}
         attrs |= {"velfield_kind": "velocity", "margin": 0}
         return xr.Dataset(made_of, coords=coords, attrs=attrs)
+
+    def statistics(self, inputs: NDArray[Any], *given: Any, **more: Any) -> Statistics:
+        """What the network's GroupNorm layers see of boxes; arguments as of `predict_arrays`."""
+        with observed(self.net) as made:
+            self.predict_arrays(inputs, *given, **more)
+        return made[0]
+
+    def with_statistics(self, statistics: Statistics) -> Model:
+        """The same model with its GroupNorm's statistics held fixed, so that its result is local (`parent_norm`)."""
+        return Model(with_statistics(self.net, statistics), self.normalisation, self.metadata, self.device)
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from velfield.client_http import Connection, ServiceError
+from velfield.client.connection import Connection, ServiceError
 from velfield.errors import VelfieldError
 
 __all__ = ["NPZ", "Client", "ServiceError"]
@@ -35,7 +35,7 @@ OVER = ("done", "failed", "cancelled")
 
 
 class Client(Connection):
-    """The service at a URL; parameters as of `velfield.client_http.Connection`."""
+    """The service at a URL; parameters as of `velfield.client.connection.Connection`."""
 
     def models(self) -> list[dict[str, Any]]:
         """What is served: inputs, cell sizes, what each model was trained on and what it reached."""
