@@ -193,6 +193,8 @@ QUERIES = {  # what, the query, what the answer says
     "a redshift below 0": ({"redshift": -1}, "redshift: input should be greater than or equal to 0"),
     "an unknown pattern": ({"rsd": "sideways"}, "rsd: input should be 'none', 'plane_parallel'"),
     "another unit": ({"mass_unit": "kg"}, "mass_unit: input should be 'msun/h' or 'msun'"),
+    "a margin that leaves nothing": ({"margin": 4}, "nothing is left within the margin: cells=8, margin=4"),
+    "a margin below 0": ({"margin": -1}, "margin: input should be greater than or equal to 0"),
     "an observer that is not asked for": ({"observer": [1, 2, 3]}, "observer and pattern do not go together"),
     "an observer out of this world": (
         {"rsd": "random_radial", "observer": [1e300, 2, 3]}, "an observer out of this world"),

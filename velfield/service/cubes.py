@@ -45,7 +45,11 @@ class Cube(BaseModel):
     )
     observer: list[float] | None = Field(
         None, min_length=3, max_length=3,
-        description="With random_radial: x, y, z from the box's corner, in length_unit (observer=1&observer=2&…).",
+        description="With random_radial: x, y, z from the corner of the box, without its margin, in length_unit.",
+    )  # fmt: skip
+    margin: int = Field(
+        0, ge=0, le=1000,
+        description="Cells on each side that are surroundings only: the box, which is answered, lies within.",
     )  # fmt: skip
     assignment: Literal["ngp", "cic", "tsc"] = Field("ngp", description="How halos were shared among cells.")
     length_unit: Literal["Mpc/h", "Mpc"] = Field("Mpc/h", description="Of cellsize and observer; comoving.")
@@ -81,6 +85,17 @@ class Cube(BaseModel):
             raise Problem(422, f"half a cosmology: without {', '.join(lacking)}", "give all five numbers, or none")
         return Cosmology(name="given", **given)
 
+    def side(self, cells: int) -> int:
+        """Cells along the side of the box in a cube of so many; refuses a margin that leaves too few."""
+        side = cells - 2 * self.margin
+        if side < LEAST_SIDE:
+            raise Problem(
+                422,
+                f"nothing is left within the margin: cells={cells}, margin={self.margin}",
+                f"send a larger cube: the box within has at least {LEAST_SIDE} cells a side",
+            )
+        return side
+
     def mean_of(self, name: str) -> float | None:
         """The universe's mean per cell of a variable, if it is given."""
         value: float | None = getattr(self, f"mean_{name}")
@@ -115,8 +130,8 @@ def spec_of(cube: Cube, arrays: dict[str, NDArray[np.float32]], fingerprint: str
     cosmology = cube.cosmology()
     length = cosmology.h if cube.length_unit == "Mpc" else 1.0
     mass = cosmology.h if cube.mass_unit == "Msun" else 1.0
-    side = next(iter(arrays.values())).shape[0]
-    boxes = BoxLayout(boxsize=side * cube.cellsize * length, boxes=1, cells=side)
+    side = cube.side(next(iter(arrays.values())).shape[0])
+    boxes = BoxLayout(boxsize=side * cube.cellsize * length, boxes=1, cells=side, margin=cube.margin)
     sight = sightlines(cube.rsd, boxes, seed=0)
     observer = sight.observer
     if (cube.observer is None) == (cube.rsd == "random_radial"):

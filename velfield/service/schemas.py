@@ -40,7 +40,7 @@ class ModelCard(BaseModel):
         description="Kinds of input and their units.", examples=[{"number_overdensity": "1"}]
     )
     has_std: bool = Field(description="Whether it gives velocity_std.")
-    context: int = Field(description="Cells around a box that it needs; a cube has none, a store with a margin does.")
+    context: int = Field(description="Cells around a box that it needs: the least margin of a cube or a store.")
     guide: str | None = Field(description="The velocity of linear theory that it adds to.")
     conditioned: bool = Field(description="Whether redshift and min_mass are ranges.")
     cellsize: float = Field(description="[h⁻¹Mpc]")
@@ -101,7 +101,7 @@ class Uploaded(BaseModel):
     """A cube that was uploaded."""
 
     input: str = Field(description="Its name, for POST /jobs.", examples=[f"upload:{JOB_ID}"])
-    cells: int = Field(description="Along a side.")
+    cells: int = Field(description="Along a side of the box, without a margin.")
 
 
 class JobRequest(BaseModel):

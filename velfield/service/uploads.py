@@ -34,7 +34,7 @@ class Uploads:
     async def take(
         self, cube: Cube, length: int, pieces: AsyncIterator[bytes], pool: Executor
     ) -> tuple[str, int, bool]:
-        """Receive a cube; returns its name, its cells along a side, and whether it is new."""
+        """Receive a cube; returns its name, its box's cells along a side, and whether it is new."""
         used = await asyncio.get_running_loop().run_in_executor(pool, self.used)
         if used + length > self.limits.space:
             raise Problem(507, f"no space for uploads: bytes={used}, limit={self.limits.space}", "try again later")
@@ -78,7 +78,7 @@ class Uploads:
         name = fingerprint[:32]
         url = os.path.join(self.folder, name)
         arrays: dict[str, Any] = read_npz(file, self.limits.upload_cells)
-        side = next(iter(arrays.values())).shape[0]
+        side = cube.side(next(iter(arrays.values())).shape[0])
         if shards.published(url):
             os.utime(url)
             return f"upload:{name}", side, False
