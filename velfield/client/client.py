@@ -84,7 +84,8 @@ class Client(Connection):
         rsd : str
             ``none``, ``plane_parallel``, ``center_radial``, ``random_radial``.
         **about
-            More of what the service takes, as ``observer=(x, y, z)``, ``mean_halo_number``, ``mass_unit="Msun"``.
+            More of what the service takes, as ``observer=(x, y, z)``, ``mean_halo_number``, ``mass_unit="Msun"``, or
+            ``margin``: cells on each side that are surroundings only and are not answered.
 
         Returns
         -------
