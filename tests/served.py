@@ -38,6 +38,7 @@ LIMITS = {
     "upload_cells": 40**3,
     "table": 2**22,
     "rows": 10_000,
+    "grid": 64,
     "cubes": 16,
     "line": 128,
     "queries": 2,

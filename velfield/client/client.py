@@ -30,6 +30,7 @@ FORMS = {  # of tables
     ".fits": "application/fits",
     ".fit": "application/fits",
 }
+HDF5 = {".hdf5": "application/x-hdf5", ".h5": "application/x-hdf5"}
 POSITIONS = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
 OVER = ("done", "failed", "cancelled")
 
@@ -107,12 +108,43 @@ class Client(Connection):
         answer = self._ask("POST", "/uploads", params=query, content=_npz(arrays), headers={"Content-Type": NPZ})
         return str(answer.json()["input"])
 
-    def submit(self, model: str, given: str, *, average: int = 1, isolated: bool = False) -> str:
-        """Ask for a field store or an upload to be predicted; the same request is the same job. Returns its id.
+    def upload_catalogue(self, table: str) -> str:
+        """Leave a catalogue of halos (….csv, ….parquet, ….fits, ….hdf5) at the service, for `submit`; its name."""
+        form = (FORMS | HDF5).get(Path(table).suffix.lower())
+        if form is None:
+            raise VelfieldError(f"not a table: table={table}; let its name end with {', '.join(FORMS | HDF5)}")
+        body, heads = Path(table).read_bytes(), {"Content-Type": form}
+        return str(self._json("POST", "/catalogues", content=body, headers=heads)["input"])
 
-        ``isolated`` predicts each box by itself, also where they are one whole parent.
+    def submit(
+        self, model: str, given: str, *, average: int = 1, isolated: bool = False,
+        paint: Mapping[str, Any] | None = None,
+    ) -> str:  # fmt: skip
+        """Ask for a field store, a catalogue or an upload to be predicted; the same request is the same job.
+
+        Parameters
+        ----------
+        model : str
+            One of `models`.
+        given : str
+            URL of a store or a catalogue beneath what the operator allowed, or what `upload` or `upload_catalogue`
+            returned.
+        average : int
+            Orientations whose predictions are averaged.
+        isolated : bool
+            Predict each box by itself, also where they are one whole parent.
+        paint : mapping, optional
+            For a catalogue, and only for one: how it is painted, as ``{"min_mass": 1e12, "rsd": "none"}``; the options
+            of ``velfield predict`` (docs/service.md). ``{}`` takes its defaults.
+
+        Returns
+        -------
+        str
+            The job's id.
         """
         asked = {"model": model, "input": given, "average": average, "isolated": isolated}
+        if paint is not None:
+            asked["paint"] = dict(paint)
         return str(self._json("POST", "/jobs", json=asked)["id"])
 
     def jobs(self) -> list[dict[str, Any]]:

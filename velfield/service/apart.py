@@ -20,7 +20,9 @@ from velfield.service.problems import Problem
 
 # a server that has the libraries and no threads, from which processes are forked in some 40 ms
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["velfield.service.queries", "zarr", "pyarrow.parquet", "astropy.io.fits"])
+CONTEXT.set_forkserver_preload(
+    ["velfield.service.painted", "velfield.service.queries", "zarr", "pyarrow.parquet", "astropy.io.fits"]
+)
 LESS = "send less at a time, or use velfield on a machine of your own"
 
 

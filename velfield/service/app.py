@@ -25,6 +25,7 @@ from velfield.service.jobs import Job, Jobs
 from velfield.service.limits import Limits, Room
 from velfield.service.metrics import Measured, Metrics
 from velfield.service.models import Forward, Models
+from velfield.service.paint import Paint
 from velfield.service.problems import ProblemDocument, answer_problems
 from velfield.service.queries import Queries
 from velfield.service.receive import JSON
@@ -56,7 +57,7 @@ class JobRunner(Protocol):
     def alive(self) -> bool:
         """Whether it runs."""
 
-    def asked(self, model: str, given: str, average: int, isolated: bool) -> Job:
+    def asked(self, model: str, given: str, average: int, isolated: bool, paint: Paint | None) -> Job:
         """The job that a request stands for."""
 
     def interrupt(self) -> None:
@@ -193,7 +194,7 @@ def _describe(app: FastAPI, models: list[str], *, secured: bool) -> None:
             asked = copy.deepcopy(routes_jobs.ASKED)
             form = asked["requestBody"]["content"][JSON]["schema"]
             form["properties"]["model"]["enum"] = models
-            form["examples"][0]["model"] = models[0]
+            form["examples"] = [example | {"model": models[0]} for example in form["examples"]]
             made["paths"]["/jobs"]["post"] |= asked
             if secured:
                 parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

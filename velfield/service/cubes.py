@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ SENDABLE = tuple(PAINTED)
 LEAST_SIDE = 2
 LEAST_MASS = 1e5  # of a halo [h⁻¹M⊙]; far below it linear theory has no answer
 ALTERNATIVES = "send numpy.savez(file, halo_number=…, halo_mass=…): cubes (x, y, z) of numbers"
+OmegaM = Annotated[float, Field(ge=0.05, le=1)]
+OmegaB = Annotated[float, Field(ge=0.005, le=0.3)]
+Hubble = Annotated[float, Field(ge=0.3, le=1.5)]
+Sigma8 = Annotated[float, Field(ge=0.2, le=2)]
+Tilt = Annotated[float, Field(ge=0.5, le=1.5)]
 
 
 class Cube(BaseModel):
@@ -63,11 +68,11 @@ class Cube(BaseModel):
     )
     mean_halo_mass: float | None = Field(None, ge=1e-9, le=1e24, allow_inf_nan=False, description="The same.")
     mean_matter_number: float | None = Field(None, ge=1e-9, le=1e24, allow_inf_nan=False, description="The same.")
-    omega_m: float | None = Field(None, ge=0.05, le=1, description="Cosmology: all five, or none for Outer Rim's.")
-    omega_b: float | None = Field(None, ge=0.005, le=0.3)
-    h: float | None = Field(None, ge=0.3, le=1.5)
-    sigma8: float | None = Field(None, ge=0.2, le=2)
-    n_s: float | None = Field(None, ge=0.5, le=1.5)
+    omega_m: OmegaM | None = Field(None, description="Cosmology: all five, or none for Outer Rim's.")
+    omega_b: OmegaB | None = None
+    h: Hubble | None = None
+    sigma8: Sigma8 | None = None
+    n_s: Tilt | None = None
 
     @field_validator("min_mass")
     @classmethod

@@ -29,6 +29,8 @@ class Limits:
         Cells of each; what a compressed body may grow to follows from them (docs/service.md).
     table, rows : int
         Bytes and rows of a table of positions.
+    grid : int
+        Cells along the side of a parent that is painted.
     cubes, line : int
         Cubes that are received, kept and predicted at a time, and requests that wait before their bodies are read.
     queries : int
@@ -51,6 +53,7 @@ class Limits:
     upload_cells: int
     table: int
     rows: int
+    grid: int
     cubes: int
     line: int
     queries: int
