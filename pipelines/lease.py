@@ -123,8 +123,14 @@ def _take(receipts: Receipts) -> Lease | None:
         if not living:
             for url in others:  # of runs that were killed
                 storage.remove(url)
-    found = next(iter(living.values()), {})
-    raise StoreError(
+    raise _refusal(receipts, living)
+
+
+def _refusal(receipts: Receipts, living: dict[str, dict[str, Any]]) -> StoreError:
+    if not living:  # its folder was not there each time after it was made
+        return StoreError(f"no folder can be made here: out={receipts.out}; name another place")
+    found = next(iter(living.values()))
+    return StoreError(
         f"another run is making this store: out={receipts.out}, host={found.get('host')}, pid={found.get('pid')}, "
         f"since={found.get('started')}; wait for it, or stop it and run the same command again"
     )

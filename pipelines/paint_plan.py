@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,17 +43,26 @@ class Plan:
         """The most that one task holds at a time [bytes]."""
         return max(self.block_memory, self.shard_memory)
 
-    def table(self) -> str:
-        """Lines for a person."""
-        rows = (
+    def lines(self) -> list[tuple[str, str]]:
+        """Names and values, for a person."""
+        return [
             ("boxes", f"{self.boxes:,} in {self.shards:,} shards"),
             ("tasks", f"{self.tasks:,}: {self.blocks:,} blocks to read, {self.shards:,} shards to write"),
             ("to read", f"{size(self.bytes_to_read)}, {self.rows:,} rows"),
             ("work folder", f"at most {size(self.patch_bytes)}, removed at the end"),
             ("store", f"{size(self.store_bytes)} before compression"),
             ("memory per worker", f"{size(self.worker_memory)} a task, {size(WORKER_BASE)} for the process"),
-        )
-        return "\n".join(f"{name:<18} {value}" for name, value in rows)
+        ]
+
+    def table(self) -> str:
+        """Lines for a person."""
+        return in_lines(self.lines())
+
+
+def in_lines(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values below each other, for a person."""
+    width = max(18, *(len(name) for name, _ in rows))
+    return "\n".join(f"{name:<{width}} {value}" for name, value in rows)
 
 
 def plan_of(job: Job) -> Plan:

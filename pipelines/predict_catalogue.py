@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import xarray as xr
 from distributed import Client
 
 from velfield.catalogues.catalogue import open_catalogue
@@ -17,7 +19,7 @@ from velfield.files.progress import Progress
 from velfield.pipelines import paint as painting
 from velfield.pipelines import paint_job
 from velfield.pipelines.predict_job import Job, prepare
-from velfield.stores import store
+from velfield.stores import store, store_layout
 from velfield.theory import analytic
 
 
@@ -95,6 +97,23 @@ class FromCatalogue:
             raise StoreError(f"another store is here: out={self.out}; name another place, or remove it")
         storage.remove(self.paint.out)  # of a run that was stopped before it came to this
         return True
+
+    def expected(self) -> tuple[Job, xr.Dataset]:
+        """The prediction as it will be, to be planned, and its fields without their values; refuses what will not do.
+
+        All but the fields' means is known before anything is painted; there the halos are counted as if all were
+        taken.
+        """
+        job, boxes = self.paint, self.paint.scene.boxes
+        mean = len(job.catalogues["halos"]) / boxes.ngrid**3
+        spec = paint_job.spec_of(job, dict.fromkeys(paint_job.painted_of(job), mean), {})
+        nothing = {
+            name: np.broadcast_to(np.zeros((), v.dtype), (boxes.nbox, *v.shape))
+            for name, v in store_layout.field_layout(spec).variables.items()
+        }
+        ds = store.fields_in_memory(spec, nothing)
+        options = {name: value for name, value in self.options.items() if name != "asked_for"}
+        return prepare(self.model, job.out, self.out, expected=ds, **options), ds
 
     def painted(self, client: Client, progress: Progress) -> Job:
         """Paint, or go on with it; the prediction that is left to do."""

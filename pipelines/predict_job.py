@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from velfield.network.model import Model
 
 BATCH = 4  # boxes or tiles of the training's size that go through a network together
+TILE_BYTES = 3 * 2**29  # that a network holds of a tile whose side is not asked for
+FEATURES = 22  # floats a cell and channel of width that a network holds while it predicts: docs/prediction.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ def prepare(
     tracer: str = "number",
     smoothing: float | None = None,
     asked_for: str | None = None,
+    expected: xr.Dataset | None = None,
 ) -> Job:
     """Open the input and the model, and see that they fit.
 
@@ -121,8 +124,10 @@ def prepare(
         Of an analytic model, as in `velfield.theory.analytic.settings`.
     asked_for : str, optional
         What the store says that it was asked for, where the fields do not stay (`predict_catalogue`).
+    expected : xarray.Dataset, optional
+        The field store as it will be, where it is not there yet: the job can be planned, not run.
     """
-    ds = store.open_fields(fields, chunks=None)
+    ds = store.open_fields(fields, chunks=None) if expected is None else expected
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
     analytic.check_tracer(model, tracer)
     if model in analytic.NAMES:
@@ -140,7 +145,8 @@ def prepare(
         job = _network(model, ds, average, asked, isolated)
     prediction = job.prediction | ({} if asked_for is None else {"asked_for": asked_for})
     identity = job.about.get("weights", job.about)  # of a bundle, wherever it lies
-    settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": store.document_hash(fields)}
+    seen = store.document_hash(fields) if expected is None else None
+    settings: dict[str, Any] = {"schema": store_layout.SCHEMA, "model": identity, "input": seen}
     settings |= {name: job.about[name] for name in ("calibration", "average") if name in job.about}
     settings["prediction"] = prediction
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -214,9 +220,9 @@ def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | No
     found = {name: pair for name, pair in found.items() if name not in ("cells", "margin")}
     notes = sentences(found, "the store")
     observed: tuple[tuple[int, int, int], ...] = ()
-    if loaded.net.config.norm == "group" and tiles.count > 1:
+    if loaded.net.config.norm == "group" and (tiles.count > 1 or tiles.side > loaded.trained_side):
         observed = spread(tiles.ngrid, loaded.trained_side, loaded.context, periodic=tiles.periodic)
-    if tiles.side != loaded.trained_side and tiles.rim < loaded.reach:
+    if asked["tile"] not in (None, loaded.trained_side) and tiles.rim < loaded.reach:
         notes.append(f"the model was trained on {loaded.trained_side} cells a side, a tile has {tiles.side}")
     return _Settled(
         about=about,
@@ -249,6 +255,7 @@ def _tiles(
         multiple=2**loaded.net.config.depth,
         local=loaded.guide is None or loaded.guide.name == analytic.WHOLE,
         trained=loaded.trained_side,
+        largest=TILE_BYTES // (4 * FEATURES * loaded.net.config.width),
     )
     guide, margin = loaded.guide, asked["guide-margin"]
     sees = guide is not None and guide.sees_margin

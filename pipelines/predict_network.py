@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from velfield.errors import VelfieldError
+from velfield.errors import DamagedError, VelfieldError
 from velfield.files import shards, storage
 from velfield.pipelines.predict_job import Job, receipts_name
 from velfield.pipelines.receipts import Receipts
@@ -33,7 +33,7 @@ def observe_tile(number: int, job: Job) -> dict[str, Any]:
         return found
     assert job.tiling is not None
     model = _model(job.model, _weights(job))
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = fields_of(job)
     around = job.guide_margin - job.tiling.context
     start = [first - around for first in job.observed[number]]
     side = model.trained_side + 2 * around
@@ -78,16 +78,30 @@ def shown(
     inputs = np.stack([boxes.velfield.input(kind).isel(seen).values for kind in model.inputs], axis=1)
     guide = None
     if job.takes_whole:
-        whole = whole_of(job)
-        guide = np.stack([wrapped(whole, start, (side,) * 3) for start in starts])
+        guide = np.stack([whole_of(job, start, side) for start in starts])
     elif job.how:
         guide = model.guide.velocities(boxes, range(len(starts)), job.tiling.context, job.how)
     return inputs, {"guide": guide, "condition": model.condition(ds)}
 
 
-def whole_of(job: Job) -> Any:
-    """The array of linear theory of the whole parent (channel, x, y, z)."""
-    return zarr.open_array(shards.zarr_store(whole_url(job)), mode="r", zarr_format=3)
+def fields_of(job: Job) -> xr.Dataset:
+    """The input, which must still be the one that the job began with."""
+    ds = store.open_fields(job.fields, chunks=None)
+    if ds.attrs["fingerprint"] != job.layout.attrs["input_fingerprint"]:
+        raise VelfieldError(f"the input changed while it was used: fields={job.fields}; run the same command again")
+    return ds
+
+
+def whole_of(job: Job, start: Corner, side: int) -> NDArray[np.float32]:
+    """Linear theory of the whole parent (channel, x, y, z) in a cube of it from ``start`` on."""
+    array = zarr.open_array(shards.zarr_store(whole_url(job)), mode="r", zarr_format=3)
+    velocity = wrapped(array, start, (side,) * 3)
+    if not np.isfinite(velocity).all():  # a chunk that is not there reads as NaN
+        raise DamagedError(
+            f"the parent's linear velocity has lost a part: array={whole_url(job)}, from={tuple(start)}, side={side}; "
+            "remove the unfinished store, then run the same command again"
+        )
+    return velocity
 
 
 def whole_url(job: Job) -> str:

@@ -10,6 +10,7 @@ shown some tiles, whose statistics hold for all (`velfield.pipelines.predict_net
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,13 @@ from velfield.errors import DamagedError
 from velfield.files import shards, storage
 from velfield.geometry.tiles import Piece, Tiling, pieces
 from velfield.pipelines.predict_job import Job, receipts_name
-from velfield.pipelines.predict_network import load, shown, variables, whole_of, whole_url
+from velfield.pipelines.predict_network import fields_of, load, shown, variables, whole_of, whole_url
 from velfield.pipelines.stages import stage
 from velfield.stores import store
 from velfield.stores.sources import symmetries_of_boxes
 from velfield.stores.store_layout import OUTSIDE
 from velfield.theory import analytic
-from velfield.theory.parent import Parent, wrapped
+from velfield.theory.parent import Parent
 from velfield.theory.whole import READERS, knowledge, layout_of
 
 WHOLE_CHUNK = 64  # cells along a side of a chunk of the whole parent's velocity
@@ -39,12 +40,12 @@ def compute_whole(_item: int, job: Job) -> dict[str, Any]:
     """Task: linear theory of the whole parent, for all others."""
     if found := job.receipts.find("whole", "velocity"):
         return found
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = fields_of(job)
     n = layout_of(ds).ngrid
     array = zarr.create_array(
         shards.zarr_store(whole_url(job)),
         shape=(3 * len(job.how), n, n, n),
-        chunks=(3, *(min(WHOLE_CHUNK, n),) * 3),
+        chunks=(1, *(min(WHOLE_CHUNK, n),) * 3),
         dtype="float32",
         compressors=None,
         fill_value=np.nan,
@@ -52,11 +53,15 @@ def compute_whole(_item: int, job: Job) -> dict[str, Any]:
     )
     for number, how in enumerate(job.how):
         assert isinstance(how, analytic.WholeSettings)
-        with stage("whole"):
-            velocity = analytic.whole_velocity(how, ds)
-        with stage("write", nbytes=velocity.nbytes):
-            array[3 * number : 3 * number + 3] = velocity
-        del velocity
+        components = analytic.whole_components(how, ds)
+        for axis in range(3):
+            with stage("whole"):
+                component = next(components)
+            with stage("write", nbytes=component.nbytes):
+                along = [slice(first, first + WHOLE_CHUNK) for first in range(0, n, WHOLE_CHUNK)]
+                for x, y in product(along, along):  # so that no second cube is held while it is written
+                    array[3 * number + axis, x, y] = component[x, y]
+        del components, component
     return job.receipts.leave({"cells": n**3}, "whole", "velocity")
 
 
@@ -67,7 +72,7 @@ def predict_row(row: int, job: Job) -> dict[str, Any]:
         return found
     tiles, model = job.tiling, load(job)
     ix, iy = divmod(row, len(tiles.starts))
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = fields_of(job)
     around = job.guide_margin - tiles.context  # cells around a tile that its guide sees
     corner = (tiles.starts[ix] - around, tiles.starts[iy] - around, 0)
     side = tiles.side + 2 * around
@@ -116,7 +121,7 @@ def blend_shard(shard: int, job: Job) -> dict[str, Any]:
     if found := job.receipts.find("shards", receipts_name(shard)):
         return found
     boxes = job.layout.boxes_of(shard)
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = fields_of(job)
     arrays = _empty(job, len(boxes))
     names = [name for name in job.layout.variables if name != "velocity_flag"]
     with stage("assemble") as assembling:
@@ -134,15 +139,15 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
     if found := job.receipts.find("shards", receipts_name(shard)):
         return found  # a worker died after it had written the receipt
     boxes = job.layout.boxes_of(shard)
-    ds = store.open_fields(job.fields, chunks=None)
+    ds = fields_of(job)
     arrays = _empty(job, len(boxes))
     if job.takes_whole:
         with stage("read"):
-            parent, whole = Parent(ds), whole_of(job)
+            parent = Parent(ds)
             cells = parent.layout.cells
             for place, box in enumerate(boxes):
                 start = [cells * along for along in parent.place(box)]
-                arrays["velocity"][place] = wrapped(whole, start, (cells,) * 3)
+                arrays["velocity"][place] = whole_of(job, start, cells)
     elif job.how:
         with stage("predict"):
             arrays["velocity"][...] = analytic.velocities(job.how[0], ds, boxes)
@@ -151,7 +156,8 @@ def predict_shard(shard: int, job: Job) -> dict[str, Any]:
         if model.guide is None:  # a guide may need other boxes: it reads what it needs
             with stage("read") as read:
                 needed = sorted({store.INPUTS[kind][0] for kind in model.inputs})
-                seen, within = ds[needed].isel(box=slice(boxes[0], boxes[-1] + 1)).load(), range(len(boxes))
+                with store.decoding(ds, " or ".join(needed), f"{boxes[0]} to {boxes[-1]}"):
+                    seen, within = ds[needed].isel(box=slice(boxes[0], boxes[-1] + 1)).load(), range(len(boxes))
                 read.nbytes += seen.nbytes
         with stage("predict"):
             made = model.predict(seen, batch=job.batch, boxes=within, average=job.average)

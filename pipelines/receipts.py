@@ -41,7 +41,10 @@ class Receipts:
                 )
             self.clear()  # of a run that was stopped between publishing and clearing
             return True
-        begun = storage.names(storage.join(self.out, store.WORK))
+        try:
+            begun = storage.names(storage.join(self.out, store.WORK))
+        except NotADirectoryError as error:
+            raise StoreError(f"a file is in the way: out={self.out}; name another place") from error
         others = [name for name in begun if name != self.fingerprint[:16]]
         if any(storage.names(storage.join(self.out, store.WORK, other, "shards")) for other in others):
             raise StoreError(

@@ -95,3 +95,18 @@ def test_tiles_spread_over_a_parent():
     assert sorted({i for i, _, _ in spread(100, 60, 0, periodic=False)}) == [0, 40]
     assert sorted({i for i, _, _ in spread(200, 68, 4, periodic=False)}) == [-4, 66, 136]
     assert spread(60, 68, 4, periodic=False) == ((-4, -4, -4),)
+
+
+def test_tiles_of_a_local_network_are_as_wide_as_memory_allows():
+    local = {"ngrid": 600, "periodic": True, "trained": 60, "multiple": 8, "reach": 51, "largest": 125**3}
+    tiles = made(context=0, local=True, **local)
+    assert (tiles.side, tiles.overlap, tiles.rim) == (120, 40, 13)
+    assert made(context=0, **local).side == 60
+    assert made(context=0, local=True, **local | {"side": 64}).side == 64
+    assert made(context=0, local=True, **local | {"largest": 50**3}).side == 60
+    exact = made(context=0, local=True, **local | {"multiple": 4, "reach": 20})
+    assert (exact.side, exact.rim, exact.overlap) == (120, 20, 40)
+    around = made(context=4, local=True, **local | {"multiple": 4, "reach": 23})
+    assert (around.side, around.rim) == (124, 5)
+    small = made(context=0, local=True, **local | {"ngrid": 48})
+    assert (small.side, small.count) == (72, 1)

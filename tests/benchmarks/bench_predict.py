@@ -12,7 +12,8 @@ cost and blend as learnt ones do; ``--model`` takes another. It is timed
   workers, over ``--loop`` boxes, nothing written; a third of them before, a third after, to see what the machine does.
 
 Seams: v(z + 1) − v(z) averaged over sixteenths of the boxes' faces, which leaves what is common to them; its rms at the
-places where a tile's weight begins or ends, and at the boxes' borders, over that elsewhere: 1 where nothing shows. With
+places where a tile's weight begins or ends, and at the boxes' borders, over that at places elsewhere that lie alike in
+the cells that the network pools: 1 where nothing shows. With
 ``--isolated`` the boxes are also predicted one by one, which shows what the statistic is where there are seams.
 
 Tiles: ``--windows`` cubes of the parent, each around a corner where eight tiles meet, are shown to the network at once,
@@ -117,8 +118,12 @@ def loop(model: Model, fields: str, boxes: range) -> float:
     return time.perf_counter() - began
 
 
-def seams(url: str, places: set[int]) -> tuple[float, float]:
-    """Size of the faces' steps along z at some places over that elsewhere, and its error by the scatter over places."""
+def seams(url: str, places: set[int], pooled: int) -> tuple[float, float]:
+    """Size of the faces' steps along z at some places over that elsewhere, and its error by the scatter over places.
+
+    A network that pools and doubles leaves a grain of its own: each place is held against those of its kind, which lie
+    alike in the ``pooled`` cells that the network pools together.
+    """
     ds = store.open_velocity(url, chunks=None)
     boxes, cells = int(ds.attrs["boxes"]), int(ds.attrs["cells"])
     n = boxes * cells
@@ -130,10 +135,12 @@ def seams(url: str, places: set[int]) -> tuple[float, float]:
         parts = [part.mean((1, 2), dtype=np.float64) for half in np.array_split(steps, PARTS, 1)
                  for part in np.array_split(half, PARTS, 2)]  # fmt: skip
         squares += np.square(parts).sum((0, 1))
-    there = np.array([(z + 1) % n in places for z in range(n)])
-    at, off = squares[there], squares[~there]
-    error = 0.5 * np.hypot(off.std() / np.sqrt(len(at)), off.std() / np.sqrt(len(off))) / off.mean()
-    return float(np.sqrt(at.mean() / off.mean())), float(error)
+    there, kind = np.array([(z + 1) % n in places for z in range(n)]), np.arange(n) % pooled
+    relative = np.empty(n)  # 1 on average elsewhere, for each kind
+    for k in range(pooled):
+        relative[kind == k] = squares[kind == k] / squares[(kind == k) & ~there].mean()
+    at, off = relative[there], relative[~there]
+    return float(np.sqrt(at.mean())), float(0.5 * off.std() / np.sqrt(len(at)))
 
 
 def stored(parent: Parent, made: Any, low: list[int]) -> NDArray[np.float32]:
@@ -244,7 +251,8 @@ def main() -> None:
             seconds = run(client, job)
             cells = plan_of(job).cells
             peak = max(client.run(peak_memory).values())
-            steps = {where: seams(str(out), places) for where, places in borders(job).items()}
+            pooled = 2**model.net.config.depth
+            steps = {where: seams(str(out), places, pooled) for where, places in borders(job).items()}
             overhead = plan_of(job).overhead
             rows[label] = {"seconds": seconds, "cells": cells, "overhead": overhead, "peak": peak, "seams": steps}
             if job.tiling is not None and not job.how:

@@ -59,6 +59,14 @@ def test_the_second_run_says_who_is_there(receipts):
         assert len(leases(receipts)) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a place where no folder can be made, even by root")
+def test_a_place_where_no_folder_can_be_made_is_no_other_run(monkeypatch):
+    monkeypatch.setattr(lease.time, "sleep", lambda _: None)
+    nowhere = Receipts(out="/proc/velfield", fingerprint="ab" * 32)
+    with pytest.raises(StoreError, match="no folder can be made here: out=/proc/velfield; name another place"):
+        lease._take(nowhere)
+
+
 def test_a_killed_run_of_this_machine_does_not_count(receipts):
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         born = psutil.Process(process.pid).create_time()

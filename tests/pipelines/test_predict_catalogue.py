@@ -8,10 +8,14 @@ from arbitrary_bundle import bundle
 
 from velfield.commands.cli import main
 from velfield.files import storage
+from velfield.pipelines import paint_plan
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig, prepare
+from velfield.pipelines.paint_plan import size
 from velfield.pipelines.predict import predict
 from velfield.pipelines.predict import prepare as prepare_predict
+from velfield.pipelines.predict_catalogue import from_catalogue
+from velfield.pipelines.predict_plan import both, plan_of
 from velfield.stores import store
 
 HALOS = str(Path(__file__).parent.parent / "data" / "mock-outer-rim" / "m000-499.fofproperties")
@@ -32,7 +36,10 @@ def test_the_same_as_painting_it_first(client, painted, tmp_path, capsys):
     out, expected = str(tmp_path / "v"), str(tmp_path / "w")
     options = ["predict", model, HALOS, out, "--min-mass", "1e13", "--workers", "1"]
     assert main([*options, "--plan"]) == 0
-    assert f"then               the prediction from {out}.fields, removed at the end" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "paint: store" in said
+    assert "predict: tiles" in said
+    assert not list(tmp_path.iterdir())
     assert main(options) == 0
     assert "predicted 8 boxes" in capsys.readouterr().out  # 32 cells in boxes of at most 20
     assert predict(client, prepare_predict(model, fields, expected))
@@ -45,9 +52,25 @@ def test_the_same_as_painting_it_first(client, painted, tmp_path, capsys):
     assert "another store is here" in capsys.readouterr().err
 
 
+def test_the_prediction_is_planned_before_anything_is_painted(painted, tmp_path):
+    fields, model = painted
+    guided = bundle(str(tmp_path / "guided"), fields, cells=20, guide={"name": "linear_whole", "smoothing": 3.0})
+    for name, options in ((model, {}), (model, {"isolated": True}), (guided, {"batch": 2}), ("linear_whole", {})):
+        work = from_catalogue(
+            name, HALOS, str(tmp_path / "v"), boxes=2, cells=16, paint={"min_mass": 1e13}, options=options
+        )
+        planned = plan_of(*work.expected())
+        assert planned == plan_of(prepare_predict(name, fields, str(tmp_path / "v"), **options))
+    painting = paint_plan.plan_of(work.paint)
+    at_once = painting.store_bytes + planned.work_bytes + planned.store_bytes
+    assert f"on disk                    at most {size(at_once)} before" in both(painting, planned)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--tile", "4", "--overlap", "4"], "tiles do not overlap so: tile=4, overlap=4"),
+        (["--smoothing", "3"], "a bundle takes no smoothing"),
         (["--boxes", "2"], "one of two is missing: boxes=2, cells=None"),
         (["--boxsize", "500"], "not cut into the model's cells|do not agree on the boxsize"),
     ],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -28,7 +29,7 @@ from velfield.pipelines.cluster import connect
 from velfield.pipelines.predict import predict, prepare
 from velfield.pipelines.predict_network import observe_tile
 from velfield.pipelines.predict_plan import check_fits, plan_of
-from velfield.pipelines.predict_tasks import predict_row
+from velfield.pipelines.predict_tasks import predict_row, predict_shard
 from velfield.pipelines.verify import verify
 from velfield.stores import store
 from velfield.stores.sources import condition_of
@@ -440,6 +441,9 @@ def test_the_plan_is_printed_and_nothing_done(here, whole, local, tmp_path, caps
     assert planned.work_bytes == sizes[-1]
     array = store.open_velocity(out)
     assert planned.store_bytes == sum(array[name].nbytes for name in array.data_vars)
+    one, two, many = (plan_of(dataclasses.replace(job, batch=batch)) for batch in (1, 2, 1000))
+    assert two == many  # there are two tiles in a row
+    assert two.row_memory > one.row_memory
     small = dataclasses.replace(planned, shard_memory=2**50)
     with pytest.raises(VelfieldError, match=r"a task does not fit into a worker: needed=1.02e\+03 TiB"):
         check_fits(small, SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {n_workers: WORKER}}))
@@ -476,3 +480,57 @@ def test_a_network_waits_for_workers_that_offer_a_gpu(whole, local, tmp_path):
         connect(cluster.scheduler_address, quiet=True) as client,
     ):
         assert predict(client, job)
+
+
+@pytest.mark.parametrize(("model", "isolated"), [("local", False), ("local", True), ("linear_whole", False)])
+def test_input_that_is_damaged_or_lost_is_named(here, whole, local, tmp_path, model, isolated):
+    fields, out = tmp_path / "fields", str(tmp_path / "v")
+    shutil.copytree(whole, fields)
+    job = prepare(local if model == "local" else model, str(fields), out, isolated=isolated)
+    shard = sorted(p for p in (fields / "halo_number" / "c").rglob("*") if p.is_file())[1]
+    sound = shard.read_bytes()
+    damaged = r"what is stored of a box is damaged: .*halo_number, box=.*velfield verify"
+    third = len(sound) // 3
+    shard.write_bytes(sound[:third] + bytes(b ^ 0x5A for b in sound[third : 2 * third]) + sound[2 * third :])
+    with pytest.raises(VelfieldError, match=damaged):
+        predict(here, job)
+    shard.write_bytes(sound[:third])  # cut off
+    with pytest.raises(VelfieldError, match=damaged):
+        predict(here, job)
+    shard.unlink()
+    with pytest.raises(VelfieldError, match=r"has lost its data: .*box=|inputs are not finite: .*velfield verify"):
+        predict(here, job)
+    shard.write_bytes(sound)
+    assert predict(here, job)
+
+
+def test_a_part_of_the_linear_velocity_that_is_lost_is_not_taken_for_one(here, whole, tmp_path, monkeypatch):
+    job = prepare("linear_whole", whole, str(tmp_path / "v"))
+    monkeypatch.setattr(predict_module, "_run_shards", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(here, job)
+    monkeypatch.undo()
+    (lost,) = Path(job.receipts.work).glob("whole/array/c/1/*/*/*")  # of the whole, as it is smaller than a chunk
+    lost.unlink()
+    with pytest.raises(VelfieldError, match=r"linear velocity has lost a part: .*; remove the unfinished store"):
+        predict_shard(0, job)
+
+
+@pytest.mark.parametrize("out", ["file", "file/store"])
+def test_a_file_in_the_way_is_said(whole, local, tmp_path, capsys, out):
+    (tmp_path / "file").write_text("mine")
+    assert main(["predict", local, whole, str(tmp_path / out)]) == 2
+    assert f"a file is in the way: out={tmp_path / out}; name another place" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_input_that_changes_meanwhile_is_not_mixed(here, local, tmp_path, isolated):
+    fields, out = str(tmp_path / "fields"), str(tmp_path / "v")
+    write_fields(fields, boxes=2, cells=16)
+    job = prepare(local, fields, out, isolated=isolated)
+    shutil.rmtree(fields)
+    write_fields(fields, boxes=2, cells=16, seed=9)
+    with pytest.raises(VelfieldError, match=r"the input changed while it was used: fields=.*; run the same command"):
+        predict(here, job)
+    assert predict(here, prepare(local, fields, out, isolated=isolated))

@@ -40,7 +40,7 @@ left: run the same command until it exits with 0.
     help="Boxes or tiles that go through a network together; by default 4 of the training's size, fewer larger ones.",
 )
 @click.option("--average", type=int, default=1, help=AVERAGE_HELP)
-@click.option("--tile", type=click.IntRange(1), help="Cells along a tile's side.  [default: the training's]")
+@click.option("--tile", type=click.IntRange(1), help="Cells along a tile's side.  [default: the training's, or wider]")
 @click.option("--overlap", type=click.IntRange(0), help="Cells that neighbouring tiles share.")
 @click.option("--guide-margin", type=click.IntRange(0), help="Cells around a tile that a network's guide sees.")
 @click.option("--isolated", is_flag=True, help="Predict box by box, also where the boxes are one parent.")
@@ -137,6 +137,9 @@ def _from_catalogue(
     from velfield.pipelines.paint_plan import check_fits
     from velfield.pipelines.paint_plan import plan_of as paint_plan
     from velfield.pipelines.predict_catalogue import from_catalogue
+    from velfield.pipelines.predict_plan import both
+    from velfield.pipelines.predict_plan import check_fits as check_prediction
+    from velfield.pipelines.predict_plan import plan_of as prediction_plan
 
     boxes, cells = options.pop("boxes"), options.pop("cells")
     reading = {
@@ -148,15 +151,18 @@ def _from_catalogue(
     for text in work.paint.notes:
         note(text)
     planned = paint_plan(work.paint)
-    if plan:
-        click.echo(f"{planned.table()}\n{'then':<18} the prediction from {work.paint.out}, removed at the end")
-        return
-    if work.finished():
+    if not plan and work.finished():
         click.echo(f"already predicted, nothing done: {out}")
+        return
+    job, fields = work.expected()
+    prediction = prediction_plan(job, fields)
+    if plan:
+        click.echo(both(planned, prediction))
         return
     settings = {"model": model, "input": url, "out": out, "boxes": boxes, "cells": cells} | asked | options
     with cluster.running("predict", settings) as (client, progress):
         check_fits(planned, client)
+        check_prediction(prediction, client)
         job = work.painted(client, progress)
         _announce(job)
         _run(client, job, progress)

@@ -162,6 +162,7 @@ def tiling(
     multiple: int,
     local: bool,
     trained: int,
+    largest: int = 0,
 ) -> Tiling:
     """Settle how a parent is cut into tiles for a network.
 
@@ -170,8 +171,9 @@ def tiling(
     ngrid, periodic :
         The parent.
     side, overlap : int, optional
-        As asked for. By default the training's side; and the two contexts with, between them, a sixteenth of what is
-        left, a third where there is no context, whose cells at the edge are then the worse ones.
+        As asked for. By default the training's side, a wider one where the result is local; and the two contexts with,
+        between them, a sixteenth of what is left, a third where there is no context, whose cells at the edge are then
+        the worse ones.
     context : int
         Cells that the network sees around what it predicts.
     reach : int
@@ -184,8 +186,15 @@ def tiling(
         with a narrower overlap, a third of it, at least the context, is cut off and the rest is blended.
     trained : int
         Cells along the side, context included, on which it was trained.
+    largest : int
+        Cells of a tile that there is memory for. Where the result is local tiles are as wide as that: a network is the
+        better the more it sees, and fewer of its cells are at an edge.
     """
-    taken = max(trained, multiple + 2 * context) if side is None else side
+    unit = multiple * (1 if context else 3)  # so that a third of it leaves whole steps
+    widest = unit * int(round(largest ** (1 / 3), 6) / unit) if local else 0
+    if periodic:
+        widest = min(widest, unit * -(-3 * ngrid // (2 * unit)))  # then one tile, a third of it shared, reaches around
+    taken = max(trained, widest, multiple + 2 * context) if side is None else side
     if not periodic and taken >= ngrid + 2 * context:  # one tile, as a box by itself
         whole = ngrid + 2 * context
         return Tiling(ngrid=ngrid, periodic=False, side=whole, context=context, rim=context, overlap=2 * context)
@@ -197,7 +206,7 @@ def tiling(
         )
     exact = local and 2 * reach <= taken - multiple
     if overlap is None:
-        wanted = 2 * reach if exact and 2 * reach <= taken // 2 else 2 * context + inner // (16 if context else 3)
+        wanted = 2 * reach if exact and 2 * reach <= taken // 3 else 2 * context + inner // (16 if context else 3)
         step = multiple * ((taken - max(wanted, 2 * context)) // multiple)
         overlap = taken - max(step, multiple)
     rim = max(context, reach) if exact and overlap >= 2 * reach else max(context, overlap // 3)

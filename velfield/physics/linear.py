@@ -5,7 +5,7 @@ Fourier conventions: docs/conventions.md. The cube is taken as periodic unless i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from velfield.errors import VelfieldError
 from velfield.physics.cosmology import OUTER_RIM, Cosmology
+from velfield.physics.modes import backward, cells_of, forward, planes_of_k2, room
 
 
 def linear_velocity(
@@ -71,17 +72,52 @@ def linear_velocity(
         )
     real = np.float32 if delta.dtype == np.float32 else np.float64
     shape = tuple(round(n * pad) for n in delta.shape)
-    k = wavevectors(shape, sides * np.array(shape) / delta.shape)
+    modes = room(shape, real)
+    cells, inside = cells_of(modes, shape[2]), tuple(slice(n) for n in delta.shape)
+    if shape != delta.shape:
+        cells[...] = 0
+    cells[inside] = delta
+    forward(modes, shape[2], workers=workers)
     factor = cosmology.aH(redshift) * cosmology.growth_rate(redshift) / bias
-    potential = scipy.fft.rfftn(delta.astype(real, copy=False), s=shape, workers=workers)
-    _filter(potential, k, lambda k2: factor * np.exp(-0.5 * smoothing**2 * k2) / np.where(k2 > 0, k2, 1))
     velocity = np.empty((3, *delta.shape), dtype=real)
-    inside = tuple(slice(n) for n in delta.shape)
-    for axis in range(3):
-        ik = (1j * derivative(k, shape, axis)).astype(potential.dtype)
-        component = scipy.fft.irfftn(potential * ik, s=shape, workers=workers, overwrite_x=True)
+    sides = sides * np.array(shape) / delta.shape
+    for axis, component in enumerate(components(modes, shape, sides, factor, smoothing=smoothing, workers=workers)):
         velocity[axis] = component[inside]
     return velocity
+
+
+def components(
+    modes: NDArray[Any],
+    shape: Sequence[int],
+    sides: NDArray[np.float64],
+    factor: float,
+    *,
+    smoothing: float = 0.0,
+    workers: int = 1,
+) -> Iterator[NDArray[Any]]:
+    """The components x, y, z of factor · i k δ(k) / k², one after the other, each a cube (x, y, z).
+
+    As large as the density contrast itself twice, and no more: ``modes`` and one component, whose memory the next one
+    takes.
+
+    Parameters
+    ----------
+    modes : ndarray
+        δ(k) of a cube of this ``shape``, as `velfield.physics.modes.forward` makes them; used up.
+    sides : ndarray (3,)
+        Of the cube [h⁻¹Mpc].
+    factor : float
+        aHf [km/s / (h⁻¹Mpc)] for a velocity in km/s.
+    smoothing : float
+        Radius R [h⁻¹Mpc] of a Gaussian exp(−k²R²/2).
+    """
+    shape = tuple(shape)
+    k = wavevectors(shape, sides)
+    _filter(modes, k, lambda k2: factor * np.exp(-0.5 * smoothing**2 * k2) / np.where(k2 > 0, k2, 1))
+    part = np.empty_like(modes)
+    for axis in range(3):
+        np.multiply(modes, (1j * derivative(k, shape, axis)).astype(modes.dtype), out=part)
+        yield backward(part, shape[2], workers=workers)
 
 
 def smooth(field: NDArray[Any], boxsize: ArrayLike, radius: float, *, workers: int = 1) -> NDArray[Any]:
@@ -139,6 +175,5 @@ def _filter(
     response: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> None:
     """Multiply modes (…, x, y, z) by a response to k² in place, plane by plane: a whole cube of k² is never made."""
-    for i in range(modes.shape[-3]):
-        k2 = k[0][i] ** 2 + k[1][0] ** 2 + k[2][0] ** 2
+    for i, k2 in planes_of_k2(k):
         modes[..., i, :, :] *= response(k2).astype(modes.real.dtype)

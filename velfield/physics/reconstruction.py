@@ -9,14 +9,15 @@ velocity by (f/2)/(b + f/2) or more each time, where the plain step of 1/b takes
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
 from velfield.errors import VelfieldError
 from velfield.physics.linear import cube_sides, derivative, wavevectors
+from velfield.physics.modes import backward, cells_of, forward, planes_of_k2, room
 
 ITERATIONS = 60  # at a bias of 0.1 and f = 1, a factor of 0.83 each, 1e-4 is reached in 50
 
@@ -60,44 +61,79 @@ def matter_contrast(
     """
     delta = np.asarray(delta)
     sides = cube_sides(delta.shape, boxsize)
+    modes = room(delta.shape, np.float32 if delta.dtype == np.float32 else np.float64)
+    cells_of(modes, delta.shape[2])[...] = delta
+    forward(modes, delta.shape[2], workers=workers)
+    modes = matter_modes(
+        modes,
+        delta.shape,
+        sides,
+        bias=bias,
+        growth_rate=growth_rate,
+        line_of_sight=line_of_sight,
+        observer=observer,
+        tolerance=tolerance,
+        workers=workers,
+    )
+    return np.ascontiguousarray(backward(modes, delta.shape[2], workers=workers))
+
+
+def matter_modes(
+    modes: NDArray[Any],
+    shape: Sequence[int],
+    sides: NDArray[np.float64],
+    *,
+    bias: float,
+    growth_rate: float,
+    line_of_sight: ArrayLike | None = None,
+    observer: ArrayLike | None = None,
+    tolerance: float = 1e-3,
+    workers: int = 1,
+) -> NDArray[Any]:
+    """Modes of matter from those of tracers in a cube of this ``shape``, which are used up.
+
+    Parameters as of `matter_contrast`; modes as `velfield.physics.modes.forward` makes them. In place, but for an
+    observer: there four arrays as large as the cube are held, the modes among them.
+    """
     _check(bias, growth_rate, line_of_sight, observer, tolerance)
-    real = np.float32 if delta.dtype == np.float32 else np.float64
-    data = scipy.fft.rfftn(delta.astype(real, copy=False), workers=workers)
+    shape, real = tuple(shape), modes.real.dtype.type
     if line_of_sight is not None:
-        data /= _kaiser(delta.shape, sides, bias, growth_rate, np.asarray(line_of_sight, dtype=np.float64)).astype(real)
+        _divide_by_kaiser(modes, shape, sides, bias, growth_rate, np.asarray(line_of_sight, dtype=np.float64))
     elif observer is not None:
-        away = _away(delta.shape, sides, np.asarray(observer, dtype=np.float64))
-        radial = _Radial(delta.shape, sides, away, real, workers)
-        data = _solve(data, radial, bias, growth_rate, tolerance)
+        away = _away(shape, sides, np.asarray(observer, dtype=np.float64))
+        return _solve(modes, _Radial(shape, sides, away, real, workers), bias, growth_rate, tolerance)
     else:
-        data /= real(bias)
-    return np.asarray(scipy.fft.irfftn(data, s=delta.shape, workers=workers, overwrite_x=True))
+        modes /= real(bias)
+    return modes
 
 
-def _kaiser(
-    shape: tuple[int, ...], sides: NDArray[np.float64], bias: float, growth_rate: float, n: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """B + f μ² of every mode of a real transform."""
+def _divide_by_kaiser(
+    modes: NDArray[Any],
+    shape: tuple[int, ...],
+    sides: NDArray[np.float64],
+    bias: float,
+    growth_rate: float,
+    n: NDArray[np.float64],
+) -> None:
+    """Divide by b + f μ², in place, plane by plane."""
     k = wavevectors(shape, sides)
-    k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
-    k2[0, 0, 0] = np.inf
-    along = sum(n[axis] * derivative(k, shape, axis) for axis in range(3)) / np.sqrt(n @ n)
-    return np.asarray(bias + growth_rate * along**2 / k2)
+    x, y, z = (n[axis] * derivative(k, shape, axis) / np.sqrt(n @ n) for axis in range(3))
+    for i, k2 in planes_of_k2(k):
+        along = x[i] + y[0] + z[0]
+        modes[i] /= (bias + growth_rate * along**2 / np.where(k2 > 0, k2, np.inf)).astype(modes.real.dtype)
 
 
-def _solve(data: NDArray[Any], radial: _Radial, bias: float, growth_rate: float, tolerance: float) -> NDArray[Any]:
-    """Modes of δ from those of δ_s."""
-    real = data.real.dtype.type
-    found = data / real(bias + growth_rate / 3)  # right on average over directions
-    size, left = radial.speed(data), np.inf
+def _solve(rest: NDArray[Any], radial: _Radial, bias: float, growth_rate: float, tolerance: float) -> NDArray[Any]:
+    """Modes of δ from those of δ_s, which become what is left of the equation."""
+    size = radial.speed(rest)
+    found = np.zeros_like(rest)
+    step = 1 / (bias + growth_rate / 3)  # right on average over directions
     for _ in range(ITERATIONS):
-        rest = data - real(bias) * found
-        radial.subtract(rest, found, growth_rate)
+        radial.move(rest, found, step, bias, growth_rate)
         left = radial.speed(rest)
         if left <= tolerance * size:
             return found
-        rest *= real(1 / (bias + growth_rate / 2))
-        found += rest
+        step = 1 / (bias + growth_rate / 2)
     raise VelfieldError(
         f"redshift space cannot be undone: iterations={ITERATIONS}, left={left / size:.2g}, tolerance={tolerance:g}, "
         f"bias={bias:g}, growth_rate={growth_rate:g}; raise the tolerance"
@@ -105,39 +141,59 @@ def _solve(data: NDArray[Any], radial: _Radial, bias: float, growth_rate: float,
 
 
 class _Radial:
-    """The redshift-space term −∇·(r̂ r̂·ψ) of one cube, with ``away`` from the observer to each cell along each axis."""
+    """The equation of one cube, with ``away`` from the observer to each cell along each axis [h⁻¹Mpc].
+
+    It holds a cube's modes and a cube's cells, beside those that it is given: what follows from places alone is made
+    plane by plane each time.
+    """
 
     def __init__(
         self, shape: tuple[int, ...], sides: NDArray[np.float64], away: list[NDArray[Any]], real: Any, workers: int
     ) -> None:
         self.shape, self.workers = shape, workers
-        k = wavevectors(shape, sides)
-        k2 = (k[0] ** 2 + k[1] ** 2 + k[2] ** 2).astype(real)
-        k2[0, 0, 0] = np.inf
-        self.inverse_k2 = np.divide(1, k2, out=k2)
-        self.ik = [(1j * derivative(k, shape, axis)).astype(np.result_type(real, np.complex64)) for axis in range(3)]
+        self.k = wavevectors(shape, sides)
+        self.part = room(shape, real)
+        self.ik = [(1j * derivative(self.k, shape, axis)).astype(self.part.dtype) for axis in range(3)]
         self.away = [along.astype(real) for along in away]
-        square = self.away[0] ** 2 + self.away[1] ** 2 + self.away[2] ** 2
-        square[square < (0.5 * (sides / np.array(shape)).min()) ** 2] = np.inf  # the observer's own cell: no direction
-        self.inverse_square = np.divide(1, square, out=square)
+        self.along = np.empty(shape, dtype=real)
+        self.nearest = (0.5 * (sides / np.array(shape)).min()) ** 2  # the observer's own cell: no direction
 
-    def subtract(self, rest: NDArray[Any], modes: NDArray[Any], growth_rate: float) -> None:
-        """Take the term that the matter's ``modes`` make off ``rest``, in place."""
-        real = modes.real.dtype.type
-        potential = modes * self.inverse_k2
-        along = np.zeros(self.shape, dtype=real)
+    def move(self, rest: NDArray[Any], found: NDArray[Any], step: float, bias: float, growth_rate: float) -> None:
+        """Add ``step`` times the rest to what was found, and take what that makes off the rest, both in place.
+
+        It makes b δ − ∇·(r̂ r̂·ψ), ψ = f i k δ(k)/k².
+        """
+        real, n, along = self.along.dtype.type, self.shape[2], self.along
+        along[...] = 0
         for ik, away in zip(self.ik, self.away, strict=True):
-            part = scipy.fft.irfftn(ik * potential, s=self.shape, workers=self.workers, overwrite_x=True)
-            part *= away
-            along += part
-        del potential, part
-        along *= self.inverse_square * real(growth_rate)
+            for i, inverse in self._inverse_k2():
+                np.multiply(rest[i], inverse, out=self.part[i])
+            self.part *= ik
+            cells = backward(self.part, n, workers=self.workers)
+            cells *= away
+            along += cells
+        x, y, z = self.away
+        for i in range(len(along)):
+            square = x[i] ** 2 + y[0] ** 2 + z[0] ** 2
+            square[square < self.nearest] = np.inf
+            along[i] *= real(step * growth_rate) / square
+        for i in range(len(rest)):
+            found[i] += real(step) * rest[i]
+        rest *= real(1 - step * bias)
         for ik, away in zip(self.ik, self.away, strict=True):
-            rest += ik * scipy.fft.rfftn(away * along, workers=self.workers, overwrite_x=True)
+            np.multiply(along, away, out=cells_of(self.part, n))
+            forward(self.part, n, workers=self.workers)
+            self.part *= ik
+            rest += self.part
 
     def speed(self, modes: NDArray[Any]) -> float:
         """Norm of the velocity that a density contrast makes; its unit does not matter."""
-        return float(np.sqrt(sum(np.vdot(m, m * w).real for m, w in zip(modes, self.inverse_k2, strict=True))))
+        return float(np.sqrt(sum(float(np.vdot(modes[i], modes[i] * w).real) for i, w in self._inverse_k2())))
+
+    def _inverse_k2(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Number and 1/k² (y, z) of each plane; 0 where k is."""
+        for i, k2 in planes_of_k2(self.k):
+            yield i, (1 / np.where(k2 > 0, k2, np.inf)).astype(self.along.dtype)
 
 
 def _away(shape: tuple[int, ...], sides: NDArray[np.float64], observer: NDArray[np.float64]) -> list[NDArray[Any]]:

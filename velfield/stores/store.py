@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import xarray as xr
@@ -96,6 +97,18 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
     return ds
 
 
+@contextmanager
+def decoding(ds: xr.Dataset, variable: str, boxes: Any) -> Iterator[None]:
+    """Say in one line which boxes cannot be read, where what is stored of them is not what was written."""
+    try:
+        yield
+    except (ValueError, RuntimeError, LookupError, EOFError) as error:  # of a checksum, of zstd, of a shard's index
+        raise StoreError(
+            f"what is stored of a box is damaged: store={ds.encoding.get('source')}, variable={variable}, box={boxes}, "
+            f"because={' '.join(str(error).split())[:200]}; see what else is with velfield verify, and paint it again"
+        ) from error
+
+
 def attributes(url: str) -> dict[str, Any]:
     """Root attributes of a finished store."""
     return dict(storage.read_json(storage.join(url, shards.ROOT)).get("attributes", {}))
@@ -136,7 +149,7 @@ class FieldAccessor:
             average = self.core(values).mean(("x", "y", "z"), dtype="float64")
         else:
             raise VelfieldError(f"unknown mean: mean={mean!r}; choose parent or box")
-        delta = (values / average - 1).astype("float32").rename(f"{name}_overdensity")
+        delta = (values / average - 1).astype("float32", copy=False).rename(f"{name}_overdensity")
         return delta.assign_attrs(units="1", long_name=f"density contrast of {name}")
 
     def density(self, name: str) -> xr.DataArray:

@@ -12,7 +12,7 @@ order (`velfield.physics.reconstruction`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.errors import VelfieldError
-from velfield.physics.linear import linear_velocity
-from velfield.physics.reconstruction import matter_contrast
+from velfield.physics.linear import components, linear_velocity
+from velfield.physics.modes import cells_of, forward, room
+from velfield.physics.reconstruction import matter_modes
 from velfield.physics.wiener import Survey, wiener_velocity
 from velfield.stores.halo_bias import halo_density, least_mass
 from velfield.stores.store import cosmology_of
@@ -30,7 +31,9 @@ from velfield.theory.whole import (
     Cache,
     check_whole,
     inside_parent,
+    layout_of,
     read_overdensity,
+    reading_bytes,
     seen_from_parent,
     whole_cube,
     windows,
@@ -215,8 +218,8 @@ def velocities(
         ``linear_halo``, which see the core alone; as many as you like for ``linear_whole``.
     cache : Cache
         Where ``linear_whole`` keeps the velocity of the whole parent for further boxes of the same store (by its URL
-        and fingerprint) and settings: 12 bytes for each of its cells, 70 MB for 180³; while it is made some 50 bytes a
-        cell. A store that was not opened from a URL is not kept: ask for all its boxes at once.
+        and fingerprint) and settings: 12 bytes for each of its cells, 70 MB for 180³; while it is made what
+        `whole_bytes` says beside it. A store that was not opened from a URL is not kept: ask for all its boxes at once.
     """
     if isinstance(how, WholeSettings):
         key = (ds.encoding.get("source"), ds.attrs["fingerprint"], how)
@@ -264,14 +267,41 @@ def _wiener(how: WienerSettings, ds: xr.Dataset, box: int, delta: NDArray[Any]) 
 
 def whole_velocity(how: WholeSettings, ds: xr.Dataset) -> NDArray[np.float32]:
     """Linear theory on the whole parent (3, x, y, z) [km/s], redshift space undone."""
-    cosmology, z, side = cosmology_of(ds), float(ds.attrs["redshift"]), float(ds.attrs["boxsize"])
-    one = ds.isel(box=0)
-    matter = matter_contrast(
-        whole_cube(ds, how.variable),
-        side,
+    velocity = np.empty((3, *(layout_of(ds).ngrid,) * 3), dtype=np.float32)
+    for axis, component in enumerate(whole_components(how, ds)):
+        velocity[axis] = component
+    return velocity
+
+
+def whole_components(how: WholeSettings, ds: xr.Dataset) -> Iterator[NDArray[np.float32]]:
+    """The components of `whole_velocity` (x, y, z) [km/s], each there until the next one is asked for.
+
+    `whole_bytes` says what is held meanwhile.
+    """
+    cosmology, z, n = cosmology_of(ds), float(ds.attrs["redshift"]), layout_of(ds).ngrid
+    shape, sides = (n,) * 3, np.full(3, float(ds.attrs["boxsize"]))
+    one, growth_rate = ds.isel(box=0), cosmology.growth_rate(z)
+    modes = room(shape, np.float32)
+    whole_cube(ds, how.variable, out=cells_of(modes, n))
+    forward(modes, n)
+    modes = matter_modes(
+        modes,
+        shape,
+        sides,
         bias=how.bias,
-        growth_rate=cosmology.growth_rate(z),
+        growth_rate=growth_rate,
         line_of_sight=one["line_of_sight"].values if how.rsd == "plane_parallel" else None,
         observer=one["observer"].values if how.rsd == "random_radial" else None,
     )
-    return np.asarray(linear_velocity(matter, side, cosmology, z, smoothing=how.smoothing), dtype=np.float32)
+    yield from components(modes, shape, sides, cosmology.aH(z) * growth_rate, smoothing=how.smoothing)
+
+
+def whole_bytes(how: WholeSettings, ds: xr.Dataset) -> int:
+    """The most bytes that `whole_components` holds.
+
+    Cubes of float32: the modes and a component; or, around an observer, what is found, what is left of the equation,
+    a field's modes and a field's cells. What it took to read the store may not have been given back by then.
+    """
+    n = layout_of(ds).ngrid
+    cube, modes = 4 * n**3, 8 * n * n * (n // 2 + 1)
+    return reading_bytes(ds, how.variable) + (3 * modes + cube if how.rsd == "random_radial" else 2 * modes)

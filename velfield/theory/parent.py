@@ -15,7 +15,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from velfield.errors import StoreError
 from velfield.geometry.tiles import pieces
+from velfield.stores.store import decoding
 from velfield.theory.whole import READERS, layout_of
 
 Corner = Sequence[int]
@@ -52,7 +54,14 @@ class Parent:
             cut: dict[str, Any] = {d: slice(margin + p.first, margin + p.end) for d, p in zip("xyz", some, strict=True)}
             into = tuple(slice(p.at, p.at + p.end - p.first) for p in some)
             x, y, z = some
-            out[into] = values.isel(cut | {"box": self._number[x.box, y.box, z.box]}).values
+            box = self._number[x.box, y.box, z.box]
+            with decoding(self.ds, variable, box):
+                out[into] = values.isel(cut | {"box": box}).values
+            if not np.isfinite(out[into]).all():  # a chunk that is not there reads as NaN
+                raise StoreError(
+                    f"a box of the store has lost its data: store={self.ds.encoding.get('source')}, box={box}, "
+                    f"variable={variable}; check it with velfield verify, and paint it again"
+                )
 
         with ThreadPoolExecutor(READERS) as pool:
             for _ in pool.map(read, product(*along)):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
 from velfield.geometry.boxes import BoxLayout
+from velfield.stores.store import decoding
 
 READERS = 8  # boxes read at once: hides the latency of object storage
+READ_BYTES = 2**28  # of what they hold together, or one of them
 KEPT_BYTES = 2**31  # of whole parents that a process keeps for further boxes
 
 
@@ -78,39 +81,67 @@ def check_one_parent(ds: xr.Dataset, out: str) -> None:
         )
 
 
-def whole_cube(ds: xr.Dataset, variable: str) -> NDArray[np.float32]:
-    """Over-density (x, y, z) of the whole parent, from the cores of its boxes; a few boxes in memory beside it."""
+def whole_cube(ds: xr.Dataset, variable: str, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Over-density (x, y, z) of the whole parent, from the cores of its boxes; `reading_bytes` beside it.
+
+    ``out``, float32, need not be contiguous; by default a new array.
+    """
     check_whole(ds)
     layout = layout_of(ds)
-    whole = np.empty((layout.ngrid,) * 3, dtype=np.float32)
-    cells, places = layout.cells, np.rint(ds["origin"].values / layout.cellsize).astype(int)
+    whole = np.empty((layout.ngrid,) * 3, dtype=np.float32) if out is None else out
+    places = np.rint(ds["origin"].values / layout.cellsize).astype(int)
+    each = reading_bytes(ds, variable, readers=1)
 
-    def fill(box: int) -> None:
-        core = read_overdensity(ds, variable, box, 0)
-        whole[tuple(slice(first, first + cells) for first in places[box])] = core
+    def fill(one: tuple[int, tuple[slice, ...]]) -> None:
+        box, cut = one
+        core = read_overdensity(ds, variable, box, 0, cut)
+        whole[tuple(slice(p + c.start, p + c.stop) for p, c in zip(places[box], cut, strict=True))] = core
 
-    with ThreadPoolExecutor(READERS) as pool:
-        for _ in pool.map(fill, range(layout.nbox)):
+    with ThreadPoolExecutor(max(1, min(READERS, READ_BYTES // each))) as pool:
+        for _ in pool.map(fill, product(range(layout.nbox), product(_cuts(ds, variable), repeat=3))):
             pass
     return whole
 
 
-def read_overdensity(ds: xr.Dataset, variable: str, box: int, margin: int) -> NDArray[np.float32]:
+def reading_bytes(ds: xr.Dataset, variable: str, readers: int = READERS) -> int:
+    """The most bytes that `whole_cube` holds beside the cube, which a process may keep for what it makes next.
+
+    A chunk's cells six times for each that reads: encoded, decoded, cut out, over the mean, less one, and checked.
+    """
+    side = min(max(cut.stop - cut.start for cut in _cuts(ds, variable)) + 2 * int(ds.attrs["margin"]), ds.sizes["x"])
+    each = 6 * 4 * side**3
+    return each * max(1, min(readers, READ_BYTES // each))
+
+
+def _cuts(ds: xr.Dataset, variable: str) -> list[slice]:
+    """How the core of a box is cut along an axis by the chunks in which it lies."""
+    margin, cells, size = int(ds.attrs["margin"]), int(ds.attrs["cells"]), ds.sizes["x"]
+    chunk = int(ds[variable].encoding.get("preferred_chunks", {}).get("x", size))
+    edges = [0, *(edge for edge in range(chunk - margin, cells, chunk) if edge > 0), cells]
+    return [slice(first, end) for first, end in pairwise(edges)]
+
+
+def read_overdensity(
+    ds: xr.Dataset, variable: str, box: int, margin: int, cut: Sequence[slice] = (slice(None),) * 3
+) -> NDArray[np.float32]:
     """Over-density (x, y, z) of one box, its core and ``margin`` cells around it; refuses one that lost its data.
 
-    Beyond the edge of a parent that is not periodic, where nothing is known, it is 0.
+    Beyond the edge of a parent that is not periodic, where nothing is known, it is 0. Of ``cut`` alone, if it is given.
     """
     one = ds.isel(box=box)
     outer = int(ds.attrs["margin"]) - margin
-    cut = slice(outer, outer + int(ds.attrs["cells"]) + 2 * margin)
-    delta = np.asarray(one.velfield.overdensity(variable).isel(x=cut, y=cut, z=cut))
+    inner = slice(outer, outer + int(ds.attrs["cells"]) + 2 * margin)
+    wanted = {dim: range(ds.sizes[dim])[inner][along] for dim, along in zip("xyz", cut, strict=True)}
+    one = one.isel({dim: slice(along.start, along.stop) for dim, along in wanted.items()})
+    with decoding(ds, variable, box):
+        delta = np.asarray(one.velfield.overdensity(variable))
     if not np.isfinite(delta).all():  # a chunk that is not there reads as NaN
         raise StoreError(
             f"a box of the store has lost its data: store={ds.encoding.get('source')}, box={box}, "
             f"variable={variable}; check it with velfield verify, and paint it again"
         )
     known = inside_parent(ds, box, margin)
-    return delta if known is None else np.where(known, delta, np.float32(0))
+    return delta if known is None else np.where(known[tuple(cut)], delta, np.float32(0))
 
 
 def windows(whole: NDArray[Any], ds: xr.Dataset, box: int, margin: int) -> NDArray[Any]:
