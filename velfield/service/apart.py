@@ -12,6 +12,7 @@ import resource
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,6 +25,11 @@ CONTEXT.set_forkserver_preload(
     ["velfield.service.painted", "velfield.service.queries", "zarr", "pyarrow.parquet", "astropy.io.fits"]
 )
 LESS = "send less at a time, or use velfield on a machine of your own"
+
+
+def begin() -> None:
+    """Start the server, which takes some seconds to load its libraries; whoever asks before waits for it."""
+    forkserver.ensure_running()
 
 
 def apart(function: Callable[..., Any], *arguments: Any, memory: int, seconds: float, names: Mapping[str, str]) -> Any:

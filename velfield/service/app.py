@@ -18,7 +18,7 @@ from typing import Protocol
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from velfield.service import routes_fields, routes_jobs, routes_models, routes_queries
+from velfield.service import apart, routes_fields, routes_jobs, routes_models, routes_queries
 from velfield.service.allowed import Allowed
 from velfield.service.auth import Guard
 from velfield.service.jobs import Job, Jobs
@@ -139,6 +139,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        apart.begin()
         service.runner.start()
         sweeper = asyncio.create_task(sweeping())
         try:
