@@ -24,6 +24,42 @@ from velfield.theory import analytic
 
 
 @dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What painting for a model depends on.
+
+    Parameters
+    ----------
+    identity : str
+        Hash of a bundle's weights; of another model its name.
+    context : int
+        Cells around a box that it needs.
+    cellsize, cells : float and int, optional
+        Of its training; None where it takes any.
+    """
+
+    identity: str
+    context: int = 0
+    cellsize: float | None = None
+    cells: int | None = None
+
+
+def facts_of(model: str) -> Facts:
+    """The facts of a model by its URL or name."""
+    if model in analytic.NAMES:
+        return Facts(identity=model)
+    from velfield.network.model import load_model
+
+    loaded = load_model(model, device="cpu")
+    return facts_of_bundle(loaded.metadata, loaded.context)
+
+
+def facts_of_bundle(metadata: Mapping[str, Any], context: int) -> Facts:
+    """The same of a bundle that is open."""
+    trained, weights = metadata["trained_on"], str(metadata["weights"]["sha256"])
+    return Facts(identity=weights, context=context, cellsize=float(trained["cellsize"]), cells=int(trained["cells"]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class FromCatalogue:
     """A prediction from a catalogue: how it is painted, and what is then asked of the model.
 
@@ -35,9 +71,12 @@ class FromCatalogue:
         The painting that comes first; its store lies beside the result, at ``OUT.fields``.
     options : mapping
         Of the prediction: keywords of `prepare`.
+    identity : str
+        Of the model, as in `Facts`.
     """
 
     model: str
+    identity: str
     out: str
     paint: paint_job.Job
     options: Mapping[str, Any]
@@ -45,13 +84,8 @@ class FromCatalogue:
     @property
     def asked_for(self) -> str:
         """Hash of all that fixes the result: by it the store is known once the fields are gone."""
-        identity = self.model
-        if self.model not in analytic.NAMES:
-            from velfield.network.model import load_model
-
-            identity = str(load_model(self.model, device="cpu").metadata["weights"]["sha256"])
         fixing = {n: v for n, v in self.options.items() if n not in ("batch", "gpu")}
-        said = json.dumps([self.paint.fingerprint, identity, fixing], sort_keys=True)
+        said = json.dumps([self.paint.fingerprint, self.identity, fixing], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
 
     def finished(self) -> bool:
@@ -100,6 +134,7 @@ def from_catalogue(
     cells: int | None,
     paint: Mapping[str, Any],
     options: Mapping[str, Any],
+    facts: Facts | None = None,
 ) -> FromCatalogue:
     """Open a catalogue of halos and settle how it is painted for a model.
 
@@ -112,50 +147,44 @@ def from_catalogue(
         Keywords of `paint_job.PaintConfig`.
     options : mapping
         Keywords of `prepare`.
+    facts : Facts, optional
+        Of the model, where it is open already.
     """
     if model in ("linear", "linear_padded"):
         raise VelfieldError(f"this model takes particles: model={model}; paint them, and name the field store")
     if (boxes is None) != (cells is None):
         raise VelfieldError(f"one of two is missing: boxes={boxes}, cells={cells}; give both or neither")
+    facts = facts_of(model) if facts is None else facts
     if boxes is None or cells is None:
-        boxes, cells = _cut(model, url, paint)
+        boxes, cells = _cut(model, facts, url, paint)
     alone = options.get("isolated") or paint.get("rsd") == "center_radial" or paint.get("observer_per_box")
-    margin = _context(model) if alone else 0  # else it is taken from the neighbours
+    margin = facts.context if alone else 0  # else it is taken from the neighbours
     config = paint_job.PaintConfig(
         halos=url, particles=None, boxes=boxes, cells=cells, margin=margin, validation=0.0, **paint
     )
     fields = out.rstrip("/") + ".fields"
-    return FromCatalogue(model=model, out=out, paint=paint_job.prepare(fields, config), options=options)
+    return FromCatalogue(
+        model=model, identity=facts.identity, out=out, paint=paint_job.prepare(fields, config), options=options
+    )
 
 
-def _context(model: str) -> int:
-    if model in analytic.NAMES:
-        return 0
-    from velfield.network.model import load_model
-
-    return load_model(model, device="cpu").context
-
-
-def _cut(model: str, url: str, paint: Mapping[str, Any]) -> tuple[int, int]:
+def _cut(model: str, facts: Facts, url: str, paint: Mapping[str, Any]) -> tuple[int, int]:
     """Boxes and cells of the model's size."""
-    if model in analytic.NAMES:
+    if facts.cellsize is None or facts.cells is None:
         raise VelfieldError(f"no cell size to take: model={model} takes any; give --boxes and --cells")
-    from velfield.network.model import load_model
-
-    trained = load_model(model, device="cpu").metadata["trained_on"]
     boxsize = paint.get("boxsize")
     if boxsize is None:
         reading = {name: paint[given] for name, given in READ if paint.get(given)}
         boxsize = open_catalogue(url, paint.get("redshift"), kind="halos", **reading).boxsize
     if boxsize is None:
         raise VelfieldError(f"the boxsize is not known: the catalogue does not say, url={url}; give --boxsize")
-    ngrid = round(boxsize / trained["cellsize"])
-    if ngrid < 1 or abs(ngrid * trained["cellsize"] / boxsize - 1) > 1e-6:
+    ngrid = round(boxsize / facts.cellsize)
+    if ngrid < 1 or abs(ngrid * facts.cellsize / boxsize - 1) > 1e-6:
         raise VelfieldError(
-            f"the parent is not cut into the model's cells: boxsize={boxsize:g}, cellsize={trained['cellsize']:g}; "
+            f"the parent is not cut into the model's cells: boxsize={boxsize:g}, cellsize={facts.cellsize:g}; "
             "take a model of another cell size"
         )
-    cells = max(c for c in range(1, min(int(trained["cells"]), ngrid) + 1) if ngrid % c == 0)
+    cells = max(c for c in range(1, min(facts.cells, ngrid) + 1) if ngrid % c == 0)
     return ngrid // cells, cells
 
 

@@ -36,8 +36,12 @@ LIMITS = {
     "upload": 2**22,
     "cells": 32**3,
     "upload_cells": 40**3,
+    "table": 2**22,
+    "rows": 10_000,
+    "grid": 64,
     "cubes": 16,
     "line": 128,
+    "queries": 2,
     "queue": 3,
     "space": 2**26,
     "rate": 100_000,
@@ -56,7 +60,9 @@ def cube(seed: int = 0, cells: int = 8) -> dict[str, np.ndarray]:
 KINDS = ("mass_overdensity", "number_overdensity")
 
 
-def write_model(url: str, fields: str, *, guided: bool = False, width: int = 4, depth: int = 1) -> None:
+def write_model(
+    url: str, fields: str, *, guided: bool = False, width: int = 4, depth: int = 1, context: int = 0
+) -> None:
     """Write a bundle with the weights that a network begins with: error bars, or a guide and a condition."""
     torch.manual_seed(3)
     ranges = Ranges(redshift=(0.0, 0.5), min_mass=(1e11, 1e13), density=(1e-4, 1e-1), growth=(0.7, 1.0))
@@ -70,6 +76,7 @@ def write_model(url: str, fields: str, *, guided: bool = False, width: int = 4, 
     metadata = {
         "trained_on": {n: v for n, v in described.items() if not (guided and n in ("redshift", "min_mass"))},
         "parents": ["ab12"],
+        "context": context,
         "training": {"boxes": 6, "steps": 0, "settings": {"batch": 4}, "parameters": 1},
         **({"guide": Guide(name="wiener").to_dict()} if guided else {}),
     }

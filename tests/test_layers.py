@@ -48,8 +48,8 @@ USES = {
     "__init__": ("version", ""),
     "__main__": ("commands", ""),
 }
-# exceptions: one module that joins the service to the jobs
-ALSO = {"service.runner": ("pipelines", "distributed")}
+# exceptions: two modules that join the service to the jobs
+ALSO = {"service.runner": ("pipelines", "distributed"), "service.painted": ("pipelines", "distributed")}
 # exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it
 DEFERRED = {"analysis.judged": "network", "verification.verify": "network"}
 FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # an extra brings them: only inside functions, of these

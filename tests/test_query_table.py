@@ -10,7 +10,8 @@ from test_queries import OBSERVER, linear, observed
 from velocity_stores import in_memory, written
 
 from velfield.answers import query_table as module
-from velfield.answers.query_table import GOOD, query_table
+from velfield.answers.queries import GOOD
+from velfield.answers.query_table import query_table
 from velfield.commands.cli import main
 from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
 

@@ -10,7 +10,7 @@ from velfield.version import __version__
 
 _HOME = {
     "OUTER_RIM": "physics.cosmology",
-    "Client": "client",
+    "Client": "client.client",
     "Cosmology": "physics.cosmology",
     "VelfieldError": "errors",
     "open_catalogue": "catalogues.catalogue",

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from served import cube, serving, write_model
 from small_store import arrays_of, spec_of
 
-from velfield.client import Client
+from velfield.client.client import Client
 from velfield.geometry.boxes import BoxLayout
 from velfield.service.cubes import Cube, boxed
 from velfield.service.cubes import spec_of as spec_of_cube

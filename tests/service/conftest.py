@@ -9,7 +9,7 @@ from page_steps import READY, side_by_side
 from served import serving, write_model
 from small_store import arrays_of, spec_of
 
-from velfield.client import Client
+from velfield.client.client import Client
 from velfield.geometry.boxes import BoxLayout
 from velfield.pipelines.cluster import connect
 from velfield.stores import store

@@ -16,9 +16,9 @@ import psutil
 import pytest
 from served import ABOUT, cube, serving, until
 
-from velfield.client import NPZ
+from velfield.client.client import NPZ
 from velfield.errors import VelfieldError
-from velfield.service import problems
+from velfield.service import problems, queries
 from velfield.service.allowed import Allowed, normalised
 from velfield.service.auth import check_bind, tokens_of
 from velfield.service.limits import Rate
@@ -110,6 +110,81 @@ BODIES = {  # what, the body, status, what the answer says
     "an empty body": (lambda: b"", 422, "the body is empty"),
     "a body beyond the limit": (lambda: bytes(2**22 + 1), 413, "the body is too large"),
 }  # fmt: skip
+CSV, PARQUET, FITS = FORMS = ("text/csv", "application/vnd.apache.parquet", "application/fits")
+
+
+def parquet(columns, **how):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    data = io.BytesIO()
+    pq.write_table(pa.table(columns), data, **how)
+    return data.getvalue()
+
+
+def texts_of_a_mebibyte():
+    """One text of 1 MiB in 9000 rows: 9 GB as they are read, some kilobytes as they are sent."""
+    pa = pytest.importorskip("pyarrow")
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(9000, "i4")), pa.array(["a" * 2**20]))
+    return parquet({**dict.fromkeys("xyz", np.zeros(9000)), "name": text}, store_schema=False, compression="zstd")
+
+
+def fits(*, change=lambda data: data, **cards):
+    library = pytest.importorskip("astropy.io.fits")
+    columns = [library.Column(name, "D", array=np.ones(4)) for name in "xyz"]
+    table, data = library.BinTableHDU.from_columns(columns), io.BytesIO()
+    table.header.update(cards)
+    library.HDUList([library.PrimaryHDU(), table]).writeto(data)
+    return change(data.getvalue())
+
+
+def positions(**arrays):
+    data = io.BytesIO()
+    np.savez(data, **(dict.fromkeys("xyz", np.ones(3)) | arrays))
+    return data.getvalue()
+
+
+TABLES = {  # what, the body, its type, status, what the answer says
+    "Parquet: a text of 1 MiB in 9000 rows": (texts_of_a_mebibyte, PARQUET, 413, "more memory than it may"),
+    "Parquet: 10^7 rows in a few kilobytes": (
+        lambda: parquet(dict.fromkeys("xyz", np.zeros(10**7, "f4"))), PARQUET, 413, "too many rows: rows=10000000"),
+    "Parquet: its end is missing": (
+        lambda: parquet(dict.fromkeys("xyz", np.ones(3)))[:-9], PARQUET, 422, "cannot be read as Parquet"),
+    "Parquet: an end of 4 GiB": (lambda: b"PAR1" + b"\xff" * 4 + b"PAR1", PARQUET, 422, "cannot be read as Parquet"),
+    "Parquet: positions as texts": (
+        lambda: parquet({name: ["1"] for name in "xyz"}), PARQUET, 422, "not a single number"),
+    "FITS: more rows than it has bytes": (
+        lambda: fits(change=lambda d: d.replace(b"=                    4", b"=                 4000")), FITS, 422,
+        "file is truncated or inconsistent"),
+    "FITS: a header without an end": (lambda: fits()[:4000], FITS, 422, "which table is not clear"),
+    "FITS: a header of 2 MiB of comments": (
+        lambda: b"SIMPLE  =                    T".ljust(80) + b"COMMENT ".ljust(80) * 26000, FITS, 422,
+        "cannot be read as FITS"),
+    "FITS: columns of variable length": (lambda: fits(PCOUNT=8), FITS, 422, "columns of variable length"),
+    "CSV: a line of a million fields": (lambda: b"x,y,z\n" + b"," * 10**6, CSV, 422, "wrong number of fields"),
+    "CSV: a quote that does not end": (lambda: b'x,y,z\n"' + b"1" * 2**20, CSV, 422, "field larger than field limit"),
+    "CSV: not UTF-8": (lambda: b"x,y,z\n\xff,1,2\n", CSV, 422, "cannot be read as CSV"),
+    "CSV: too many rows": (lambda: b"x,y,z\n" + b"1,2,3\n" * 10001, CSV, 413, "too many rows: rows=10001"),
+    "CSV: no positions": (lambda: b"a,b\n1,2\n", CSV, 422, "no such column"),
+    "CSV: names twice": (lambda: b"x,x,y,z\n1,2,3,4\n", CSV, 422, "no line of names"),
+    "a table of another type than its head says": (
+        lambda: b"x,y,z\n1,2,3\n", PARQUET, 415, "the body is not what its head says"),
+    "HDF5 as a table": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), CSV, 415, "the body is not what its head says"),
+    "positions that are pickled": (
+        lambda: one(npy(descr="|O", data=pickle.dumps([1])), name="x.npy"), NPZ, 422, "not plain numbers"),
+    "10^12 positions": (lambda: one(npy(shape=(10**12,)), name="x.npy"), NPZ, 413, "too many rows"),
+    "positions of a negative number": (lambda: one(npy(shape=(-5,)), name="x.npy"), NPZ, 422, "not a list of numbers"),
+    "positions in two dimensions": (lambda: positions(x=np.ones((3, 3))), NPZ, 422, "not a list of numbers"),
+    "positions of two lengths": (lambda: positions(x=np.ones(4)), NPZ, 422, "arrays of several lengths"),
+    "positions without z": (
+        lambda: packed([(f"{n}.npy", npy(shape=(0,))) for n in "xy"]), NPZ, 422, "arrays of several lengths"),
+    "an empty table": (lambda: b"", CSV, 422, "the body is empty"),
+    "a table beyond the limit": (lambda: bytes(2**22 + 1), CSV, 413, "the body is too large"),
+}  # fmt: skip
+QUESTIONS = {  # what, the query, what the answer says
+    "a shift without end": ({"max_shift": "inf"}, "max_shift: input should be"),
+    "a column that is no pair": ({"column": "x"}, "not a name and a column"),
+    "a place as an extension": ({"extension": "/etc/passwd"}, "the file holds one table only"),
+    "options that npz has not": ({"prefix": "a"}, "only of tables: prefix=a"),
+}
 QUERIES = {  # what, the query, what the answer says
     "a cell size of another model": ({"cellsize": 7.5}, "the store does not fit the model: cellsize=7.5"),
     "a cell size of 0": ({"cellsize": 0}, "cellsize: input should be greater than 0"),
@@ -118,6 +193,8 @@ QUERIES = {  # what, the query, what the answer says
     "a redshift below 0": ({"redshift": -1}, "redshift: input should be greater than or equal to 0"),
     "an unknown pattern": ({"rsd": "sideways"}, "rsd: input should be 'none', 'plane_parallel'"),
     "another unit": ({"mass_unit": "kg"}, "mass_unit: input should be 'msun/h' or 'msun'"),
+    "a margin that leaves nothing": ({"margin": 4}, "nothing is left within the margin: cells=8, margin=4"),
+    "a margin below 0": ({"margin": -1}, "margin: input should be greater than or equal to 0"),
     "an observer that is not asked for": ({"observer": [1, 2, 3]}, "observer and pattern do not go together"),
     "an observer out of this world": (
         {"rsd": "random_radial", "observer": [1e300, 2, 3]}, "an observer out of this world"),
@@ -162,6 +239,40 @@ def test_hostile_bodies(service, what):
     body, memory = make(), psutil.Process().memory_info().rss
     problem(send(service, body), status, said)
     assert psutil.Process().memory_info().rss - memory < 2**27  # none is unpacked beyond its limits
+
+
+def ask(service, body, form, **query):
+    name = service.allowed.stores()[0]["id"]
+    return httpx.post(
+        f"{service.url}/stores/{name}/query", params=query, content=body, headers={"Content-Type": form}, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def asked_before(service):
+    """The first question starts the server of processes."""
+    assert ask(service, b"x,y,z\n1,2,3\n", CSV).status_code == 200
+
+
+@pytest.mark.parametrize("what", list(TABLES))
+@pytest.mark.usefixtures("asked_before")
+def test_hostile_tables(service, what, monkeypatch):
+    make, form, status, said = TABLES[what]
+    body = make()
+    assert len(body) < 2**22 + 2
+    monkeypatch.setattr(queries, "MEMORY", 2**28)
+    memory = psutil.Process().memory_info().rss
+    answer = ask(service, body, form)
+    problem(answer, status, said)
+    assert service.folder not in answer.text
+    assert psutil.Process().memory_info().rss - memory < 2**27
+
+
+@pytest.mark.parametrize("what", list(QUESTIONS))
+def test_hostile_questions(service, what):
+    query, said = QUESTIONS[what]
+    form, body = (NPZ, positions()) if "npz" in what else (CSV, b"x,y,z\n1,2,3\n")
+    problem(ask(service, body, form, **query), 422, said)
 
 
 @pytest.mark.parametrize("what", ["pickle: an array of objects", "a shape of 10^12 cells", "cut off", "NaN"])
@@ -367,4 +478,5 @@ def test_without_a_token_on_loopback_only(tmp_path):
 def test_every_row_of_the_docs_table_is_tested():
     page = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
     rows = [line.split("|")[1].strip() for line in page.split("## Hostile inputs")[1].splitlines() if line[:2] == "| "]
-    assert set(BODIES) | set(QUERIES) <= set(rows), json.dumps(sorted((set(BODIES) | set(QUERIES)) - set(rows)))
+    tested = {*BODIES, *QUERIES, *TABLES, *QUESTIONS}
+    assert tested <= set(rows), json.dumps(sorted(tested - set(rows)))

@@ -13,7 +13,7 @@ import xarray as xr
 from served import ABOUT, cube, process, serving, until
 from small_store import arrays_of, spec_of
 
-from velfield.client import Client, ServiceError
+from velfield.client.client import Client, ServiceError
 from velfield.geometry.boxes import BoxLayout
 from velfield.network.model import load_model
 from velfield.pipelines import predict as job_of

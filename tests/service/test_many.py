@@ -9,7 +9,7 @@ import psutil
 import pytest
 from served import ABOUT, cube, serving, until
 
-from velfield.client import Client, ServiceError
+from velfield.client.client import Client, ServiceError
 from velfield.network.model import load_model
 from velfield.service.cubes import Cube, boxed, spec_of
 from velfield.stores.store import fields_in_memory

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from served import ABOUT, cube, serving
 
-from velfield.client import Client
+from velfield.client.client import Client
 from velfield.service.app import PAGE
 
 TOKEN = "a-token-of-the-operator"

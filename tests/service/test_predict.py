@@ -7,8 +7,9 @@ import httpx
 import numpy as np
 import pytest
 import xarray as xr
-from served import ABOUT, cube
+from served import ABOUT, cube, serving, write_model
 
+from velfield.client.client import Client, ServiceError
 from velfield.pipelines.predict import predict, prepare
 from velfield.service.cubes import Cube, boxed, spec_of
 from velfield.stores import store
@@ -51,6 +52,48 @@ def test_the_answer_is_that_of_velfield_predict_to_the_last_bit(client, cluster,
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, expected[variable].values[0])
     assert np.abs(found["velocity"]).max() > 1
+
+
+@pytest.fixture(scope="module")
+def with_context(fields, cluster, tmp_path_factory):
+    """A service of two models that need two cells of surroundings, and where they lie."""
+    root = tmp_path_factory.mktemp("context")
+    for name in ("near", "guided"):
+        write_model(str(root / name), fields, guided=name == "guided", context=2)
+    with serving(root / "state", [str(root / "near"), str(root / "guided")], cluster) as service:
+        yield service, root
+
+
+@pytest.mark.parametrize(("name", "margin"), [("near", 2), ("near", 3), ("guided", 3)])
+def test_surroundings_are_seen_and_not_answered(with_context, cluster, tmp_path, name, margin):
+    service, root = with_context
+    arrays, how = cube(cells=8 + 2 * margin), {"rsd": "random_radial", **OBSERVERS["random_radial"], "margin": margin}
+    fields, out = store_of(str(tmp_path / "f"), arrays, **how), str(tmp_path / "v")
+    assert store.open_fields(fields, chunks=None).attrs["margin"] == margin
+    assert predict(cluster(), prepare(str(root / name), fields, out, isolated=True))
+    expected = store.open_velocity(out, chunks=None)
+    with Client(service.url) as client:
+        found = client.predict(name, arrays, **ABOUT | how)
+        assert found["velocity"].shape == (3, 8, 8, 8)
+        for variable, values in found.items():
+            np.testing.assert_array_equal(values, expected[variable].values[0])
+        other = {n: values.copy() for n, values in arrays.items()}
+        other["halo_number"][:margin] += 5  # the surroundings count
+        assert np.abs(client.predict(name, other, **ABOUT | how)["velocity"] - found["velocity"]).max() > 1e-3
+        job = client.submit(name, client.upload(arrays, **ABOUT | how))
+        client.wait(job, timeout=240, every=0.05)
+        np.testing.assert_allclose(client.open(job)["velocity"][0], found["velocity"], rtol=0, atol=1e-3)  # threads
+
+
+def test_too_few_surroundings_are_refused(with_context):
+    service, _ = with_context
+    with Client(service.url) as client:
+        with pytest.raises(ServiceError, match="fewer surroundings than the model needs: margin=1, context=2"):
+            client.predict("near", cube(), **ABOUT, margin=1)
+        with pytest.raises(ServiceError, match="nothing is left within the margin: cells=8, margin=4"):
+            client.predict("near", cube(), **ABOUT, margin=4)
+        with pytest.raises(ServiceError, match="narrower than the model's context: margin=1, context=2"):
+            client.submit("near", client.upload(cube(), **ABOUT, margin=1))
 
 
 def test_units_of_other_people(client):

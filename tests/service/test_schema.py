@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from served import serving
 
+from velfield.service.apart import apart
+
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 
 
@@ -17,6 +19,7 @@ HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 def test_schemathesis_finds_nothing(models, cluster, fields, tmp_path):
     pytest.importorskip("schemathesis")
     with serving(tmp_path / "state", models, cluster, allow=[fields], queue=1000) as service:
+        assert apart(len, "abc", memory=2**30, seconds=600, names={}) == 3  # what the first waits for
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"),
             # a schema cannot say which fields go together, or what is inside a binary body; and to delete a job that is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from velfield.answers.cells import ABSENT, Cells, shared
-from velfield.answers.interpolate import INVALID, OUTSIDE, UNSOLVED, trilinear
+from velfield.answers.interpolate import INVALID, MEANINGS, OUTSIDE, UNSOLVED, trilinear
 from velfield.answers.real_space import MAX_SHIFT, real_positions
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import storage
@@ -19,6 +20,7 @@ from velfield.stores.store import attributes, cosmology_of, open_fields, open_ve
 
 COORDINATES = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
 SPACES = ("real", "redshift")
+GOOD = "good"
 
 
 def query(store: str | xr.Dataset, positions: ArrayLike, **options: Any) -> dict[str, NDArray[Any]]:
@@ -106,6 +108,12 @@ def query_positions(
         x, y, z = (v * along for v, along in zip(values.T, direction.T, strict=False))
         found["v_los"] = x + y + z
     return found | {"position": place, "flag": state}
+
+
+def counted(flag: NDArray[np.uint8]) -> Counter[str]:
+    """How many flags (N,) have each of `velfield.answers.interpolate.MEANINGS`, and how many are `GOOD`."""
+    counts = {text: int((flag & bit > 0).sum()) for bit, text in MEANINGS.items()}
+    return Counter({GOOD: int((flag == 0).sum()), **counts})
 
 
 def check_question(

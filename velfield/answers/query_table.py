@@ -11,8 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.answers.cells import Cells
-from velfield.answers.interpolate import MEANINGS
-from velfield.answers.queries import COORDINATES, check_question, open_store, query_positions
+from velfield.answers.queries import COORDINATES, check_question, counted, open_store, query_positions
 from velfield.answers.real_space import MAX_SHIFT
 from velfield.catalogues import units
 from velfield.catalogues.table_csv import NAME
@@ -26,7 +25,6 @@ from velfield.stores.store import cosmology_of
 
 SPEED, FLAG = np.dtype(np.float32), np.dtype(np.uint8)
 DEGREES = {"": 1.0, "deg": 1.0, "degree": 1.0, "degrees": 1.0, "°": 1.0, "rad": np.degrees(1.0)}
-GOOD = "good"
 
 
 def query_table(
@@ -71,7 +69,7 @@ def query_table(
     Returns
     -------
     Counter
-        Rows with each of the meanings of `MEANINGS`, and ``good`` ones.
+        Rows with each of the meanings of `velfield.answers.interpolate.MEANINGS`, and ``good`` ones.
     """
     ds = store if isinstance(store, xr.Dataset) else open_store(store)
     check_question(ds, coordinates, space, max_shift)
@@ -96,8 +94,7 @@ def query_table(
                 cells=cells,
             )
             writer.write(part, {name: _value(found, key, column) for name, (column, key) in added.items()})
-            counts[GOOD] += int((found["flag"] == 0).sum())
-            counts.update({text: int((found["flag"] & bit > 0).sum()) for bit, text in MEANINGS.items()})
+            counts.update(counted(found["flag"]))
             told.advance(len(part))
     told.done()
     return counts

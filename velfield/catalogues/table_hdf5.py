@@ -118,6 +118,20 @@ def open_table(url: str, table: str | None = None, kind: str | None = None) -> H
         return HDF5Table(url, int(fs.size(path)), chosen[0], root)
 
 
+def elsewhere(url: str) -> Iterator[str]:
+    """Names in a file of what lies in none or another: links but hard ones, external and virtual datasets."""
+    h5py = library("h5py", "HDF5")
+    with opened(url) as root:
+        nodes = [root]
+        root.visititems(lambda _, node: nodes.append(node))
+        for node in nodes:
+            if hasattr(node, "keys"):
+                links = {name: node.get(name, getlink=True) for name in node}
+                yield from (name for name, link in links.items() if not isinstance(link, h5py.HardLink))
+            elif node.external or node.is_virtual:
+                yield node.name
+
+
 @contextlib.contextmanager
 def opened(url: str) -> Iterator[Any]:
     """The top of an HDF5 file."""

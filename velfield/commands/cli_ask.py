@@ -46,7 +46,8 @@ def query(store: str, table: str, out: str, **options: Any) -> None:
     where there are error bars, v_los where there is an observer, the real position from redshift space, and flag: 0,
     or why a velocity is missing or less sure (docs/query.md).
     """
-    from velfield.answers.query_table import GOOD, query_table
+    from velfield.answers.queries import GOOD
+    from velfield.answers.query_table import query_table
 
     with Terminal() as progress:
         counts = query_table(store, table, out, progress=progress, **options)

@@ -12,10 +12,14 @@ from velfield.commands.cli_options import Cluster, cluster_options, note
 LIMITS: tuple[tuple[str, Any, Any, str], ...] = (
     ("body", int, 64 * 2**20, "Bytes of a cube that is answered at once."),
     ("cells", int, 128**3, "Its cells; what it may unpack to follows: 24 bytes a cell."),
-    ("upload", int, 512 * 2**20, "Bytes of a cube that is uploaded."),
+    ("upload", int, 512 * 2**20, "Bytes of a cube or a catalogue that is uploaded."),
     ("upload-cells", int, 192**3, "Its cells."),
+    ("table", int, 64 * 2**20, "Bytes of a table of positions."),
+    ("rows", int, 1_000_000, "Its rows."),
+    ("grid", int, 512, "Cells along the side of a parent that is painted from a catalogue."),
     ("cubes", int, 16, "Cubes that are received, kept and predicted at a time."),
     ("line", int, 128, "Requests that wait for that, before their bodies are read."),
+    ("queries", int, 2, "Tables that are received and answered at a time; each may take 2 GiB."),
     ("queue", int, 100, "Jobs that wait."),
     ("space", int, 20 * 2**30, "Bytes of all uploads together."),
     ("rate", int, 1200, "Requests a minute of a client; reading results is not counted."),
@@ -35,7 +39,7 @@ def _limits(command: Any) -> Any:
 @click.option("--host", default="127.0.0.1", help="Address to listen on; without a token loopback only.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 takes any that is free.")
 @click.option("--state", default="velfield-state", help="Folder of this machine for jobs, results and uploads.")
-@click.option("--allow", multiple=True, metavar="URL", help="Field stores at or beneath it may be named; repeatable.")
+@click.option("--allow", multiple=True, metavar="URL", help="What lies at or beneath it may be named; repeatable.")
 @_limits
 @click.option("--connections", type=click.IntRange(1), default=512, help="Connections at a time.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where cubes are predicted.")

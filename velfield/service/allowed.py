@@ -24,6 +24,7 @@ LISTED = 200  # stores beneath a prefix
 FRESH = 30.0  # how long a listing is taken for true [s]
 SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "abfs", "az")
 PART = re.compile(r"[A-Za-z0-9_+=,~-][A-Za-z0-9_+=,~.-]*")  # of a path: no dot first, so neither .. nor what is hidden
+KINDS = ("fields", "velocity")
 TOLD = ("redshift", "boxsize", "boxes", "cells", "cellsize", "margin", "rsd", "min_mass", "periodic")
 
 
@@ -49,7 +50,7 @@ class Allowed:
         )
 
     def stores(self) -> list[dict[str, Any]]:
-        """The field stores that may be named: at the prefixes and right beneath them."""
+        """The stores that may be named: at the prefixes and right beneath them."""
         with self._lock:
             then, found = self._listing
             if time.monotonic() - then > FRESH:
@@ -110,12 +111,13 @@ def _listed(prefix: str) -> list[dict[str, Any]]:
 
 
 def _about(url: str) -> list[dict[str, Any]]:
-    """What a field store says of itself; nothing if there is none."""
+    """What a field store or a velocity store says of itself; nothing if there is none."""
     try:
         attrs = store.attributes(url) if shards.published(url) else {}
     except (OSError, ValueError, VelfieldError):
         return []
-    if attrs.get("velfield_kind") != "fields":
+    kind = attrs.get("velfield_kind")
+    if kind not in KINDS:
         return []
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return [{"id": name, "url": url, **{name: attrs[name] for name in TOLD if name in attrs}}]
+    return [{"id": name, "url": url, "kind": kind, **{name: attrs[name] for name in TOLD if name in attrs}}]

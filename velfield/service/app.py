@@ -18,14 +18,16 @@ from typing import Protocol
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from velfield.service import routes_fields, routes_jobs, routes_models
+from velfield.service import apart, routes_fields, routes_jobs, routes_models, routes_queries
 from velfield.service.allowed import Allowed
 from velfield.service.auth import Guard
 from velfield.service.jobs import Job, Jobs
 from velfield.service.limits import Limits, Room
 from velfield.service.metrics import Measured, Metrics
 from velfield.service.models import Forward, Models
+from velfield.service.paint import Paint
 from velfield.service.problems import ProblemDocument, answer_problems
+from velfield.service.queries import Queries
 from velfield.service.receive import JSON
 from velfield.service.results import Results
 from velfield.service.slices import Slices
@@ -36,7 +38,8 @@ LOG = logging.getLogger("velfield.service")
 PAGE = Path(__file__).with_name("page")
 SEEN = 5.0  # how long it is taken for known whether the scheduler answers [s]
 OFTEN = 60.0  # between two sweeps of what has expired, at most [s]
-ABOUT = """Peculiar velocities from tracers: models to choose from, small cubes answered at once, whole stores as jobs.
+ABOUT = """Peculiar velocities from tracers: models to choose from, small cubes answered at once, whole stores as jobs,
+velocities at the positions of a table.
 
 Errors are `application/problem+json` with `error` (what is wrong) and `what_to_do`. Where the service has tokens, send
 `Authorization: Bearer TOKEN`."""
@@ -54,7 +57,7 @@ class JobRunner(Protocol):
     def alive(self) -> bool:
         """Whether it runs."""
 
-    def asked(self, model: str, given: str, average: int, isolated: bool) -> Job:
+    def asked(self, model: str, given: str, average: int, isolated: bool, paint: Paint | None) -> Job:
         """The job that a request stands for."""
 
     def interrupt(self) -> None:
@@ -83,6 +86,7 @@ class Service:
         self.jobs = Jobs(os.path.join(self.folder, "jobs"), self.limits)
         self.uploads = Uploads(os.path.join(self.folder, "uploads"), self.limits)
         self.results = Results(os.path.join(self.folder, "results"), self.jobs)
+        self.queries = Queries(os.path.join(self.folder, "queries"), self.limits)
         self.slices = Slices()
         self.room = Room(self.limits.cubes, self.limits.line)
         self.upload_room = Room(self.limits.cubes, self.limits.line)  # one that comes slowly takes no cube's place
@@ -135,6 +139,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        apart.begin()
         service.runner.start()
         sweeper = asyncio.create_task(sweeping())
         try:
@@ -145,6 +150,7 @@ def create_app(service: Service) -> FastAPI:
                 await sweeper
             await asyncio.get_running_loop().run_in_executor(None, service.runner.stop)
             service.forward.close()
+            service.queries.close()
             service.errands.shutdown(wait=True, cancel_futures=True)
 
     app = FastAPI(
@@ -157,10 +163,10 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    answer_problems(app, [*routes_models.router.routes, *routes_jobs.router.routes, *routes_fields.router.routes])
-    app.include_router(routes_models.router)
-    app.include_router(routes_jobs.router)
-    app.include_router(routes_fields.router)
+    routers = [part.router for part in (routes_models, routes_jobs, routes_fields, routes_queries)]
+    answer_problems(app, [route for router in routers for route in router.routes])
+    for router in routers:
+        app.include_router(router)
     page = [path for path in PAGE.rglob("*") if path.is_file()] if (PAGE / "index.html").is_file() else []
     if page:
         app.mount("/", StaticFiles(directory=PAGE, html=True))
@@ -189,7 +195,7 @@ def _describe(app: FastAPI, models: list[str], *, secured: bool) -> None:
             asked = copy.deepcopy(routes_jobs.ASKED)
             form = asked["requestBody"]["content"][JSON]["schema"]
             form["properties"]["model"]["enum"] = models
-            form["examples"][0]["model"] = models[0]
+            form["examples"] = [example | {"model": models[0]} for example in form["examples"]]
             made["paths"]["/jobs"]["post"] |= asked
             if secured:
                 parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

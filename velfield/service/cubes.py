@@ -1,17 +1,13 @@
 """A cube as a client sends it: counts and masses in an npz, read within limits, made into one isolated box.
 
-Nothing is unpickled and nothing is unpacked before its declared size is known: names, types and shapes come first. The
-box is a field store's (`velfield.stores.store_layout`), so that a model takes it as it takes every other.
+The box is a field store's (`velfield.stores.store_layout`), so that a model takes it as it takes every other.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
-import zipfile
-import zlib
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from velfield.geometry.boxes import BoxLayout
 from velfield.physics.cosmology import OUTER_RIM, Cosmology
 from velfield.physics.redshift_space import sightlines
+from velfield.service import npz
 from velfield.service.problems import Problem
 from velfield.stores.store_layout import PAINTED, FieldSpec
 
-LONGEST_HEADER = 4096  # bytes of an array's head; NumPy's own are some 100
 SENDABLE = tuple(PAINTED)
-ENTRY = b"PK\x01\x02"  # begins each entry of a zip's directory
-MOST_ENTRIES = 64  # the three arrays, and what looks like an entry among their bytes
 LEAST_SIDE = 2
 LEAST_MASS = 1e5  # of a halo [h⁻¹M⊙]; far below it linear theory has no answer
 ALTERNATIVES = "send numpy.savez(file, halo_number=…, halo_mass=…): cubes (x, y, z) of numbers"
+OmegaM = Annotated[float, Field(ge=0.05, le=1)]
+OmegaB = Annotated[float, Field(ge=0.005, le=0.3)]
+Hubble = Annotated[float, Field(ge=0.3, le=1.5)]
+Sigma8 = Annotated[float, Field(ge=0.2, le=2)]
+Tilt = Annotated[float, Field(ge=0.5, le=1.5)]
 
 
 class Cube(BaseModel):
@@ -51,7 +50,11 @@ class Cube(BaseModel):
     )
     observer: list[float] | None = Field(
         None, min_length=3, max_length=3,
-        description="With random_radial: x, y, z from the box's corner, in length_unit (observer=1&observer=2&…).",
+        description="With random_radial: x, y, z from the corner of the box, without its margin, in length_unit.",
+    )  # fmt: skip
+    margin: int = Field(
+        0, ge=0, le=1000,
+        description="Cells on each side that are surroundings only: the box, which is answered, lies within.",
     )  # fmt: skip
     assignment: Literal["ngp", "cic", "tsc"] = Field("ngp", description="How halos were shared among cells.")
     length_unit: Literal["Mpc/h", "Mpc"] = Field("Mpc/h", description="Of cellsize and observer; comoving.")
@@ -65,11 +68,11 @@ class Cube(BaseModel):
     )
     mean_halo_mass: float | None = Field(None, ge=1e-9, le=1e24, allow_inf_nan=False, description="The same.")
     mean_matter_number: float | None = Field(None, ge=1e-9, le=1e24, allow_inf_nan=False, description="The same.")
-    omega_m: float | None = Field(None, ge=0.05, le=1, description="Cosmology: all five, or none for Outer Rim's.")
-    omega_b: float | None = Field(None, ge=0.005, le=0.3)
-    h: float | None = Field(None, ge=0.3, le=1.5)
-    sigma8: float | None = Field(None, ge=0.2, le=2)
-    n_s: float | None = Field(None, ge=0.5, le=1.5)
+    omega_m: OmegaM | None = Field(None, description="Cosmology: all five, or none for Outer Rim's.")
+    omega_b: OmegaB | None = None
+    h: Hubble | None = None
+    sigma8: Sigma8 | None = None
+    n_s: Tilt | None = None
 
     @field_validator("min_mass")
     @classmethod
@@ -87,6 +90,17 @@ class Cube(BaseModel):
             raise Problem(422, f"half a cosmology: without {', '.join(lacking)}", "give all five numbers, or none")
         return Cosmology(name="given", **given)
 
+    def side(self, cells: int) -> int:
+        """Cells along the side of the box in a cube of so many; refuses a margin that leaves too few."""
+        side = cells - 2 * self.margin
+        if side < LEAST_SIDE:
+            raise Problem(
+                422,
+                f"nothing is left within the margin: cells={cells}, margin={self.margin}",
+                f"send a larger cube: the box within has at least {LEAST_SIDE} cells a side",
+            )
+        return side
+
     def mean_of(self, name: str) -> float | None:
         """The universe's mean per cell of a variable, if it is given."""
         value: float | None = getattr(self, f"mean_{name}")
@@ -98,13 +112,22 @@ def read_npz(file: IO[bytes], most_cells: int) -> dict[str, NDArray[np.float32]]
 
     At most 24 bytes for each of ``most_cells`` cells are unpacked: three arrays of eight bytes a number.
     """
-    if _entries(file) > MOST_ENTRIES:
-        raise Problem(422, f"an npz of too many arrays: more than {len(SENDABLE)}", ALTERNATIVES)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return _arrays(archive, most_cells)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
-        raise Problem(422, "not an npz, or a damaged one", ALTERNATIVES) from error
+
+    def check(name: str, shape: tuple[int, ...]) -> None:
+        if len(shape) != 3 or len(set(shape)) != 1 or shape[0] < LEAST_SIDE:
+            raise Problem(
+                422, f"not a cube: array={name}, shape={shape[:8]}", "send (x, y, z) with equal sides of at least 2"
+            )
+        if math.prod(shape) > most_cells:
+            raise Problem(
+                413, f"too many cells: array={name}, shape={shape}, limit={most_cells}", "send a smaller cube"
+            )
+
+    found = {name: _counts(name, values) for name, values in npz.arrays(file, SENDABLE, check, ALTERNATIVES)}
+    shapes = {values.shape for values in found.values()}
+    if len(shapes) > 1:
+        raise Problem(422, f"arrays of several shapes: shapes={sorted(shapes)}", "send cubes of one shape")
+    return found
 
 
 def spec_of(cube: Cube, arrays: dict[str, NDArray[np.float32]], fingerprint: str) -> FieldSpec:
@@ -112,8 +135,8 @@ def spec_of(cube: Cube, arrays: dict[str, NDArray[np.float32]], fingerprint: str
     cosmology = cube.cosmology()
     length = cosmology.h if cube.length_unit == "Mpc" else 1.0
     mass = cosmology.h if cube.mass_unit == "Msun" else 1.0
-    side = next(iter(arrays.values())).shape[0]
-    boxes = BoxLayout(boxsize=side * cube.cellsize * length, boxes=1, cells=side)
+    side = cube.side(next(iter(arrays.values())).shape[0])
+    boxes = BoxLayout(boxsize=side * cube.cellsize * length, boxes=1, cells=side, margin=cube.margin)
     sight = sightlines(cube.rsd, boxes, seed=0)
     observer = sight.observer
     if (cube.observer is None) == (cube.rsd == "random_radial"):
@@ -166,83 +189,11 @@ def fingerprint_of(cube: Cube, body: hashlib._Hash) -> str:
     return body.hexdigest()
 
 
-def to_npz(arrays: dict[str, NDArray[Any]]) -> bytes:
-    """An npz of arrays, not compressed: velocities hardly shrink."""
-    data = io.BytesIO()
-    np.savez(data, **arrays)  # type: ignore[arg-type]
-    return data.getvalue()
-
-
-def _entries(file: IO[bytes]) -> int:
-    """Least number of entries that a zip's directory may have: what begins like one is counted, wherever it is.
-
-    zipfile keeps some kilobytes for each entry of a directory before it tells how many there are.
-    """
-    count, tail = 0, b""
-    file.seek(0)
-    while block := file.read(2**20):
-        joined = tail + block
-        count += joined.count(ENTRY)
-        tail = joined[-3:]
-    file.seek(0)
-    return count
-
-
-def _arrays(archive: zipfile.ZipFile, most_cells: int) -> dict[str, NDArray[np.float32]]:
-    members = archive.infolist()
-    names = [member.filename.removesuffix(".npy") for member in members]
-    if not names or len(set(names)) < len(names) or not set(names) <= set(SENDABLE):
-        shown = ", ".join(name[:40] for name in names[:4])
-        raise Problem(422, f"not the arrays that are taken: {shown!a}", f"name them {', '.join(SENDABLE)}, each once")
-    found: dict[str, NDArray[np.float32]] = {}
-    for name, member in zip(names, members, strict=True):
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 0x1:
-            raise Problem(
-                422, f"packed in a way that is not taken: array={name}", "use numpy.savez or savez_compressed"
-            )
-        with archive.open(member) as stream:
-            found[name] = _read_array(name, stream, most_cells)
-    shapes = {values.shape for values in found.values()}
-    if len(shapes) > 1:
-        raise Problem(422, f"arrays of several shapes: shapes={sorted(shapes)}", "send cubes of one shape")
-    return found
-
-
-def _read_array(name: str, stream: IO[bytes], most_cells: int) -> NDArray[np.float32]:
-    shape, fortran, dtype = _head(name, stream)
-    if dtype.kind not in "fiu" or dtype.hasobject or dtype.itemsize > 8:
-        raise Problem(422, f"not plain numbers: array={name}, dtype={str(dtype)[:40]}", "send float32")
-    if len(shape) != 3 or len(set(shape)) != 1 or shape[0] < LEAST_SIDE:
-        raise Problem(
-            422, f"not a cube: array={name}, shape={shape[:8]}", "send (x, y, z) with equal sides of at least 2"
-        )
-    if math.prod(shape) > most_cells:
-        raise Problem(413, f"too many cells: array={name}, shape={shape}, limit={most_cells}", "send a smaller cube")
-    size = math.prod(shape) * dtype.itemsize
-    data = stream.read(size)
-    if len(data) != size or stream.read(1):
-        raise Problem(422, f"not as long as its head says: array={name}, bytes={size}", ALTERNATIVES)
+def _counts(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Counts or masses as float32; refuses what is none."""
     with np.errstate(over="ignore", invalid="ignore"):
-        values = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C").astype(np.float32)
-    if not np.isfinite(values).all() or (values < 0).any():
-        wrong = int((~np.isfinite(values) | (values < 0)).sum())
+        found = np.ascontiguousarray(values.astype(np.float32))
+    if not np.isfinite(found).all() or (found < 0).any():
+        wrong = int((~np.isfinite(found) | (found < 0)).sum())
         raise Problem(422, f"negative or not finite: array={name}, cells={wrong}", "send counts and masses per cell")
-    return np.ascontiguousarray(values)
-
-
-def _head(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and type; the head's length is looked at before it is read."""
-    magic = stream.read(8)
-    version = tuple(magic[6:8])
-    wide = 2 if version == (1, 0) else 4
-    stated = stream.read(wide)
-    length = int.from_bytes(stated, "little")
-    if magic[:6] != b"\x93NUMPY" or version not in ((1, 0), (2, 0)) or length > LONGEST_HEADER:
-        raise Problem(422, f"not an array of NumPy: array={name}, head={length} bytes", ALTERNATIVES)
-    head = io.BytesIO(stated + stream.read(length))
-    read = np.lib.format.read_array_header_1_0 if wide == 2 else np.lib.format.read_array_header_2_0
-    try:
-        shape, fortran, dtype = read(head)
-    except Exception as error:  # what a hostile head raises is not for us to list
-        raise Problem(422, f"a head that cannot be read: array={name}", ALTERNATIVES) from error
-    return tuple(int(n) for n in shape), bool(fortran), dtype
+    return found

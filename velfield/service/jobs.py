@@ -37,6 +37,8 @@ class Job:
         Orientations that are averaged.
     isolated : bool
         Whether each box is predicted by itself, also where the boxes are one whole parent.
+    paint : dict, optional
+        Of a catalogue of halos: how it is painted.
     boxes, cells : int
         How many there are, and cells of a box.
     state : str
@@ -63,6 +65,7 @@ class Job:
     boxes: int
     cells: int
     notes: list[str]
+    paint: dict[str, Any] | None = None
     state: str = "queued"
     created: float = field(default_factory=time.time)
     changed: float = field(default_factory=time.time)

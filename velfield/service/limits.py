@@ -27,8 +27,14 @@ class Limits:
         Bytes of a cube that is answered at once, and of one that is uploaded.
     cells, upload_cells : int
         Cells of each; what a compressed body may grow to follows from them (docs/service.md).
+    table, rows : int
+        Bytes and rows of a table of positions.
+    grid : int
+        Cells along the side of a parent that is painted.
     cubes, line : int
         Cubes that are received, kept and predicted at a time, and requests that wait before their bodies are read.
+    queries : int
+        Tables of positions that are received and answered at a time.
     queue : int
         Jobs that wait.
     space : int
@@ -45,8 +51,12 @@ class Limits:
     upload: int
     cells: int
     upload_cells: int
+    table: int
+    rows: int
+    grid: int
     cubes: int
     line: int
+    queries: int
     queue: int
     space: int
     rate: int

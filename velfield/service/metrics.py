@@ -34,6 +34,8 @@ class Metrics(Collector):
         )
         self.cells = Counter("velfield_predicted_cells", "Cells predicted", ["model"], registry=self.registry)
 
+        self.positions = Counter("velfield_queried_positions", "Positions answered", registry=self.registry)
+
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Gauges: jobs by state, cubes in the service."""
         jobs = GaugeMetricFamily("velfield_jobs", "Jobs", labels=["state"])

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Match
 from velfield.errors import VelfieldError
 
 MEDIA_TYPE = "application/problem+json"
+LONGEST = 2000  # characters of a message
 LOG = logging.getLogger("velfield.service")
 TO_DO = {404: "see /openapi.json for what there is", 405: "see /openapi.json for the methods that there are"}
 
@@ -62,10 +63,10 @@ class Problem(Exception):
 
 
 def hidden(text: str, names: Mapping[str, str]) -> str:
-    """A message with what the client calls them in place of this machine's places, longest first."""
+    """A message with what the client calls them in place of this machine's places, longest first; not a whole file."""
     for place in sorted(names, key=len, reverse=True):
         text = text.replace(place, names[place])
-    return " ".join(text.split())
+    return " ".join(text.split())[:LONGEST]
 
 
 def documented(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,11 +15,12 @@ JSON = "application/json"
 SLOWEST = 2**16  # bytes a second
 
 
-def check_head(request: Request, media_type: str, largest: int) -> int:
-    """Length of a body by its head; refuses another type, no length, and too much, before any of it is read."""
+def check_head(request: Request, media_types: Sequence[str], largest: int) -> tuple[str, int]:
+    """Type and length of a body by its head; refuses others, no length and too much before any of it is read."""
     found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found != media_type:
-        raise Problem(415, f"not a body that is taken here: content-type={found[:80]!r}", f"send {media_type}")
+    taken = " or ".join(media_types)
+    if found not in media_types:
+        raise Problem(415, f"not a body that is taken here: content-type={found[:80]!r}", f"send {taken}")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, "a body with a content-encoding", "send it as it is; an npz may be compressed inside")
     stated = request.headers.get("content-length", "")
@@ -28,8 +29,8 @@ def check_head(request: Request, media_type: str, largest: int) -> int:
     if int(stated) > largest:
         raise Problem(413, f"the body is too large: bytes={stated}, limit={largest}", "send less")
     if int(stated) == 0:
-        raise Problem(422, "the body is empty: bytes=0", f"send {media_type}")
-    return int(stated)
+        raise Problem(422, "the body is empty: bytes=0", f"send {taken}")
+    return found, int(stated)
 
 
 async def pieces(request: Request, length: int, limits: Limits) -> AsyncIterator[bytes]:
@@ -55,5 +56,5 @@ async def pieces(request: Request, length: int, limits: Limits) -> AsyncIterator
 
 async def receive(request: Request, media_type: str, largest: int, limits: Limits) -> bytes:
     """The whole body."""
-    length = check_head(request, media_type, largest)
+    _, length = check_head(request, [media_type], largest)
     return b"".join([piece async for piece in pieces(request, length, limits)])

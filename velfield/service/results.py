@@ -9,14 +9,15 @@ import threading
 from typing import Literal
 
 from velfield.files import shards, storage
-from velfield.service.cubes import to_npz
 from velfield.service.jobs import ID, Job, Jobs
+from velfield.service.npz import packed
 from velfield.service.problems import Problem
 from velfield.stores import store
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")  # of a Zarr store: nothing hidden
 LARGEST = 2**28  # bytes of a file made of a store; a larger one is read from the store itself
 FILES = "files"  # beside the results
+FIELDS = ".fields"  # of a catalogue, painted beside its result until that is there
 
 
 class Results:
@@ -64,7 +65,7 @@ class Results:
             with tempfile.TemporaryDirectory(dir=os.path.join(self.folder, FILES)) as room:
                 part = os.path.join(room, "part")
                 if kind == "npz":
-                    storage.write_bytes(part, to_npz({str(n): v.values for n, v in ds.data_vars.items()}))
+                    storage.write_bytes(part, packed({str(n): v.values for n, v in ds.data_vars.items()}))
                 else:
                     ds.to_netcdf(part, engine="scipy")
                 os.replace(part, made)
@@ -73,11 +74,12 @@ class Results:
     def remove(self, name: str) -> None:
         """Remove all that is left of a job."""
         storage.remove(self.place(name))
+        storage.remove(self.place(name) + FIELDS)
         for kind in ("npz", "nc"):
             storage.remove(os.path.join(self.folder, FILES, f"{name}.{kind}"))
 
     def sweep(self) -> None:
         """Remove what no job owns: a task that outlives its cancelled job may write after the place was cleared."""
         for name in storage.names(self.folder):
-            if ID.fullmatch(name) and not self.jobs.owns(name):
+            if ID.fullmatch(name.removesuffix(FIELDS)) and not self.jobs.owns(name.removesuffix(FIELDS)):
                 storage.remove(self.place(name))

@@ -140,7 +140,9 @@ def _of_job(service: Any, name: str) -> Source:
 
 
 def _of_store(service: Any, name: str) -> Source:
-    return Source(fields=service.allowed.store(name)["url"])
+    about = service.allowed.store(name)
+    made = about["kind"] == "velocity"
+    return Source(fields=None if made else about["url"], made=about["url"] if made else None)
 
 
 async def _run(request: Request, function: Callable[[Any], Any]) -> Any:

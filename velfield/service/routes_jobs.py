@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, JSONResponse
 
 from velfield.service import schemas
 from velfield.service.cubes import Cube
+from velfield.service.paint import FORMS
 from velfield.service.problems import documented, of_validation
 from velfield.service.receive import JSON, NPZ, check_head, pieces, receive
 from velfield.service.routes_models import ALWAYS, BINARY, BODY, OF_A_BODY
@@ -19,10 +20,19 @@ from velfield.service.routes_models import ALWAYS, BINARY, BODY, OF_A_BODY
 router = APIRouter()
 LARGEST_REQUEST = 2**14  # bytes of what asks for a job
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=[schemas.JOB_ID])]
+
+
+def _asked() -> dict[str, Any]:
+    """The schema of a request, its parts where OpenAPI has them: a job's status names them, too."""
+    made = schemas.JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    made.pop("$defs")
+    return made
+
+
 ASKED: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {JSON: {"schema": schemas.JobRequest.model_json_schema()}},
+        "content": {JSON: {"schema": _asked()}},
     }
 }
 
@@ -43,10 +53,38 @@ async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
     """Leave a cube, for jobs. It is kept while jobs use it."""
     service = request.app.state.service
     async with service.upload_room.place():
-        length = check_head(request, NPZ, service.limits.upload)
+        _, length = check_head(request, [NPZ], service.limits.upload)
         stream = pieces(request, length, service.limits)
         name, cells, new = await service.uploads.take(cube, length, stream, service.errands)
     return JSONResponse(schemas.Uploaded(input=name, cells=cells).model_dump(), 201 if new else 200)
+
+
+@router.post(
+    "/catalogues",
+    status_code=201,
+    response_model=schemas.UploadedCatalogue,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "A table of halos, as `velfield paint` reads it: positions, velocities, masses.",
+            "content": dict.fromkeys(FORMS, BINARY),
+        }
+    },
+    responses=documented(
+        *ALWAYS,
+        *OF_A_BODY,
+        507,
+        also={200: {"model": schemas.UploadedCatalogue, "description": "The same is there"}},
+    ),
+)
+async def upload_catalogue(request: Request) -> Any:
+    """Leave a catalogue of halos, for jobs. It is kept while jobs use it, and read when one is asked for."""
+    service = request.app.state.service
+    async with service.upload_room.place():
+        _, length = check_head(request, FORMS, service.limits.upload)
+        stream = pieces(request, length, service.limits)
+        name, new = await service.uploads.take_catalogue(length, stream, service.errands)
+    return JSONResponse(schemas.UploadedCatalogue(input=name).model_dump(), 201 if new else 200)
 
 
 @router.post(
@@ -63,7 +101,7 @@ async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
     ),
 )
 async def submit(request: Request) -> Any:
-    """Ask for a whole store or an upload to be predicted. The same request is the same job."""
+    """Ask for a whole store, a catalogue or an upload to be predicted. The same request is the same job."""
     service = request.app.state.service
     body = await receive(request, JSON, LARGEST_REQUEST, service.limits)
     try:
@@ -71,7 +109,8 @@ async def submit(request: Request) -> Any:
     except ValidationError as error:
         raise of_validation(error.errors()) from error
     run = asyncio.get_running_loop().run_in_executor
-    job = await run(service.errands, service.runner.asked, asked.model, asked.input, asked.average, asked.isolated)
+    arguments = (asked.model, asked.input, asked.average, asked.isolated, asked.paint)
+    job = await run(service.errands, service.runner.asked, *arguments)
     job, new = await run(service.errands, service.jobs.submit, job)
     return _answer(service, job, 202 if new else 200)
 

@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse
 
 from velfield.errors import VelfieldError
 from velfield.service import schemas
-from velfield.service.cubes import Cube, boxed, fingerprint_of, read_npz, spec_of, to_npz
+from velfield.service.cubes import Cube, boxed, fingerprint_of, read_npz, spec_of
+from velfield.service.npz import packed
 from velfield.service.problems import Problem, documented
 from velfield.service.receive import NPZ, receive
 from velfield.stores import store
@@ -84,7 +85,7 @@ async def model(request: Request, name: str) -> schemas.ModelCard:
 
 @router.get("/stores", responses=documented(*ALWAYS))
 async def stores(request: Request) -> schemas.StoreCards:
-    """The field stores that a job may name."""
+    """The stores beneath what the operator allowed: field stores, which a job may name, and velocity stores."""
     service = request.app.state.service
     found = await asyncio.get_running_loop().run_in_executor(service.errands, service.allowed.stores)
     return schemas.StoreCards(stores=[schemas.StoreCard(**about) for about in found])
@@ -115,10 +116,17 @@ async def stores(request: Request) -> schemas.StoreCards:
 async def predict(request: Request, name: str, cube: Annotated[Cube, Query()]) -> Response:
     """Velocities of one small cube, at once.
 
-    The cube is an isolated box, as if it were the one box of a field store that `velfield predict` is given.
+    The cube is an isolated box, as if it were the one box of a field store that `velfield predict` is given; with a
+    margin, its inner part is, and the rest are surroundings.
     """
     service = request.app.state.service
     served, limits = service.models.get(name), service.limits
+    if cube.margin < served.model.context:
+        raise Problem(
+            422,
+            f"fewer surroundings than the model needs: margin={cube.margin}, context={served.model.context}",
+            f"send a cube with at least {served.model.context} cells around the box, and say margin=…",
+        )
     run = asyncio.get_running_loop().run_in_executor
     async with service.room.place():
         body = await receive(request, NPZ, limits.body, limits)
@@ -128,8 +136,8 @@ async def predict(request: Request, name: str, cube: Annotated[Cube, Query()]) -
             made, notes = await service.forward.run(lambda: served.predict(ds))
         except VelfieldError as error:
             raise Problem.of(error, names={served.url: served.name}) from error
-        service.metrics.cells.labels(served.name).inc(ds.sizes["x"] ** 3)
-        data = await run(service.errands, to_npz, made)
+        service.metrics.cells.labels(served.name).inc(ds.attrs["cells"] ** 3)
+        data = await run(service.errands, packed, made)
     return Response(data, media_type=NPZ, headers={"Velfield-Notes": json.dumps(notes)})
 
 

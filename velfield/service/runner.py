@@ -15,16 +15,21 @@ from distributed import Client, Future
 
 from velfield.errors import ClusterError, VelfieldError
 from velfield.pipelines import predict
+from velfield.pipelines.predict_catalogue import facts_of_bundle
 from velfield.service.allowed import Allowed
 from velfield.service.jobs import Job, Jobs
 from velfield.service.metrics import Metrics
 from velfield.service.models import Models
+from velfield.service.paint import Paint
+from velfield.service.painted import Work, settled
 from velfield.service.problems import Problem, hidden, of_a_bug
 from velfield.service.results import Results
 from velfield.service.uploads import Uploads
 
 LOG = logging.getLogger("velfield.service")
 TRIES = 5  # of a job under which clusters give out
+SAME = 1e-6  # of cell sizes, which are quotients
+PREDICTING = ("predict", "blend tiles")  # stages whose boxes are predicted ones
 PAUSE = 2.0  # before the second, then twice as long each time [s]
 
 
@@ -68,8 +73,22 @@ class Runner:
         self.interrupt()
         self._thread.join(timeout=60)
 
-    def asked(self, model: str, given: str, average: int, isolated: bool) -> Job:
+    def asked(self, model: str, given: str, average: int, isolated: bool, paint: Paint | None) -> Job:
         """The job that a request stands for; refuses an input that does not fit the model. Reads metadata alone."""
+        if paint is not None:
+            work = self._work(model, given, average, isolated, paint)
+            boxes = work.of.paint.scene.boxes
+            return Job(
+                id=work.asked_for[:32],
+                model=model,
+                input=given,
+                average=average,
+                isolated=isolated,
+                boxes=boxes.nbox,
+                cells=boxes.cells,
+                notes=work.of.paint.notes,
+                paint=paint.model_dump(),
+            )
         prepared = self._prepared(model, given, average, isolated)
         layout = prepared.layout
         return Job(
@@ -100,14 +119,40 @@ class Runner:
             prepared = predict.prepare(served.url, fields, "unnamed", average=average, isolated=isolated or uploaded)
         except VelfieldError as error:
             raise Problem.of(error, names={fields: given, served.url: model}) from error
+        return dataclasses.replace(
+            self._named(prepared, model, given), out=self.results.place(prepared.fingerprint[:32])
+        )
+
+    def _named(self, prepared: predict.Job, model: str, given: str) -> predict.Job:
+        """A prediction whose store names nothing of this machine to who reads it."""
         about = json.loads(prepared.layout.attrs["model"])
-        if about["weights"] != served.weights:
+        if about["weights"] != self.models.get(model).weights:
             raise Problem(503, f"the model was replaced: model={model}", "ask the operator to restart the service")
-        # what a client reads names nothing of this machine
         told = {"model": json.dumps(about | {"url": model}), "input": given}
         layout = dataclasses.replace(prepared.layout, attrs=dict(prepared.layout.attrs) | told)
-        out = self.results.place(prepared.fingerprint[:32])
-        return dataclasses.replace(prepared, layout=layout, out=out)
+        return dataclasses.replace(prepared, layout=layout)
+
+    def _work(self, model: str, given: str, average: int, isolated: bool, paint: Paint) -> Work:
+        """A catalogue's painting and prediction; refuses one that does not fit the model."""
+        served, sent = self.models.get(model), given.startswith("upload:")
+        url = self.uploads.catalogue(given) if sent else self.allowed.resolve(given)
+        options = {"average": average, "isolated": isolated}
+        names = {url: given, served.url: model}
+        facts = facts_of_bundle(served.model.metadata, served.model.context)
+        work = settled(served.url, facts, url, self.results.place("new"), paint, options, sent=sent, names=names)
+        work = work.at(self.results.place(work.asked_for[:32]))
+        boxes, cellsize = work.of.paint.scene.boxes, facts.cellsize
+        if boxes.ngrid > self.jobs.limits.grid:
+            raise Problem(
+                413, f"a parent of too many cells: cells={boxes.ngrid} a side, limit={self.jobs.limits.grid}",
+                "ask for fewer, or paint it yourself",
+            )  # fmt: skip
+        if cellsize is not None and abs(boxes.cellsize / cellsize - 1) > SAME:
+            raise Problem(
+                422, f"cells of another size: cellsize={boxes.cellsize:g}, the model's={cellsize:g}",
+                "choose boxes and cells that give the model's, or leave both out",
+            )  # fmt: skip
+        return work
 
     def _run(self) -> None:
         while (job := self.jobs.next()) is not None:
@@ -123,15 +168,31 @@ class Runner:
             self._cancelled(job)
             return
         try:
-            prepared = self._prepared(job.model, job.input, job.average, job.isolated)
-            if prepared.fingerprint[:32] != job.id:
-                raise Problem(409, f"input or model changed since: input={job.input}", "ask for it again")
-            predict.predict(self._connected(), prepared, _Told(self, job))
+            told = _Told(self, job)
+            if job.paint is None:
+                prepared = self._prepared(job.model, job.input, job.average, job.isolated)
+                self._check_same(job, prepared.fingerprint)
+                predict.predict(self._connected(), prepared, told)
+            else:
+                paint = Paint.model_validate(job.paint)
+                work = self._work(job.model, job.input, job.average, job.isolated, paint)
+                self._check_same(job, work.asked_for)
+                work.run(self._connected(), told, lambda prepared: self._noted(job, prepared))
         except (VelfieldError, Problem) as error:
             self._stopped(job, error)
         else:
             self.jobs.move(job, "done", done=job.total, error=None, what_to_do=None)
             LOG.info("job %s is done: %s boxes", job.id, job.boxes)
+
+    def _check_same(self, job: Job, fingerprint: str) -> None:
+        if fingerprint[:32] != job.id:
+            raise Problem(409, f"input or model changed since: input={job.input}", "ask for it again")
+
+    def _noted(self, job: Job, prepared: predict.Job) -> predict.Job:
+        """A prediction of what was painted; the job says in what that differs from the training."""
+        notes = [*job.notes, *(note for note in prepared.differences if note not in job.notes)]
+        self.jobs.move(job, job.state, notes=notes)
+        return self._named(prepared, job.model, job.input)
 
     def _stopped(self, job: Job, error: VelfieldError | Problem) -> None:
         if self._ending.is_set():
@@ -196,7 +257,7 @@ class _Told:
     def advance(self, amount: float = 1, note: str = "", *, nbytes: float = 0) -> None:  # noqa: ARG002
         """Count what is done."""
         self.job.done += int(amount)
-        if self.job.unit == "boxes":
+        if self.job.unit == "boxes" and self.job.stage in PREDICTING:
             self.runner.metrics.cells.labels(self.job.model).inc(amount * self.job.cells**3)
         self.runner.check(self.job)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from velfield.service.jobs import Job
+from velfield.service.paint import Paint
 
 JOB_ID = "0123456789abcdef0123456789abcdef"
 State = Literal["queued", "running", "cancelling", "done", "failed", "cancelled"]
@@ -40,7 +41,7 @@ class ModelCard(BaseModel):
         description="Kinds of input and their units.", examples=[{"number_overdensity": "1"}]
     )
     has_std: bool = Field(description="Whether it gives velocity_std.")
-    context: int = Field(description="Cells around a box that it needs; a cube has none, a store with a margin does.")
+    context: int = Field(description="Cells around a box that it needs: the least margin of a cube or a store.")
     guide: str | None = Field(description="The velocity of linear theory that it adds to.")
     conditioned: bool = Field(description="Whether redshift and min_mass are ranges.")
     cellsize: float = Field(description="[h⁻¹Mpc]")
@@ -60,10 +61,13 @@ class ModelCards(BaseModel):
 
 
 class StoreCard(BaseModel):
-    """A field store that may be named."""
+    """A store that may be named."""
 
-    id: str = Field(description="For GET /stores/ID/slice.", examples=["0123456789abcdef"])
+    id: str = Field(description="For /stores/ID/query, /stores/ID/slice ….", examples=["0123456789abcdef"])
     url: str
+    kind: Literal["fields", "velocity"] = Field(
+        description="fields: densities, for POST /jobs, and perhaps the true velocity; velocity: what was predicted."
+    )
     redshift: float | None = None
     boxsize: float | None = None
     boxes: int | None = None
@@ -76,7 +80,7 @@ class StoreCard(BaseModel):
 
 
 class StoreCards(BaseModel):
-    """All field stores that may be named."""
+    """All stores that may be named."""
 
     stores: list[StoreCard]
 
@@ -102,22 +106,43 @@ class Uploaded(BaseModel):
     """A cube that was uploaded."""
 
     input: str = Field(description="Its name, for POST /jobs.", examples=[f"upload:{JOB_ID}"])
-    cells: int = Field(description="Along a side.")
+    cells: int = Field(description="Along a side of the box, without a margin.")
+
+
+class UploadedCatalogue(BaseModel):
+    """A catalogue that was uploaded."""
+
+    input: str = Field(description="Its name, for POST /jobs.", examples=[f"upload:{JOB_ID}"])
 
 
 class JobRequest(BaseModel):
-    """A whole store, or an upload, to be predicted."""
+    """A whole store, a catalogue, or an upload, to be predicted."""
 
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
-        json_schema_extra={"examples": [{"model": "pretrained", "input": f"upload:{JOB_ID}"}]},
+        json_schema_extra={
+            "examples": [
+                {"model": "pretrained", "input": f"upload:{JOB_ID}"},
+                {
+                    "model": "pretrained",
+                    "input": f"upload:{JOB_ID}",
+                    "paint": {"redshift": 0.0, "boxsize": 900.0, "rsd": "none", "min_mass": 1e12},
+                },
+            ]
+        },
     )
 
     model: str = Field(max_length=64, description="One of GET /models.")
-    input: str = Field(max_length=1024, description="A URL of GET /stores, or what POST /uploads answered.")
+    input: str = Field(
+        max_length=1024,
+        description="A URL of GET /stores or of a catalogue, or what POST /uploads or /catalogues answered.",
+    )
     average: Literal[1, 8, 16, 48] = Field(1, description="Orientations whose predictions are averaged.")
-    isolated: bool = Field(False, description="Each box by itself, also where they are one whole; uploads always are.")
+    isolated: bool = Field(
+        False, description="Each box by itself, also where they are one whole; uploaded cubes always are."
+    )
+    paint: Paint | None = Field(None, description="For a catalogue of halos, and only for one: how it is painted.")
 
 
 class JobStatus(BaseModel):
@@ -129,6 +154,7 @@ class JobStatus(BaseModel):
     input: str
     average: int
     isolated: bool
+    paint: Paint | None = None
     boxes: int
     cells: int = Field(description="Along a box's side.")
     stage: str = Field(description="What is being done.", examples=["predict"])
@@ -164,6 +190,7 @@ def status_of(job: Job, keep: float) -> JobStatus:
         input=job.input,
         average=job.average,
         isolated=job.isolated,
+        paint=None if job.paint is None else Paint.model_validate(job.paint),
         boxes=job.boxes,
         cells=job.cells,
         stage=job.stage,

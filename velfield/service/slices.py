@@ -37,9 +37,9 @@ class Source:
     Parameters
     ----------
     fields : str, optional
-        A field store: of a job, what it was given. None where that is gone.
+        A field store: of a job, what it was given. None where that is gone, and for a velocity store alone.
     made : str, optional
-        A job's velocity store; None to look at a field store alone.
+        A velocity store: a job's, or one that is there. None to look at a field store alone.
     """
 
     fields: str | None

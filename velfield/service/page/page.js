@@ -56,7 +56,7 @@ async function start() {
   await alive();
   const [models, stores] = await Promise.all([json("models"), json("stores")]);
   by("token").hidden = true;
-  Object.assign(found, models, stores);
+  Object.assign(found, models, { stores: stores.stores.filter((one) => one.kind === "fields") });
   by("model").replaceChildren(...found.models.map((model) => new Option(model.name)));
   by("store").replaceChildren(...found.stores.map((store) => new Option(nameOf(store.url), store.id)));
   if (!found.stores.length) {
