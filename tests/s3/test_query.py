@@ -8,7 +8,8 @@ from velocity_stores import written
 
 import velfield as vf
 from velfield.answers.export import bulk_flows, export
-from velfield.answers.query_table import GOOD, query_table
+from velfield.answers.queries import GOOD
+from velfield.answers.query_table import query_table
 from velfield.files import storage
 
 

@@ -8,7 +8,7 @@ import chrome
 import pytest
 from served import serving
 
-from velfield.client import Client
+from velfield.client.client import Client
 from velfield.pipelines import predict as job_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), chrome.needed]
