@@ -115,6 +115,13 @@ def test_a_total_that_nobody_knows_is_no_percentage_on_a_terminal():
         assert "%" not in screen.getvalue()
 
 
+def test_before_the_first_unit_there_is_no_rate_and_no_time_left(capsys):
+    with Terminal(every=0) as progress:
+        progress.start("train", 40_000, "steps")
+        progress.advance(0)
+    assert capsys.readouterr().err.splitlines()[0] == "train: 0/40k steps"
+
+
 def test_numbers_are_short():
     found = [short(x) for x in (0, 7, 9999, 0.51, 10000, 123456, 999600, 1.073741824e12, 4e15)]
     assert found == ["0", "7", "9999", "0.51", "10k", "123k", "1M", "1.07T", "4e+03T"]

@@ -572,6 +572,7 @@ def run_together(fields, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(run_together, tmp_path):
     one, two = (str(tmp_path / name) for name in ("one", "two"))
     run_together(1, one)
@@ -586,6 +587,7 @@ def test_two_processes_train_as_one(run_together, tmp_path):
     assert not storage.exists(storage.join(two, ".checkpoint"))
 
 
+@pytest.mark.slow
 def test_two_processes_stop_at_the_same_step_and_go_on(run_together, tmp_path):
     whole_, torn = (str(tmp_path / name) for name in ("whole", "torn"))
     run_together(2, whole_, dropout=0.2)

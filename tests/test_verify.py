@@ -132,6 +132,7 @@ def painted(url: str) -> str:
     return url
 
 
+@pytest.mark.slow
 def test_any_nonsense_for_an_attribute_is_a_finding(tmp_path):
     url = tmp_path / "f"
     assert not open_store(painted(str(url)), inputs=False).findings

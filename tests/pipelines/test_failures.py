@@ -217,6 +217,7 @@ def test_a_full_disk(calm, tmp_path, kib):
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_threads_in_a_worker_and_a_report(calm, tmp_path):
     status, _, err = ended(
         velfield("paint", tmp_path / "f", *SMALL, "--workers", 1, "--threads", 3, "--report", tmp_path / "r.html")

@@ -211,6 +211,7 @@ def test_a_first_try_that_wrote_no_shard_gives_way(client, tmp_path):
     assert files(tmp_path / "f") == files(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(tmp_path):
     command = [sys.executable, "-m", "velfield", "paint", "--halos", HALOS, "--particles", PARTICLES, "--boxes", "6",
                "--cells", "16", "--margin", "2", "--assignment", "tsc", "--workers", "2"]  # fmt: skip

@@ -104,6 +104,7 @@ def test_a_whole_parent_is_as_if_it_were_shown_at_once(here, whole, local, tmp_p
         assert not verify(here, out, inputs=False).damaged
 
 
+@pytest.mark.slow
 def test_boxes_of_one_store_are_the_same_whole_cut_elsewhere(here, local, tmp_path):
     """What the store's boxes and margins are does not matter: one box that is the whole, boxes with a margin."""
     outs = []
@@ -469,6 +470,7 @@ class Sizes:
         pass
 
 
+@pytest.mark.slow
 def test_a_network_waits_for_workers_that_offer_a_gpu(whole, local, tmp_path):
     job = prepare(local, whole, str(tmp_path / "v"), tile=34, overlap=18, gpu=True)
     with connect(workers=1, quiet=True, wait=1) as without, pytest.raises(VelfieldError, match="offers GPU=1"):

@@ -106,6 +106,7 @@ def resumed(watch):
     return [before for label, *_, before in watch.starts if label == "train"]
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_of_a_training_here(gpus, fields, whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     watch, notes = Watch(), []
@@ -202,7 +203,7 @@ def test_seen_on_the_dashboard_and_stopped_when_its_client_is_gone(gpus, cluster
         table = WorkerTable(cluster.scheduler)
         table.update()
         lines = table.source.data.get("training", ())  # of the last heartbeat: maybe of a training before
-        seen.extend(line for line in lines if line and "/40k steps, " in line)
+        seen.extend(line for line in lines if line and "/40k steps, " in line and " left" in line)
 
     config = dataclasses.replace(ASKED, steps=40_000)
     with ThreadPoolExecutor(1) as pool, Client(cluster.scheduler_address, set_as_default=False) as other:

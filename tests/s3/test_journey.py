@@ -38,6 +38,7 @@ def config(universe, **options):
     )
 
 
+@pytest.mark.slow
 def test_painting_from_a_server_that_fails_gives_the_same_bytes(universe, place, proxy, client):
     out = f"{place}/out.zarr"
     assert paint(client, prepare(out, config(universe)))

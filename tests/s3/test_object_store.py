@@ -297,6 +297,6 @@ def test_the_environment_is_heard(place, server):
         "FSSPEC_S3_ENDPOINT_URL": server.endpoint, "FSSPEC_S3_KEY": server.key, "FSSPEC_S3_SECRET": server.secret,
         "AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
-    code = "import sys; from velfield import storage; sys.stdout.buffer.write(storage.read_bytes(sys.argv[1]))"
+    code = "import sys; from velfield.files import storage; sys.stdout.buffer.write(storage.read_bytes(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, f"{place}/f"], env=env, capture_output=True, timeout=60)
     assert done.stdout == b"12", done.stderr

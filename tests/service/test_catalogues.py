@@ -82,7 +82,9 @@ def same(found, expected):
     np.testing.assert_array_equal(found["origin"], expected["origin"])
 
 
-@pytest.mark.parametrize("end", list(WRITERS))
+@pytest.mark.parametrize(
+    "end", [".csv", *(pytest.param(end, marks=pytest.mark.slow) for end in WRITERS if end != ".csv")]
+)
 def test_a_catalogue_that_is_sent(client, service, expected, tmp_path, end):
     table = str(tmp_path / f"halos{end}")
     WRITERS[end](table, halos())
@@ -102,6 +104,7 @@ def test_a_catalogue_that_is_sent(client, service, expected, tmp_path, end):
     client.cancel(other)
 
 
+@pytest.mark.slow
 def test_a_catalogue_that_is_named(client, root, expected):
     job = client.submit("plain", str(root / "halos.csv"), paint=PAINT | {"boxes": 3, "cells": 8})
     client.wait(job, timeout=240, every=0.05)
@@ -204,6 +207,7 @@ def test_rows_that_make_no_sense_fail_the_job_before_any_worker_sees_them(client
     assert client.status(job)["stage"] == "read the catalogue"
 
 
+@pytest.mark.slow
 def test_a_stopped_service_goes_on_with_what_is_painted(models, root, cluster, expected, tmp_path, monkeypatch):
     given, real, painted_once = str(root / "halos.csv"), predicting.predict, threading.Event()
 

@@ -78,10 +78,12 @@ class Stage:
     def line(self, now: float) -> str:
         """Count, rate, time left and note."""
         here = self.count - self.before
-        left = (now - self.began) / here * (self.total - self.count) if here else float("nan")
         known = not math.isnan(self.total)
         line = f"{self.label}: {short(self.count)}{f'/{short(self.total)}' if known else ''} {self.unit}"
-        line += f", {self.rate(now)}" + (f", {left:.0f} s left" if known else "")
+        if here:
+            line += f", {self.rate(now)}"
+        if here and known:
+            line += f", {(now - self.began) / here * (self.total - self.count):.0f} s left"
         return line + (f", {self.note}" if self.note else "")
 
 
