@@ -80,7 +80,8 @@ def test_what_is_held_is_what_must_be(monkeypatch, seen, cubes):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak / delta.nbytes == pytest.approx(cubes, rel=0.15)  # planes of float64, a 64th of a cube twice, and n + 2
+    # planes of float64, a 64th of a cube twice, and n + 2; other threads' and first uses' small things are counted, too
+    assert 0.95 * cubes < peak / delta.nbytes < cubes + 0.9
 
 
 def test_inputs_are_left_as_they_are():

@@ -82,7 +82,7 @@ def place(bucket, proxy):  # noqa: ARG001
     return f"{bucket}/{uuid.uuid4().hex[:8]}"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def client(gate):  # noqa: ARG001
     from velfield.pipelines.cluster import connect
 
