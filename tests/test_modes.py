@@ -69,19 +69,24 @@ def test_what_is_held_is_what_must_be(monkeypatch, seen, cubes):
     monkeypatch.setattr(modes_module, "PART_BYTES", 1)
     n = 64
     delta = np.random.default_rng(4).standard_normal((n,) * 3, dtype=np.float32)
-    tracemalloc.start()
-    try:
-        modes = room(delta.shape, np.float32)
-        cells_of(modes, n)[...] = delta
-        forward(modes, n)
-        modes = matter_modes(modes, delta.shape, np.full(3, 640.0), bias=1.2, growth_rate=0.5, **seen)
-        for _ in components(modes, delta.shape, np.full(3, 640.0), 1.0, smoothing=3.0):
-            pass
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    # planes of float64, a 64th of a cube twice, and n + 2; other threads' and first uses' small things are counted, too
-    assert 0.95 * cubes < peak / delta.nbytes < cubes + 0.9
+
+    def peak():
+        tracemalloc.start()
+        try:
+            modes = room(delta.shape, np.float32)
+            cells_of(modes, n)[...] = delta
+            forward(modes, n)
+            modes = matter_modes(modes, delta.shape, np.full(3, 640.0), bias=1.2, growth_rate=0.5, **seen)
+            for _ in components(modes, delta.shape, np.full(3, 640.0), 1.0, smoothing=3.0):
+                pass
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    least = min(peak() for _ in range(3))  # other threads and first uses are counted, too
+    assert least / delta.nbytes == pytest.approx(
+        cubes, rel=0.15
+    )  # planes of float64, a 64th of a cube twice, and n + 2
 
 
 def test_inputs_are_left_as_they_are():
