@@ -25,6 +25,7 @@ import pytest
 from numpy.typing import NDArray
 
 PATIENCE = 240.0  # s; machines that train beside the tests are slow
+REST = 0.2  # s
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needed = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path: apt-get install chromium")
 
@@ -113,11 +114,18 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
 
     def fingers(self, *paths: list[tuple[float, float]]) -> None:
-        """Put fingers down, move each along its points, and lift them; one point is a tap."""
+        """Put fingers down, move each along its points, and lift them; one point is a tap.
+
+        Fingers come to rest before they are lifted: one lifted in full swing would fling, and the browser takes a tap
+        during a fling as the end of the fling alone.
+        """
         for step in range(max(map(len, paths))):
             points = [path[min(step, len(path) - 1)] for path in paths]
             down = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
             self.call("Input.dispatchTouchEvent", type="touchMove" if step else "touchStart", touchPoints=down)
+        if len(max(paths, key=len)) > 1:
+            time.sleep(REST)
+            self.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=down)
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def pixels(self, selector: str) -> NDArray[np.float32]:
