@@ -10,7 +10,7 @@ from test_queries import OBSERVER, linear, observed
 from velocity_stores import in_memory, written
 
 from velfield.answers import query_table as module
-from velfield.answers.queries import GOOD
+from velfield.answers.queries import GOOD, query
 from velfield.answers.query_table import query_table
 from velfield.commands.cli import main
 from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
@@ -302,6 +302,12 @@ def test_the_sky_from_the_command_line(tmp_path, capsys):
     away = place - OBSERVER
     assert_allclose(los[[0, 2]], ((v * away).sum(1) / np.sqrt((away**2).sum(1)))[[0, 2]], rtol=1e-5)
     assert np.isnan(values[[1, 3], :7]).all()
+    query_table(url, str(tmp_path / "sky.csv"), str(tmp_path / "real.csv"), coordinates="sky", columns={"z": "cz"})
+    head, *rows = rows_of(tmp_path / "real.csv")  # from the sky the place in the parent is no column that was given
+    assert head == ["ra", "dec", "cz", *added]
+    place = np.array([[float(v) for v in row[10:13]] for row in rows])
+    given = [[10, 20, 0.005], [10, 95, 0.005], [200, 10, 0.004], [0, 0, 0.3]]
+    assert_allclose(place, query(url, given, coordinates="sky")["position"])
 
 
 def test_an_interrupted_answer_leaves_nothing(ds, tmp_path, monkeypatch):
