@@ -43,10 +43,10 @@ export class Asking {
     if (!observer) by("coordinates").value = "box";
     if (!observer && !along) by("space").value = "real";
     by("positions-about").textContent = observer
-      ? "One observer looks at this store: positions may be on the sky, and as they are seen in redshift space."
+      ? "Seen by one observer: positions may be on the sky, and in redshift space."
       : along
-        ? "No one observer looks at this store, so there is no sky; all of it is seen along one direction, so positions may be in redshift space."
-        : "This store is not seen from one place: positions are in the parent, in real space.";
+        ? "Seen along one direction: positions may be in redshift space, but not on the sky."
+        : "Not seen from one place: positions are in the parent, in real space.";
     this.arrange();
   }
 
