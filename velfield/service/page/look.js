@@ -35,8 +35,8 @@ export class Look {
       this.least();
     });
     // what is not seen is not asked for: for a large parent all of it has to be read
-    new IntersectionObserver(([entry]) => {
-      this.seen = entry.isIntersecting;
+    new IntersectionObserver((entries) => {
+      this.seen = entries.at(-1).isIntersecting; // a busy browser tells several at once
       if (this.seen && this.arrays) this.deepen();
     }, { rootMargin: "100px" }).observe(by("volume-card"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {

@@ -24,10 +24,8 @@ function failed(error) {
   if (error.status === 0) return; // told as long as it lasts
   if (error.status === 401) {
     by("token").hidden = false;
-    if (!hasToken()) {
-      by("token-value").focus();
-      return;
-    }
+    by("token-value").focus();
+    if (!hasToken()) return; // it was not told yet
   }
   by("error").textContent = error.message;
   by("error").hidden = false;
