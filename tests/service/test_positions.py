@@ -147,6 +147,11 @@ def test_stores_of_both_kinds_are_listed_and_looked_at(client, root):
     x, z = np.meshgrid(found["x"] + place[0], found["z"] + place[2], indexing="ij")
     want = linear(np.stack([x, np.full_like(x, place[1] + found.attrs["position"]), z]))
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-4)  # float32 of some 300 km/s
+    whole = client.slice(store, "velocity", box=None, axis="y", index=2)
+    assert whole.sizes["x"] == whole.sizes["z"] == 2 * found.sizes["x"]
+    side = found.sizes["x"]
+    corner = client.slice(store, "velocity", box=0, axis="y", index=2)
+    np.testing.assert_array_equal(whole[:, :side, :side], corner)
     coarse = client.block(store, "velocity_std", box=0, most=3)
     assert coarse.sizes == {"component": 3, "x": 3, "y": 3, "z": 3}
     assert (coarse == 30).all()
@@ -186,3 +191,30 @@ def test_a_process_apart_is_held_to_its_limits():
 def test_answers_are_streamed():
     file = io.BytesIO(b"a" * (queries.PIECE + 5))
     assert [len(block) for block in queries.blocks(file)] == [queries.PIECE, 5]
+
+
+def test_waiting_outlives_a_restart(monkeypatch):
+    gone, running, done = ServiceError("the service does not answer"), {"state": "running"}, {"state": "done"}
+
+    def telling(*answers):
+        left = iter(answers)
+
+        def status(_):
+            if isinstance(found := next(left), Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(client, "status", status)
+
+    with vf.Client("http://127.0.0.1:1", patience=60) as client:
+        telling(gone, running, gone, gone, done)
+        assert client.wait("a", every=0) == done
+        telling(gone, ServiceError("no such job", 404), done)
+        with pytest.raises(ServiceError, match="no such job"):
+            client.wait("a", every=0)
+        telling(gone, gone)
+        with pytest.raises(ServiceError, match=r"not done yet: .*state=not known, the service does not answer"):
+            client.wait("a", every=0, timeout=-1)
+        client.patience = -1.0
+        with pytest.raises(ServiceError, match="does not answer"):
+            client.wait("a", every=0)

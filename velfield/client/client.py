@@ -160,9 +160,22 @@ class Client(Connection):
         return self._json("DELETE", f"/jobs/{job}")
 
     def wait(self, job: str, *, timeout: float = math.inf, every: float = 1.0) -> dict[str, Any]:
-        """Wait until a job is done; `ServiceError` if it fails, is cancelled, or takes longer than ``timeout`` [s]."""
+        """Wait until a job is done; `ServiceError` if it fails, is cancelled, or takes longer than ``timeout`` [s].
+
+        A service that does not answer, as while it is restarted, is asked again for as long as ``patience``.
+        """
         end = time.monotonic() + timeout
-        while (status := self.status(job))["state"] not in OVER:
+        heard = time.monotonic()
+        while True:
+            try:
+                status = self.status(job)
+                heard = time.monotonic()
+                if status["state"] in OVER:
+                    break
+            except ServiceError as error:
+                if error.http_status is not None or time.monotonic() - heard > self.patience:
+                    raise
+                status = {"state": "not known, the service does not answer"}
             if time.monotonic() > end:
                 raise ServiceError(f"the job is not done yet: job={job}, state={status['state']}; wait longer")
             time.sleep(every)
@@ -243,14 +256,18 @@ class Client(Connection):
         """What there is to look at in a job that is done, or in a store: variables, boxes, cells."""
         return self._json("GET", f"{self._place(where)}/fields")
 
-    def slice(self, where: str, variable: str, *, box: int = 0, axis: str = "z", index: int = 0) -> xr.DataArray:
-        """Cells of a box in the plane ``axis = index``, with their centres from the box's corner [h⁻¹Mpc]."""
-        asked = {"variable": variable, "box": box, "axis": axis, "index": index}
+    def slice(self, where: str, variable: str, *, box: int | None = 0, axis: str = "z", index: int = 0) -> xr.DataArray:
+        """Cells of a box in the plane ``axis = index``, with their centres from the box's corner [h⁻¹Mpc].
+
+        With ``box=None`` of the whole parent (``whole`` of `fields`), in pixels that are means of several cells where
+        it is large (docs/page.md).
+        """
+        asked = _query(variable=variable, box=box, axis=axis, index=index)
         return _plane(self._ask("GET", f"{self._place(where)}/slice", params=asked))
 
-    def block(self, where: str, variable: str, *, box: int = 0, most: int = 32) -> xr.DataArray:
-        """A whole box in at most ``most`` cells along a side, means of its own."""
-        asked = {"variable": variable, "box": box, "most": most}
+    def block(self, where: str, variable: str, *, box: int | None = 0, most: int = 32) -> xr.DataArray:
+        """A whole box, or with ``box=None`` the parent, in at most ``most`` cells along a side, means of its own."""
+        asked = _query(variable=variable, box=box, most=most)
         return _plane(self._ask("GET", f"{self._place(where)}/block", params=asked))
 
     def _queried(self, where: str, body: bytes, form: str, question: Mapping[str, Any]) -> httpx.Response:
