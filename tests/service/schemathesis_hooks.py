@@ -36,7 +36,7 @@ def positions() -> bytes:
 
 
 def one_of(*good: bytes) -> st.SearchStrategy:
-    return st.sampled_from(good) | st.binary(max_size=64)
+    return st.sampled_from(good) | st.binary(min_size=1, max_size=64)
 
 
 @schemathesis.serializer("text/csv")  # as the description has it: an example, or any text
@@ -48,4 +48,4 @@ schemathesis.openapi.media_type("application/x-npz", one_of(*map(packed, range(6
 schemathesis.openapi.media_type("application/vnd.apache.parquet", one_of(parquet()))
 schemathesis.openapi.media_type("application/fits", one_of(fits_table()))
 schemathesis.openapi.media_type("application/x-hdf5", one_of(b"\x89HDF\r\n\x1a\n"))
-schemathesis.openapi.media_type("application/x-netcdf", st.binary(max_size=64))
+schemathesis.openapi.media_type("application/x-netcdf", st.binary(min_size=1, max_size=64))

@@ -156,7 +156,11 @@ class Client(Connection):
         return self._json("GET", f"/jobs/{job}")
 
     def cancel(self, job: str) -> dict[str, Any]:
-        """Cancel a job; one that is over is removed with its result."""
+        """Cancel a job that waits or runs; nothing changes of one that is over."""
+        return self._json("POST", f"/jobs/{job}/cancel")
+
+    def remove(self, job: str) -> dict[str, Any]:
+        """Remove a job that is over, with its result; `ServiceError` of one that is not."""
         return self._json("DELETE", f"/jobs/{job}")
 
     def wait(self, job: str, *, timeout: float = math.inf, every: float = 1.0) -> dict[str, Any]:

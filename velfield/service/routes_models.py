@@ -23,12 +23,13 @@ from velfield.version import __version__
 
 router = APIRouter()
 BINARY = {"schema": {"type": "string", "format": "binary"}}
+SENT = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
 BODY = {
     "requestBody": {
         "required": True,
         "description": "numpy.savez of halo_number, halo_mass, matter_number, or those of them that the model needs: "
         "cubes (x, y, z) of counts and masses per cell.",
-        "content": {NPZ: BINARY},
+        "content": {NPZ: SENT},
     }
 }
 ALWAYS = (401, 403, 421, 429)  # of the guard
