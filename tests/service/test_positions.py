@@ -1,7 +1,9 @@
 """Velocities at positions over HTTP: the bytes that `velfield query` writes, made within limits."""
 
 import io
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import httpx
@@ -181,6 +183,21 @@ def test_a_process_apart_is_held_to_its_limits():
     assert caught.value.status == 422
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         apart(divmod, 1, 0, **how)
+
+
+def test_a_process_apart_ends_when_it_is_not_to_go_on():
+    seen = []
+
+    def check():
+        seen.extend(child.pid for child in multiprocessing.active_children() if child.name.startswith("ForkServer"))
+        if len(seen) > 1:
+            raise VelfieldError("not to go on: asked=2; ask again")
+
+    with pytest.raises(VelfieldError, match="not to go on"):
+        apart(time.sleep, 600, memory=2**27, seconds=600, names={}, check=check)
+    assert len(seen) == 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen[0], 0)
 
 
 def test_answers_are_streamed():
