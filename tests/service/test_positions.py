@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from served import serving
 from test_queries import OBSERVER, linear
-from test_query_table import fits_table, parquet_table, text_table
+from test_query_table import arrow_table, fits_table, parquet_table, text_table
 from velocity_stores import written
 
 import velfield as vf
@@ -24,8 +24,13 @@ from velfield.service.jobs import Job
 from velfield.service.problems import Problem
 
 JOB = "0123456789abcdef" * 2
-FORMS = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "fits": "application/fits"}
-TABLES = {"csv": text_table, "parquet": parquet_table, "fits": fits_table}
+FORMS = {
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "fits": "application/fits",
+    "arrow": "application/vnd.apache.arrow.stream",
+}
+TABLES = {"csv": text_table, "parquet": parquet_table, "fits": fits_table, "arrow": arrow_table}
 
 
 @pytest.fixture(scope="module")

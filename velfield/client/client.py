@@ -30,6 +30,7 @@ FORMS = {  # of tables
     ".fits": "application/fits",
     ".fit": "application/fits",
 }
+ARROW = dict.fromkeys((".arrow", ".arrows"), "application/vnd.apache.arrow.stream")
 HDF5 = {".hdf5": "application/x-hdf5", ".h5": "application/x-hdf5"}
 POSITIONS = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
 OVER = ("done", "failed", "cancelled")
@@ -222,7 +223,7 @@ class Client(Connection):
         where : str
             As of `query`.
         table, out : str
-            Files, ….csv, ….parquet or ….fits, both of one form.
+            Files, ….csv, ….parquet, ….fits or ….arrow (Arrow's stream), both of one form.
         columns : mapping or sequence of str
             The table's names of x, y, z or ra, dec, z: ``{"x": "X [kpc]"}`` or ``["x=X [kpc]"]``.
         **question
@@ -233,10 +234,11 @@ class Client(Connection):
         dict
             ``rows``, how many are ``good``, and how many have each meaning of flags.
         """
-        form, made = (FORMS.get(Path(name).suffix.lower()) for name in (table, out))
+        form, made = ((FORMS | ARROW).get(Path(name).suffix.lower()) for name in (table, out))
         if form is None or form != made:
             raise VelfieldError(
-                f"not two tables of one form: table={table}, out={out}; let both names end with .csv, .parquet or .fits"
+                f"not two tables of one form: table={table}, out={out}; "
+                "let both names end with .csv, .parquet, .fits or .arrow"
             )
         pairs = [f"{name}={column}" for name, column in columns.items()] if isinstance(columns, Mapping) else columns
         answer = self._queried(where, Path(table).read_bytes(), form, question | {"column": list(pairs)})
