@@ -102,6 +102,11 @@ BODIES = {  # what, the body, status, what the answer says
         lambda: changed(halo_mass=np.full((8, 8, 8), 1e300)), 422, "negative or not finite"),
     "negative counts": (lambda: with_cell(-1), 422, "negative or not finite"),
     "nothing in it": (lambda: changed(halo_number=np.zeros((8, 8, 8))), 422, "a cube without tracers"),
+    "an over-density without its mean": (
+        lambda: one(npy(), name="halo_number_overdensity.npy"), 422,
+        "an over-density without its mean: array=halo_number_overdensity"),
+    "counts and their over-density": (
+        lambda: changed(halo_mass_overdensity=np.ones((8, 8, 8))), 422, "the same in two forms: arrays=halo_mass, "),
     "two dimensions": (lambda: one(npy(shape=(8, 64), data=bytes(2048))), 422, "not a cube"),
     "not a cube": (lambda: changed(halo_number=np.ones((8, 8, 4))), 422, "not a cube"),
     "two shapes": (lambda: changed(halo_number=np.ones((4, 4, 4))), 422, "arrays of several shapes"),
@@ -275,6 +280,15 @@ def test_hostile_bodies(service, what):
     body, memory = make(), psutil.Process().memory_info().rss
     problem(send(service, body), status, said)
     assert psutil.Process().memory_info().rss - memory < 2**27  # none is unpacked beyond its limits
+
+
+@pytest.mark.parametrize("value", [-1.01, np.nan])
+def test_hostile_over_densities(service, value):
+    contrast = np.zeros((8, 8, 8))
+    contrast[1, 2, 3] = value
+    body = packed([("halo_number_overdensity.npy", npy(descr="<f8", data=contrast.tobytes()))])
+    answer = send(service, body, ABOUT | {"mean_halo_number": 0.5})
+    problem(answer, 422, "below -1 or not a number: array=halo_number_overdensity, cells=1")
 
 
 def ask(service, body, form, **query):

@@ -76,7 +76,8 @@ class Client(Connection):
             One of `models`.
         arrays : mapping of str to array (x, y, z)
             ``halo_number``, ``halo_mass``, ``matter_number``: counts per cell and h⁻¹M⊙ per cell; those that the model
-            needs.
+            needs. Or instead of one its over-density, value / mean − 1, as ``halo_number_overdensity`` with
+            ``mean_halo_number``.
         cellsize : float
             [h⁻¹Mpc]
         redshift : float
