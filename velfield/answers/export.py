@@ -14,7 +14,7 @@ from velfield.answers import cubes, derived
 from velfield.answers.cells import ABSENT, Cells, shared
 from velfield.answers.cubes import Frame, Quantity
 from velfield.answers.queries import open_store
-from velfield.catalogues.table_format import Column
+from velfield.catalogues.table_format import Column, Facts
 from velfield.catalogues.table_write import refuse_existing, writing
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import storage
@@ -80,8 +80,10 @@ def export(
     progress : Progress, optional
         Is told of boxes.
 
-    Notes ----- One box is in memory, and 256 MB of boxes kept for their neighbours; for the potential
-    `velfield.answers.derived.potential`.
+    Notes
+    -----
+    One box is in memory, and 256 MB of boxes kept for their neighbours; for the potential some 20 bytes a cell of the
+    whole (`velfield.answers.derived.potential`).
     """
     ds = store if isinstance(store, xr.Dataset) else open_store(store)
     cells = Cells(ds if "velocity_std" in quantities else ds.drop_vars("velocity_std", errors="ignore"))
@@ -192,6 +194,7 @@ class _Nothing:
     """A table without columns, to which all of them are added."""
 
     url = format = ""
+    facts = Facts()
     columns: Mapping[str, Column] = MappingProxyType({})
     nrows: int | None = None
 
@@ -211,7 +214,7 @@ class _NoColumns:
     def __len__(self) -> int:
         return self._rows
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:  # noqa: ARG002
         """No column."""
         raise KeyError(name)
 

@@ -29,7 +29,7 @@ class HDF5Rows:
 
     def __init__(self, url: str, table: str | None) -> None:
         opened = table_hdf5.open_table(url, table)
-        self.url, self.place = url, opened.place
+        self.url, self.place, self.facts = url, opened.place, opened.facts
         self.nrows: int | None = sum(block.nrows for block in opened.blocks)
         self.columns: Mapping[str, Column] = {
             name: replace(column, dtype=_typed(column.dtype)) for name, column in opened.columns.items()
@@ -57,15 +57,16 @@ class HDF5Part:
         with reading(self._source.url, "HDF5"):
             return np.asarray(self.raw[name] if self._source.place.records else self.raw[name][self._rows])
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as numbers (N,), NaN where there is none."""
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:
+        """A column, or a component of a vector one, as numbers (N,), NaN where there is none."""
         dtype = self._source.columns[name].dtype
-        if dtype.base.kind not in "fiu" or dtype.shape:
+        if dtype.base.kind not in "fiu":
             raise CatalogueError(
                 f"not a single number a row: file={self._source.url}, column={name}, type={dtype}; "
                 "name another (columns=, --column)"
             )
-        return self._stored(name).astype(np.float64)
+        found = self._stored(name)
+        return (found if component is None else found[:, component]).astype(np.float64)
 
     def column(self, name: str) -> NDArray[Any]:
         """A column as values of its type; refuses types that other formats do not have."""
@@ -109,7 +110,7 @@ class HDF5Writer:
     def _made(self, node: Any, name: str, column: Column) -> Any:
         kind, shape = self._text if column.dtype.kind == "O" else column.dtype.base, column.dtype.shape
         made = node.create_dataset(name, shape=(0, *shape), maxshape=(None, *shape), dtype=kind, chunks=True)
-        made.attrs.update({k: v for k, v in (("unit", column.unit), ("description", column.description)) if v})
+        made.attrs.update({k: v for k, v in (("unit", column.written_unit), ("description", column.description)) if v})
         return made
 
     def write(self, part: Part, added: Mapping[str, NDArray[Any]]) -> None:

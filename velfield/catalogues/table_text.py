@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues.table_csv import NAME
-from velfield.catalogues.table_format import Column, reading
+from velfield.catalogues.table_format import Column, Facts, reading
 from velfield.errors import CatalogueError
 from velfield.files import storage
 
@@ -25,7 +25,7 @@ class CSVRows:
     format = "CSV"
 
     def __init__(self, url: str, *, typed: bool) -> None:
-        self.url = url
+        self.url, self.facts = url, Facts()
         self.nrows: int | None = None
         with reading(url, "CSV"), self._lines() as lines:
             self.comments, title = [], next(lines, "")
@@ -99,7 +99,7 @@ class CSVPart:
         place = self._places.index(name)
         return [row[place] for row in self.raw]
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:  # noqa: ARG002 - none has any
         """A column as numbers (N,), NaN where there is none."""
         return np.array([_number(text) for text in self._texts(name)], dtype=np.float64)
 

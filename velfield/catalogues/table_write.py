@@ -72,10 +72,10 @@ def _refuse_types(source: Source) -> None:
     for name, column in source.columns.items():
         kind = column.dtype.base
         if len(column.dtype.shape) > 1 or not (kind.kind in "Ob" or kind.str[1:] in LETTERS):
-            end = next(end for end, form in FORMATS.items() if form == source.format)
+            ends = [end for end, form in FORMATS.items() if form == source.format]
             raise CatalogueError(
                 f"a column that cannot be written in another format: file={source.url}, column={name}, "
-                f"type={column.dtype}; let the answer's name end with {end}"
+                f"type={column.dtype}; " + (f"let the answer's name end with {ends[0]}" if ends else "leave it out")
             )
 
 
@@ -96,7 +96,7 @@ class CSVWriter:
                 f"a column of vectors, which CSV has not: file={source.url}, column={vectors[0]}; "
                 "let the answer's name end with .parquet, .fits or .h5"
             )
-        titles = [f"{name} [{c.unit}]" if c.unit else name for name, c in source.columns.items()]
+        titles = [f"{name} [{c.written_unit}]" if c.written_unit else name for name, c in source.columns.items()]
         self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - `close` closes it
         delimiter = ","
         if isinstance(source, CSVRows):
@@ -139,7 +139,7 @@ class ParquetWriter:
         kind = self._arrow.string() if base.kind == "O" else self._arrow.from_numpy_dtype(base)
         if column.dtype.shape:
             kind = self._arrow.list_(kind, column.dtype.shape[0])
-        about = {"unit": column.unit, "description": column.description}
+        about = {"unit": column.written_unit, "description": column.description}
         return self._arrow.field(name, kind, metadata={key: text for key, text in about.items() if text} or None)
 
     def write(self, part: Part, added: Mapping[str, NDArray[Any]]) -> None:
@@ -228,7 +228,7 @@ def _fits_column(fits: Any, name: str, column: Column, width: int) -> Any:
     letter = {"O": f"{width}A", "b": "L"}.get(base.kind) or LETTERS[base.str[1:]]
     repeat = column.dtype.shape[0] if column.dtype.shape else ""
     offset = OFFSETS.get(base.str[1:])
-    return fits.Column(name, f"{repeat}{letter}", unit=column.unit or None, bzero=offset)
+    return fits.Column(name, f"{repeat}{letter}", unit=column.written_unit or None, bzero=offset)
 
 
 def _stored(values: NDArray[Any]) -> NDArray[Any]:

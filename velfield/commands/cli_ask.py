@@ -42,7 +42,8 @@ from velfield.files.progress import Terminal
 def query(store: str, table: str, out: str, **options: Any) -> None:
     """Add velocities to the positions in TABLE, from the velocity store or field store STORE, and write OUT.
 
-    TABLE and OUT are CSV, Parquet, FITS or HDF5 (.csv, .parquet, .fits, .h5). Added are vx vy vz, std_x std_y std_z
+    TABLE is any that paint reads: CSV, Parquet, FITS, HDF5 (OpenCosmo's light cones, too), GenericIO. OUT is .csv,
+    .parquet, .fits or .h5. Added are vx vy vz, std_x std_y std_z
     where there are error bars, v_los where there is an observer, the real position from redshift space, and flag: 0,
     or why a velocity is missing or less sure (docs/query.md).
     """
