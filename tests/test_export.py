@@ -278,3 +278,13 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, name, library, form):
     with pytest.raises(VelfieldError, match=f"a library is missing: library={library}, needed for {form}; pip install"):
         export(in_memory(linear), str(tmp_path / name))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("end", ["nc", "fits"])
+def test_a_full_disk_is_said_in_a_line_and_leaves_nothing(tmp_path, little_room, end):
+    pytest.importorskip({"nc": "h5netcdf", "fits": "astropy"}[end])
+    out = str(tmp_path / f"out.{end}")
+    with little_room(30_000), pytest.raises(OSError, match="File too large") as error:
+        export(in_memory(wave, cells=12), out)
+    assert error.value.filename == out
+    assert not list(tmp_path.iterdir())

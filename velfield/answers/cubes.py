@@ -7,18 +7,21 @@ slowest of its axes, so that `astropy.io.fits` gives the array (component, x, y,
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues.table_format import library
+from velfield.files.hdf5_file import HDF5File
 from velfield.geometry.boxes import BoxLayout
 
 BLOCK = 2880  # bytes of a FITS file's blocks
+PIECE = 2**24  # bytes of zeros written at a time
 WORDS = {  # of the store's attributes, in FITS
     "redshift": ("REDSHIFT", "of the snapshot"),
     "boxsize": ("BOXSIZE", "side of the parent [Mpc/h]"),
@@ -65,7 +68,7 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
     """NetCDF 4 at a local path, a chunk for each box."""
     h5netcdf, h5py = library("h5netcdf", "NetCDF"), library("h5py", "NetCDF")
     layout = frame.layout
-    with h5netcdf.File(path, "w") as file:
+    with HDF5File(path) as written, h5netcdf.File(written, "w") as file:
         n = layout.cells if frame.boxes is not None else layout.ngrid
         own = ("box",) if frame.boxes is not None else ()
         sizes = {"box": len(frame.boxes)} if frame.boxes is not None else {}
@@ -96,20 +99,22 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
                 made.attrs["coordinates"] = "origin"
         plain = {name: int(value) if isinstance(value, bool) else value for name, value in frame.attrs.items()}
         file.attrs.update(plain)
-        yield _NetCDF(file, frame)
+        yield _NetCDF(file, frame, written)
 
 
 class _NetCDF:
-    def __init__(self, file: Any, frame: Frame) -> None:
-        self._file, self._frame = file, frame
+    def __init__(self, file: Any, frame: Frame, written: HDF5File) -> None:
+        self._file, self._frame, self._written = file, frame, written
         self._row = {box: i for i, box in enumerate(frame.boxes or ())}
 
     def put(self, name: str, box: int, place: tuple[int, int, int], values: NDArray[Any]) -> None:
         """Write a quantity of one box."""
-        if self._frame.boxes is not None:
-            self._file[name][self._row[box]] = values
-        else:
-            self._file[name][(*[slice(None)] * (values.ndim - 3), *self._frame.corner(place))] = values
+        whole = self._frame.boxes is None
+        where = (*[slice(None)] * (values.ndim - 3), *self._frame.corner(place)) if whole else self._row[box]
+        try:
+            self._file[name][where] = values
+        finally:
+            self._written.check()
 
 
 @contextmanager
@@ -126,9 +131,20 @@ def fits(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[Cu
                 file.write(_image(quantity, layout, shape, box, place))
                 images[quantity.name, box] = file.tell(), shape
                 size = 4 * int(np.prod(shape))
-                file.truncate(file.tell() + size + -size % BLOCK)
-                file.seek(0, 2)
+                _reserve(file, size + -size % BLOCK)
     yield _FITS(path, frame, images)
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Append zeros that have their place on the disk: a mapped file that finds it full ends the process."""
+    at = file.tell()
+    file.flush()
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), at, size)
+    else:
+        for start in range(0, size, PIECE):
+            file.write(bytes(min(PIECE, size - start)))
+    file.seek(at + size)
 
 
 class _FITS:

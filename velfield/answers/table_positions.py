@@ -80,7 +80,10 @@ def columns_of(
         The table's names by ours, ``NAME``, ``NAME[0]``, ``NAME [unit]``; or texts like ``x=NAME``.
     """
     names = COORDINATES[coordinates]
-    pairs = dict(given) if isinstance(given, Mapping) else dict(_pair(text) for text in given)
+    listed = list(given.items()) if isinstance(given, Mapping) else [_pair(text) for text in given]
+    pairs = dict(listed)
+    if len(pairs) < len(listed):
+        raise VelfieldError(f"a name twice: columns={', '.join('='.join(pair) for pair in listed)}; give each once")
     unknown = [name for name in pairs if name not in names]
     if unknown:
         raise VelfieldError(

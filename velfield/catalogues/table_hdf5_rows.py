@@ -17,6 +17,7 @@ from velfield.catalogues import table_hdf5
 from velfield.catalogues.table_format import Column, library, reading
 from velfield.catalogues.table_text import ROWS
 from velfield.errors import CatalogueError
+from velfield.files.hdf5_file import HDF5File
 
 if TYPE_CHECKING:
     from velfield.catalogues.table_rows import Part, Source
@@ -96,7 +97,8 @@ class HDF5Writer:
                 f"a name that HDF5 has not: file={source.url}, column={wrong[0]}; rename it, or let the answer's name "
                 "end with .csv, .parquet or .fits"
             )
-        self._file = h5py.File(path, "w", track_order=True)
+        self._written = HDF5File(path)
+        self._file = h5py.File(self._written, "w", track_order=True)
         node, records = self._file, None
         if isinstance(source, HDF5Rows):
             with table_hdf5.opened(source.url) as root:
@@ -116,6 +118,13 @@ class HDF5Writer:
     def write(self, part: Part, added: Mapping[str, NDArray[Any]]) -> None:
         """Append rows, with the values of the added columns."""
         rows = slice(self._rows, self._rows + len(part))
+        try:
+            self._append(part, added, rows)
+        finally:
+            self._written.check()
+        self._rows = rows.stop
+
+    def _append(self, part: Part, added: Mapping[str, NDArray[Any]], rows: slice) -> None:
         if self._records is not None:
             records = np.zeros(len(part), self._records.dtype)
             for name in part.raw.dtype.names:
@@ -123,16 +132,18 @@ class HDF5Writer:
             for name, values in added.items():
                 records[name] = values
             self._records[rows] = records
-        else:
-            own = {} if self._own else {name: part.column(name) for name in self._source.columns}
-            for name, values in (own | dict(added)).items():
-                self._columns[name].resize(rows.stop, axis=0)
-                self._columns[name][rows] = values
-        self._rows = rows.stop
+            return
+        own = {} if self._own else {name: part.column(name) for name in self._source.columns}
+        for name, values in (own | dict(added)).items():
+            self._columns[name].resize(rows.stop, axis=0)
+            self._columns[name][rows] = values
 
     def close(self) -> None:
         """End the table."""
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            self._written.close()
 
 
 def _typed(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield.catalogues import units
 from velfield.catalogues.table_format import Column, library
 from velfield.catalogues.table_hdf5_rows import HDF5Writer
 from velfield.catalogues.table_rows import FORMATS, FITSRows, ParquetRows, Part, Source, format_of
@@ -170,10 +172,13 @@ class FITSWriter:
         self._own = isinstance(source, FITSRows)
         self._names, self._source = list(source.columns), source
         known = {} if self._own else dict(source.columns)
-        columns = [
-            _fits_column(fits, name, column, self._width(name, column)) for name, column in {**known, **added}.items()
-        ]
-        table = fits.BinTableHDU.from_columns(columns, nrows=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that other programs would like other names
+            columns = [
+                self._column(fits, name, column, self._width(name, column))
+                for name, column in {**known, **added}.items()
+            ]
+            table = fits.BinTableHDU.from_columns(columns, nrows=0)
         self._header = _extended(source.header, table.header) if isinstance(source, FITSRows) else table.header
         self._record = np.dtype(table.columns.dtype).newbyteorder(">")
         self._rows = 0
@@ -181,6 +186,17 @@ class FITSWriter:
         self._file.write(fits.PrimaryHDU().header.tostring().encode())
         self._at = self._file.tell()
         self._write_header()
+
+    def _column(self, fits: Any, name: str, column: Column, width: int) -> Any:
+        base, unit = column.dtype.base, units.plain(column.written_unit)
+        if not (name.isascii() and name.isprintable() and unit.isascii() and unit.isprintable()):
+            raise CatalogueError(
+                f"a name or unit with letters that FITS has not: file={self._source.url}, column={name!r}, "
+                f"unit={column.unit!r}; rename it, or let the answer's name end with .csv, .parquet or .h5"
+            )
+        letter = {"O": f"{width}A", "b": "L"}.get(base.kind) or LETTERS[base.str[1:]]
+        repeat = column.dtype.shape[0] if column.dtype.shape else ""
+        return fits.Column(name, f"{repeat}{letter}", unit=unit or None, bzero=OFFSETS.get(base.str[1:]))
 
     def _width(self, name: str, column: Column) -> int:
         """Letters of the longest text of a column, for which the table is read once."""
@@ -215,20 +231,12 @@ class FITSWriter:
 
     def close(self) -> None:
         """End the table."""
-        self._file.write(bytes(-self._file.tell() % BLOCK))
-        self._write_header()
-        self._file.close()
+        with self._file:
+            self._file.write(bytes(-self._file.tell() % BLOCK))
+            self._write_header()
 
 
 WRITERS: dict[str, Any] = {"CSV": CSVWriter, "Parquet": ParquetWriter, "FITS": FITSWriter, "HDF5": HDF5Writer}
-
-
-def _fits_column(fits: Any, name: str, column: Column, width: int) -> Any:
-    base = column.dtype.base
-    letter = {"O": f"{width}A", "b": "L"}.get(base.kind) or LETTERS[base.str[1:]]
-    repeat = column.dtype.shape[0] if column.dtype.shape else ""
-    offset = OFFSETS.get(base.str[1:])
-    return fits.Column(name, f"{repeat}{letter}", unit=column.written_unit or None, bzero=offset)
 
 
 def _stored(values: NDArray[Any]) -> NDArray[Any]:
