@@ -31,6 +31,11 @@ WORDS = {  # of the store's attributes, in FITS
     "velfield_version": ("VELFIELD", "version that wrote the store"),
 }
 
+SEEN = {  # from where, or along what, a store is seen: unit, what it is, and its words in FITS but for X, Y, Z
+    "observer": ("Mpc/h", "the observer's place in the parent", "OBS"),
+    "line_of_sight": ("1", "direction away from the observer", "LOS"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -39,6 +44,8 @@ class Frame:
     layout: BoxLayout
     boxes: Mapping[int, tuple[int, int, int]] | None
     attrs: Mapping[str, Any]
+    seen: tuple[str, Mapping[int | None, tuple[float, float, float]]] | None = None
+    """``observer`` [h⁻¹Mpc] or ``line_of_sight``: of each box by its number, of the whole by None where it has one."""
 
     def corner(self, place: Sequence[int]) -> tuple[slice, slice, slice]:
         """Where a box lies on the parent's grid."""
@@ -85,6 +92,14 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
             corners = np.array(list(frame.boxes.values())) * layout.side
             origin = file.create_variable("origin", ("box", "axis"), dtype="f8", data=corners)
             origin.attrs.update({"units": "Mpc/h", "long_name": "the box's corner"})
+            if frame.seen:
+                name, places = frame.seen
+                made = file.create_variable(
+                    name, ("box", "axis"), "f8", data=np.array([places[b] for b in frame.boxes])
+                )
+                made.attrs.update({"units": SEEN[name][0], "long_name": SEEN[name][1]})
+        elif frame.seen and None in frame.seen[1]:
+            file.attrs[frame.seen[0]] = np.array(frame.seen[1][None])
         for quantity in quantities:
             first = ("component",) if quantity.vector else ()
             made = file.create_variable(
@@ -96,7 +111,7 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
             )
             made.attrs.update({"units": quantity.units, "long_name": quantity.long_name})
             if own:
-                made.attrs["coordinates"] = "origin"
+                made.attrs["coordinates"] = " ".join(["origin", *(frame.seen or ())[:1]])
         plain = {name: int(value) if isinstance(value, bool) else value for name, value in frame.attrs.items()}
         file.attrs.update(plain)
         yield _NetCDF(file, frame, written)
@@ -128,7 +143,7 @@ def fits(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[Cu
         for quantity in quantities:
             shape = (*((3,) if quantity.vector else ()), n, n, n)
             for box, place in [(None, (0, 0, 0))] if frame.boxes is None else [*frame.boxes.items()]:
-                file.write(_image(quantity, layout, shape, box, place))
+                file.write(_image(quantity, frame, shape, box, place))
                 images[quantity.name, box] = file.tell(), shape
                 size = 4 * int(np.prod(shape))
                 _reserve(file, size + -size % BLOCK)
@@ -174,9 +189,10 @@ def _primary(frame: Frame) -> bytes:
 
 
 def _image(
-    quantity: Quantity, layout: BoxLayout, shape: tuple[int, ...], box: int | None, place: tuple[int, int, int]
+    quantity: Quantity, frame: Frame, shape: tuple[int, ...], box: int | None, place: tuple[int, int, int]
 ) -> bytes:
     """Header of an image; FITS counts axes from the fastest: z, y, x, component."""
+    layout = frame.layout
     header = library("astropy.io.fits", "FITS").Header()
     for word, value, comment in (
         ("XTENSION", "IMAGE", "image extension"),
@@ -199,6 +215,10 @@ def _image(
         header[f"CRPIX{i}"] = (0.5, "the box's face")
         header[f"CRVAL{i}"] = (float(corner * layout.side), "[Mpc/h]")
         header[f"CDELT{i}"] = (layout.cellsize, "[Mpc/h]")
+    if frame.seen and box in frame.seen[1]:
+        unit, what, word = SEEN[frame.seen[0]]
+        for x, value in zip("XYZ", frame.seen[1][box], strict=True):
+            header[f"{word}{x}"] = (value, f"[{unit}] {what}")
     if len(shape) > 3:
         header["CTYPE4"] = ("COMPONENT", "x, y, z")
         header["CRPIX4"], header["CRVAL4"], header["CDELT4"] = 1.0, 0.0, 1.0

@@ -110,10 +110,9 @@ def export(
             flows = bulk_flows(store, spheres, out, overwrite=overwrite, progress=progress)
             for sphere, flow in zip(spheres, flows, strict=True):
                 x, y, z = flow.velocity
-                click.echo(
-                    f"radius {sphere[-1]:g} h⁻¹Mpc: {x:.1f}, {y:.1f}, {z:.1f} km/s from {flow.cells} cells, "
-                    f"{100 * flow.inside:.4g} % of the sphere"
-                )
+                of = f" from {flow.cells} cells, {100 * flow.inside:.4g} % of the sphere"
+                said = f"{x:.1f}, {y:.1f}, {z:.1f} km/s{of}" if flow.cells else "no known cell has its centre in it"
+                click.echo(f"radius {sphere[-1]:g} h⁻¹Mpc: {said}")
         else:
             run(
                 store,
