@@ -50,7 +50,8 @@ def query_table(
     store : str or xarray.Dataset
         A velocity store or field store.
     table, out : str
-        URLs of a table in CSV, Parquet, FITS or HDF5, and of the one to be made, whose name says its format.
+        URLs of a table in CSV, Parquet, FITS, HDF5 or Arrow's stream, and of the one to be made, whose name says its
+        format.
     coordinates, space, extrapolate, max_shift
         As in `velfield.answers.queries.query_positions`.
     columns : mapping or sequence of str

@@ -207,7 +207,7 @@ function tell(job) {
   if (by("notes").children.length !== notes.length || by("notes").textContent !== job.notes.join("")) by("notes").replaceChildren(...notes);
   by("cancel").parentElement.hidden = OVER.includes(job.state);
   by("to-field").hidden = job.state !== "done";
-  by("cancel").onclick = run(by("cancel"), () => ask(`jobs/${job.id}`, { method: "DELETE" }));
+  by("cancel").onclick = run(by("cancel"), () => ask(`jobs/${job.id}/cancel`, { method: "POST" }));
 }
 
 function time(seconds) {
