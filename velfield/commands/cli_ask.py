@@ -42,10 +42,10 @@ from velfield.files.progress import Terminal
 def query(store: str, table: str, out: str, **options: Any) -> None:
     """Add velocities to the positions in TABLE, from the velocity store or field store STORE, and write OUT.
 
-    TABLE is any that paint reads: CSV, Parquet, FITS, HDF5 (OpenCosmo's light cones, too), GenericIO. OUT is .csv,
-    .parquet, .fits or .h5. Added are vx vy vz, std_x std_y std_z
-    where there are error bars, v_los where there is an observer, the real position from redshift space, and flag: 0,
-    or why a velocity is missing or less sure (docs/query.md).
+    TABLE is any that paint reads: CSV, Parquet, FITS, HDF5 (OpenCosmo's light cones, too), GenericIO; or Arrow's
+    stream. OUT is .csv, .parquet, .fits, .h5 or .arrow. Added are vx vy vz, std_x std_y std_z where there are error
+    bars, v_los where there is an observer, the real position from redshift space, and flag: 0, or why a velocity is
+    missing or less sure (docs/query.md).
     """
     from velfield.answers.queries import GOOD
     from velfield.answers.query_table import query_table
