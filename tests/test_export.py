@@ -230,6 +230,15 @@ def test_tables_of_bulk_flows(tmp_path, capsys):
     with fits.open(tmp_path / "flow.fits") as hdus:
         assert_allclose(hdus[1].data["vx"], flow.velocity[0])
         assert hdus[1].data["cells"] == flow.cells
+    assert main(["export", url, str(tmp_path / "small.csv"), "--sphere", "1,1,1,0.1"]) == 0
+    assert "radius 0.1 h⁻¹Mpc: no known cell has its centre in it" in capsys.readouterr().out
+
+
+class _Unasked:
+    """Progress of what is refused before it begins."""
+
+    def start(self, *_):
+        raise AssertionError
 
 
 def test_mistakes_are_said_in_a_line(tmp_path, capsys):
@@ -255,12 +264,15 @@ def test_mistakes_are_said_in_a_line(tmp_path, capsys):
     hole = in_memory(linear, edit=lambda arrays: arrays["velocity_flag"].fill(2))
     refuse("cells without a velocity: store=None, box=0; a potential needs all", ds=hole, quantities=["potential"])
     assert not list(tmp_path.iterdir())
+    table = str(tmp_path / "a.csv")
     with pytest.raises(VelfieldError, match="a sphere that meets itself: radius=61, boxsize=120; give at most half"):
-        bulk_flows(ds, [[1, 1, 1, 61]], out)
+        bulk_flows(ds, [[1, 1, 1, 61]], table)
     with pytest.raises(VelfieldError, match=r"no such sphere: sphere=30, store=None; give x,y,z,radius, or, where the"):
-        bulk_flows(ds, [[30]], out)
+        bulk_flows(ds, [[30]], table)
     with pytest.raises(VelfieldError, match=r"no such sphere: centre=\[1.0, 1.0, 1.0\], radius=-1.0; give three"):
-        bulk_flows(ds, [[1, 1, 1, -1]], out)
+        bulk_flows(ds, [[1, 1, 1, -1]], table)
+    with pytest.raises(VelfieldError, match=r"no such form of a table: file=.*a.nc; let its name end with .csv"):
+        bulk_flows(ds, [[1, 1, 1, 30]], out, progress=_Unasked())
     assert main(["export", "v.zarr", out, "--sphere", "1,2,x,4"]) == 2
     assert "not a sphere: sphere=1,2,x,4; write x,y,z,radius, or a radius" in capsys.readouterr().err
     assert main(["export", "v.zarr", out, "--sphere", "1", "--box", "2"]) == 2
@@ -278,3 +290,43 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, name, library, form):
     with pytest.raises(VelfieldError, match=f"a library is missing: library={library}, needed for {form}; pip install"):
         export(in_memory(linear), str(tmp_path / name))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("end", ["nc", "fits"])
+def test_a_full_disk_is_said_in_a_line_and_leaves_nothing(tmp_path, little_room, end):
+    pytest.importorskip({"nc": "h5netcdf", "fits": "astropy"}[end])
+    out = str(tmp_path / f"out.{end}")
+    with little_room(30_000), pytest.raises(OSError, match="File too large") as error:
+        export(in_memory(wave, cells=12), out)
+    assert error.value.filename == out
+    assert not list(tmp_path.iterdir())
+
+
+def test_from_where_it_is_seen_goes_with_it(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    pytest.importorskip("h5netcdf")
+    one, line = (
+        in_memory(wave, **observed()),
+        in_memory(wave, line_of_sight=np.tile([0.0, 0, 1], (8, 1)), rsd="plane_parallel"),
+    )
+    each = np.random.default_rng(4).uniform(0, SIDE, (8, 3))
+    several = in_memory(wave, observer=each, rsd="random_radial")
+    for name, ds in {"one": one, "line": line, "several": several}.items():
+        export(ds, str(tmp_path / f"{name}.nc"), quantities=["v_los"])
+        export(ds, str(tmp_path / f"{name}.fits"), quantities=["v_los"])
+        export(ds, str(tmp_path / f"{name}-boxes.nc"), quantities=["v_los"], boxes=[5, 2])
+    export(several, str(tmp_path / "boxes.fits"), quantities=["v_los"], boxes=[5, 2])
+    attrs = {name: xr.load_dataset(tmp_path / f"{name}.nc").attrs for name in ("one", "line", "several")}
+    assert_array_equal(attrs["one"]["observer"], OBSERVER)
+    assert_array_equal(attrs["line"]["line_of_sight"], [0, 0, 1])
+    assert not {"observer", "line_of_sight"} & set(attrs["several"])
+    boxes = {name: xr.load_dataset(tmp_path / f"{name}-boxes.nc").coords for name in attrs}
+    assert_array_equal(boxes["one"]["observer"], [OBSERVER] * 2)
+    assert_array_equal(boxes["line"]["line_of_sight"], [[0, 0, 1]] * 2)
+    assert_allclose(boxes["several"]["observer"], each[[5, 2]])
+    assert boxes["several"]["observer"].units == "Mpc/h"
+    header = fits.getheader(tmp_path / "one.fits", 1)
+    assert [header[f"OBS{x}"] for x in "XYZ"] == OBSERVER
+    assert fits.getheader(tmp_path / "line.fits", 1)["LOSZ"] == 1
+    assert "OBSX" not in fits.getheader(tmp_path / "several.fits", 1)
+    assert fits.getheader(tmp_path / "boxes.fits", ("V_LOS", 6))["OBSY"] == pytest.approx(each[5, 1])

@@ -381,7 +381,7 @@ def test_opencosmo_with_several_tables(tmp_path):
 
 
 def test_a_light_cone_is_refused(tmp_path):
-    with pytest.raises(CatalogueError, match=r"a light cone, not a snapshot: file=.*, table=data; choose a snapshot's"):
+    with pytest.raises(CatalogueError, match=r"a light cone, not a snapshot: file=.*; choose a snapshot's"):
         open_catalogue(opencosmo(tmp_path / "c", small(), lightcone=True))
 
 

@@ -12,6 +12,7 @@ from velocity_stores import in_memory, written
 from velfield.answers import query_table as module
 from velfield.answers.queries import GOOD, query
 from velfield.answers.query_table import query_table
+from velfield.catalogues import table_text
 from velfield.commands.cli import main
 from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
 
@@ -376,6 +377,59 @@ def test_the_sky_from_the_command_line(tmp_path, capsys):
     assert_allclose(place, query(url, given, coordinates="sky")["position"])
 
 
+def test_a_unit_of_ours_in_the_letters_of_fits(ds, tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    (tmp_path / "in.csv").write_text("x [h⁻¹Mpc],y,z,m [h⁻¹M⊙]\n20,30,40,5\n")
+    query_table(ds, str(tmp_path / "in.csv"), str(tmp_path / "out.fits"))
+    with fits.open(tmp_path / "out.fits") as hdus:
+        units = dict(zip(hdus[1].columns.names, hdus[1].columns.units, strict=True))
+    assert (units["x"], units["m"]) == ("h-1Mpc", "h-1Msun")
+    # and it is read as the unit that it was
+    query_table(ds, str(tmp_path / "out.fits"), str(tmp_path / "again.csv"), prefix="a")
+    head, row = rows_of(tmp_path / "again.csv")
+    assert row[head.index("avx")] == row[head.index("vx [km/s]")]
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("x,y\n1,2\n3,4", 2),
+        ("# c\r\nx,y\r\n1,2\r\n\r\n3,4\r\n", 2),
+        ("x,y\n\n\n1,2\n\n", 1),
+        ("\ufeffx,y", 0),
+        ('x,y\n"1\n",2\n', None),
+        ("x,y\r1,2\r", None),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 3, 4096])
+def test_rows_of_a_text_table_are_known_beforehand(tmp_path, monkeypatch, text, rows, piece):
+    monkeypatch.setattr(table_text, "PIECE", piece)
+    (tmp_path / "in.csv").write_bytes(text.encode())
+    source = table_text.CSVRows(str(tmp_path / "in.csv"), typed=False)
+    assert source.nrows == rows
+    assert rows in (None, sum(len(part) for part in source.parts()))
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i8", "u8", "?"])
+def test_texts_bring_numbers_back(kind):
+    rng = np.random.default_rng(3)
+    wide = rng.standard_normal(500) * 10.0 ** rng.integers(*((-3, 4) if kind == "f2" else (-30, 18)), 500)
+    values = np.concatenate([wide, [0, 1, np.nan, np.inf] if kind[0] == "f" else [0, 1]]).astype(kind)
+    assert table_text.texts_of(values) == values.astype(str).tolist()
+
+
+@pytest.mark.parametrize("end", ["csv", "parquet", "fits", "h5"])
+def test_a_full_disk_is_said_in_a_line_and_leaves_nothing(ds, tmp_path, little_room, end):
+    pytest.importorskip({"csv": "numpy", "parquet": "pyarrow", "fits": "astropy", "h5": "h5py"}[end])
+    rows = np.random.default_rng(1).uniform(10, 110, (5000, 3))
+    np.savetxt(tmp_path / "in.csv", rows, delimiter=",", header="x,y,z", comments="")
+    out = str(tmp_path / f"out.{end}")
+    with little_room(60_000), pytest.raises(OSError, match="File too large") as error:
+        query_table(ds, str(tmp_path / "in.csv"), out)
+    assert error.value.filename == out
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+
+
 def test_an_interrupted_answer_leaves_nothing(ds, tmp_path, monkeypatch):
     table, out = text_table(tmp_path), tmp_path / "out.csv"
     asked = []
@@ -416,6 +470,7 @@ def test_mistakes_are_said_in_a_line(ds, tmp_path):
     refuse(f"no such column: file=.*in.csv, column=RA, wanted for=x; {has}; say which it is .*x=NAME", columns=["x=RA"])
     refuse("no such name: column=ra, coordinates=box; the names to give are x y z", VelfieldError, columns=["ra=x"])
     refuse("not a name and a column: column='x'; write it as x=NAME", VelfieldError, columns=["x"])
+    refuse("a name twice: columns=x=y, x=z; give each once", VelfieldError, columns=["x=y", "x=z"])
     refuse("no sky to look at", StoreError, coordinates="sky")
     refuse("no such form of a table: file=out.txt; let its name end with .csv, .parquet", VelfieldError, out="out.txt")
     refuse("the file holds one table only: .*table=GALS", VelfieldError, extension="GALS")
@@ -433,7 +488,9 @@ def test_mistakes_are_said_in_a_line(ds, tmp_path):
     (tmp_path / "unit.csv").write_text("x [km/s],y,z\n1,2,3\n")
     refuse("not a unit of length: .*unit='km/s'", table=str(tmp_path / "unit.csv"))
     (tmp_path / "b.csv").write_bytes(b"HACC01L\0")
-    refuse("not a table that is answered: file=.*b.csv; CSV, Parquet, FITS, HDF5", table=str(tmp_path / "b.csv"))
+    refuse("header is truncated or damaged: file=.*b.csv", table=str(tmp_path / "b.csv"))
+    (tmp_path / "b.csv").write_bytes(b"PK\3\4\0\0")
+    refuse("not a table that is answered: file=.*b.csv; name one", table=str(tmp_path / "b.csv"))
     (tmp_path / "latin.csv").write_bytes(b"x,y,z\n1,2,\xe9\n")
     refuse("file cannot be read as CSV: file=.*latin.csv, reason=", table=str(tmp_path / "latin.csv"))
     refuse("no file system for this URL", StorageError, table="nowhere://x.csv")
@@ -454,4 +511,9 @@ def test_what_a_format_does_not_have_is_said(ds, tmp_path):
     (tmp_path / "greek.csv").write_text("x,y,z,name\n1,2,3,α\n")
     with pytest.raises(CatalogueError, match=r"a text with letters that FITS has not: .*column=name, text='α'; let"):
         query_table(ds, str(tmp_path / "greek.csv"), str(tmp_path / "out.fits"))
+    (tmp_path / "names.csv").write_text("x [h⁻¹Mpc],y,z,α\n1,2,3,4\n")
+    with pytest.raises(
+        CatalogueError, match=r"a name or unit with letters that FITS has not: .*column='α', unit=''; re"
+    ):
+        query_table(ds, str(tmp_path / "names.csv"), str(tmp_path / "out.fits"))
     assert not list(tmp_path.glob("*.part"))

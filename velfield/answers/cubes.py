@@ -7,18 +7,21 @@ slowest of its axes, so that `astropy.io.fits` gives the array (component, x, y,
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues.table_format import library
+from velfield.files.hdf5_file import HDF5File
 from velfield.geometry.boxes import BoxLayout
 
 BLOCK = 2880  # bytes of a FITS file's blocks
+PIECE = 2**24  # bytes of zeros written at a time
 WORDS = {  # of the store's attributes, in FITS
     "redshift": ("REDSHIFT", "of the snapshot"),
     "boxsize": ("BOXSIZE", "side of the parent [Mpc/h]"),
@@ -26,6 +29,11 @@ WORDS = {  # of the store's attributes, in FITS
     "periodic": ("PERIODIC", "whether the parent repeats"),
     "rsd": ("RSD", "redshift-space pattern of the input"),
     "velfield_version": ("VELFIELD", "version that wrote the store"),
+}
+
+SEEN = {  # from where, or along what, a store is seen: unit, what it is, and its words in FITS but for X, Y, Z
+    "observer": ("Mpc/h", "the observer's place in the parent", "OBS"),
+    "line_of_sight": ("1", "direction away from the observer", "LOS"),
 }
 
 
@@ -36,6 +44,8 @@ class Frame:
     layout: BoxLayout
     boxes: Mapping[int, tuple[int, int, int]] | None
     attrs: Mapping[str, Any]
+    seen: tuple[str, Mapping[int | None, tuple[float, float, float]]] | None = None
+    """``observer`` [h⁻¹Mpc] or ``line_of_sight``: of each box by its number, of the whole by None where it has one."""
 
     def corner(self, place: Sequence[int]) -> tuple[slice, slice, slice]:
         """Where a box lies on the parent's grid."""
@@ -65,7 +75,7 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
     """NetCDF 4 at a local path, a chunk for each box."""
     h5netcdf, h5py = library("h5netcdf", "NetCDF"), library("h5py", "NetCDF")
     layout = frame.layout
-    with h5netcdf.File(path, "w") as file:
+    with HDF5File(path) as written, h5netcdf.File(written, "w") as file:
         n = layout.cells if frame.boxes is not None else layout.ngrid
         own = ("box",) if frame.boxes is not None else ()
         sizes = {"box": len(frame.boxes)} if frame.boxes is not None else {}
@@ -82,6 +92,14 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
             corners = np.array(list(frame.boxes.values())) * layout.side
             origin = file.create_variable("origin", ("box", "axis"), dtype="f8", data=corners)
             origin.attrs.update({"units": "Mpc/h", "long_name": "the box's corner"})
+            if frame.seen:
+                name, places = frame.seen
+                made = file.create_variable(
+                    name, ("box", "axis"), "f8", data=np.array([places[b] for b in frame.boxes])
+                )
+                made.attrs.update({"units": SEEN[name][0], "long_name": SEEN[name][1]})
+        elif frame.seen and None in frame.seen[1]:
+            file.attrs[frame.seen[0]] = np.array(frame.seen[1][None])
         for quantity in quantities:
             first = ("component",) if quantity.vector else ()
             made = file.create_variable(
@@ -93,23 +111,25 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
             )
             made.attrs.update({"units": quantity.units, "long_name": quantity.long_name})
             if own:
-                made.attrs["coordinates"] = "origin"
+                made.attrs["coordinates"] = " ".join(["origin", *(frame.seen or ())[:1]])
         plain = {name: int(value) if isinstance(value, bool) else value for name, value in frame.attrs.items()}
         file.attrs.update(plain)
-        yield _NetCDF(file, frame)
+        yield _NetCDF(file, frame, written)
 
 
 class _NetCDF:
-    def __init__(self, file: Any, frame: Frame) -> None:
-        self._file, self._frame = file, frame
+    def __init__(self, file: Any, frame: Frame, written: HDF5File) -> None:
+        self._file, self._frame, self._written = file, frame, written
         self._row = {box: i for i, box in enumerate(frame.boxes or ())}
 
     def put(self, name: str, box: int, place: tuple[int, int, int], values: NDArray[Any]) -> None:
         """Write a quantity of one box."""
-        if self._frame.boxes is not None:
-            self._file[name][self._row[box]] = values
-        else:
-            self._file[name][(*[slice(None)] * (values.ndim - 3), *self._frame.corner(place))] = values
+        whole = self._frame.boxes is None
+        where = (*[slice(None)] * (values.ndim - 3), *self._frame.corner(place)) if whole else self._row[box]
+        try:
+            self._file[name][where] = values
+        finally:
+            self._written.check()
 
 
 @contextmanager
@@ -123,12 +143,23 @@ def fits(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[Cu
         for quantity in quantities:
             shape = (*((3,) if quantity.vector else ()), n, n, n)
             for box, place in [(None, (0, 0, 0))] if frame.boxes is None else [*frame.boxes.items()]:
-                file.write(_image(quantity, layout, shape, box, place))
+                file.write(_image(quantity, frame, shape, box, place))
                 images[quantity.name, box] = file.tell(), shape
                 size = 4 * int(np.prod(shape))
-                file.truncate(file.tell() + size + -size % BLOCK)
-                file.seek(0, 2)
+                _reserve(file, size + -size % BLOCK)
     yield _FITS(path, frame, images)
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Append zeros that have their place on the disk: a mapped file that finds it full ends the process."""
+    at = file.tell()
+    file.flush()
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), at, size)
+    else:
+        for start in range(0, size, PIECE):
+            file.write(bytes(min(PIECE, size - start)))
+    file.seek(at + size)
 
 
 class _FITS:
@@ -158,9 +189,10 @@ def _primary(frame: Frame) -> bytes:
 
 
 def _image(
-    quantity: Quantity, layout: BoxLayout, shape: tuple[int, ...], box: int | None, place: tuple[int, int, int]
+    quantity: Quantity, frame: Frame, shape: tuple[int, ...], box: int | None, place: tuple[int, int, int]
 ) -> bytes:
     """Header of an image; FITS counts axes from the fastest: z, y, x, component."""
+    layout = frame.layout
     header = library("astropy.io.fits", "FITS").Header()
     for word, value, comment in (
         ("XTENSION", "IMAGE", "image extension"),
@@ -183,6 +215,10 @@ def _image(
         header[f"CRPIX{i}"] = (0.5, "the box's face")
         header[f"CRVAL{i}"] = (float(corner * layout.side), "[Mpc/h]")
         header[f"CDELT{i}"] = (layout.cellsize, "[Mpc/h]")
+    if frame.seen and box in frame.seen[1]:
+        unit, what, word = SEEN[frame.seen[0]]
+        for x, value in zip("XYZ", frame.seen[1][box], strict=True):
+            header[f"{word}{x}"] = (value, f"[{unit}] {what}")
     if len(shape) > 3:
         header["CTYPE4"] = ("COMPONENT", "x, y, z")
         header["CRPIX4"], header["CRVAL4"], header["CDELT4"] = 1.0, 0.0, 1.0

@@ -14,7 +14,8 @@ from velfield.answers import cubes, derived
 from velfield.answers.cells import ABSENT, Cells, shared
 from velfield.answers.cubes import Frame, Quantity
 from velfield.answers.queries import open_store
-from velfield.catalogues.table_format import Column
+from velfield.catalogues.table_format import Column, Facts
+from velfield.catalogues.table_rows import format_of
 from velfield.catalogues.table_write import refuse_existing, writing
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import storage
@@ -80,8 +81,10 @@ def export(
     progress : Progress, optional
         Is told of boxes.
 
-    Notes ----- One box is in memory, and 256 MB of boxes kept for their neighbours; for the potential
-    `velfield.answers.derived.potential`.
+    Notes
+    -----
+    One box is in memory, and 256 MB of boxes kept for their neighbours; for the potential some 20 bytes a cell of the
+    whole (`velfield.answers.derived.potential`).
     """
     ds = store if isinstance(store, xr.Dataset) else open_store(store)
     cells = Cells(ds if "velocity_std" in quantities else ds.drop_vars("velocity_std", errors="ignore"))
@@ -130,7 +133,18 @@ def _frame(cells: Cells, boxes: Sequence[int] | None) -> Frame:
         raise VelfieldError(f"no boxes, or one twice: boxes={','.join(map(str, boxes))}; name each once")
     places = None if boxes is None else {box: tuple(cells.places[box].tolist()) for box in boxes}
     attrs = {name: cells.ds.attrs[name] for name in KEPT if name in cells.ds.attrs}
-    return Frame(layout=cells.layout, boxes=places, attrs=attrs | {"source": str(cells.source)})
+    return Frame(layout=cells.layout, boxes=places, attrs=attrs | {"source": str(cells.source)}, seen=_seen(cells))
+
+
+def _seen(cells: Cells) -> tuple[str, dict[int | None, tuple[float, float, float]]] | None:
+    """The observer or line of sight of each box, and of all of them where it is one."""
+    name = next((name for name in cubes.SEEN if name in cells.ds.coords), None)
+    if name is None:
+        return None
+    one, of_all = shared(cells.ds, name), np.asarray(cells.ds[name].values, dtype=np.float64)
+    each = np.broadcast_to(of_all, (len(cells.places), 3)).tolist()
+    found: dict[int | None, Any] = {box: tuple(values) for box, values in enumerate(each)}
+    return name, found | ({} if one is None else {None: tuple(one.tolist())})
 
 
 def bulk_flows(
@@ -160,6 +174,7 @@ def bulk_flows(
     ds = store if isinstance(store, xr.Dataset) else open_store(store)
     cells = Cells(ds.drop_vars("velocity_std", errors="ignore"), kept_bytes=0)  # each box is wanted once
     whole = np.array([_sphere(cells, sphere) for sphere in spheres], dtype=np.float64)
+    format_of(out)  # refuses a name that says none
     refuse_existing(out, overwrite)
     flows = derived.bulk_flows(cells, whole, progress)
     units = {"x": "Mpc/h", "y": "Mpc/h", "z": "Mpc/h", "radius": "Mpc/h", "vx": "km/s", "vy": "km/s", "vz": "km/s"}
@@ -192,6 +207,7 @@ class _Nothing:
     """A table without columns, to which all of them are added."""
 
     url = format = ""
+    facts = Facts()
     columns: Mapping[str, Column] = MappingProxyType({})
     nrows: int | None = None
 
@@ -211,7 +227,7 @@ class _NoColumns:
     def __len__(self) -> int:
         return self._rows
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:  # noqa: ARG002
         """No column."""
         raise KeyError(name)
 

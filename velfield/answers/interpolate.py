@@ -55,7 +55,7 @@ def trilinear(
     values = np.empty((len(pos), 3 * len(cells.names)))
     flag = np.empty(len(pos), dtype=np.uint8)
     for part in in_turn(cells, pos, None, np.zeros(1), NOWHERE):
-        _trilinear(part.grid, part.pos, part.rows, extrapolate, values, flag)
+        _trilinear(part.grid, part.lines.pos, part.rows, extrapolate, values, flag)
     return values, flag
 
 

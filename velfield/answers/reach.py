@@ -19,6 +19,25 @@ GATHERED = 2**16  # positions at a time that are put side by side in memory
 FURTHEST = 2.0**53  # cells: beyond, a float64 does not tell neighbours apart
 
 
+class Lines(NamedTuple):
+    """Lines through positions, and the steps along them.
+
+    Attributes
+    ----------
+    pos, direction : ndarray (N, 3)
+        Line i goes through pos + t direction [h⁻¹Mpc].
+    steps : ndarray (n,)
+        Of t, ascending.
+    observer : ndarray (3,)
+        A line ends at this position.
+    """
+
+    pos: NDArray[np.float64]
+    direction: NDArray[np.float64]
+    steps: NDArray[np.float64]
+    observer: NDArray[np.float64]
+
+
 class Part(NamedTuple):
     """Some lines, and what compiled loops need to look along them.
 
@@ -26,8 +45,8 @@ class Part(NamedTuple):
     ----------
     rows : ndarray (n,)
         Which ones these are of all.
-    pos, direction : ndarray (n, 3)
-        Of these.
+    lines : Lines
+        These.
     grid : Grid
         With the boxes that they touch.
     boxes : list of Box
@@ -35,8 +54,7 @@ class Part(NamedTuple):
     """
 
     rows: NDArray[np.int64]
-    pos: NDArray[np.float64]
-    direction: NDArray[np.float64]
+    lines: Lines
     grid: Grid
     boxes: list[Box]
 
@@ -69,14 +87,16 @@ def in_turn(
         rows = order[start : start + GATHERED]
         at = np.take(pos, rows, axis=0)
         along = at if direction is None else np.take(direction, rows, axis=0)
+        lines = Lines(at, along, steps, observer)
         first = 0
         while first < len(rows):
-            last, count = _reach(grid, at, along, steps, observer, first, cells.at_once, seen, touched)
+            last, count = _reach(grid, lines, first, cells.at_once, seen, touched)
             numbers = np.sort(touched[:count])
             boxes = [box for _, box in cells.several(numbers.tolist())]
             where[0, numbers] = [box.values.ctypes.data for box in boxes]
             where[1, numbers] = [0 if box.unsure is None else box.unsure.ctypes.data for box in boxes]
-            yield Part(rows[first:last], at[first:last], along[first:last], grid, boxes)
+            some = lines._replace(pos=at[first:last], direction=along[first:last])
+            yield Part(rows[first:last], some, grid, boxes)
             where[:, numbers] = 0
             first = last
 
@@ -108,20 +128,13 @@ def _places(pos: NDArray[np.float64], side: float, boxes: int, periodic: bool) -
 
 @kernel
 def _reach(
-    grid: Grid,
-    pos: NDArray[np.float64],
-    direction: NDArray[np.float64],
-    steps: NDArray[np.float64],
-    observer: NDArray[np.float64],
-    first: int,
-    limit: int,
-    seen: NDArray[np.bool_],
-    touched: NDArray[np.int64],
+    grid: Grid, lines: Lines, first: int, limit: int, seen: NDArray[np.bool_], touched: NDArray[np.int64]
 ) -> tuple[int, int]:
     """How far lines from ``first`` on get with ``limit`` boxes, and how many these are; ``touched`` has their numbers.
 
     ``seen`` (nbox,) is false before and after. Between two steps a line is in the cells of both, or between them.
     """
+    pos, direction, steps, observer = lines
     count, settled, last, n = 0, 0, len(pos), grid.cells
     cx, cy, cz = 2**62, 2**62, 2**62  # the first cell of boxes that are all counted …
     side = n  # … along a side: of one box, or of the eight around a place

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from velfield.answers.cells import Cells, Grid
 from velfield.answers.interpolate import SEVERAL, UNSOLVED, velocity_at
-from velfield.answers.reach import NOWHERE, behind, in_turn
+from velfield.answers.reach import NOWHERE, Lines, behind, in_turn
 from velfield.kernel import kernel
 
 MAX_SHIFT = 20.0  # h⁻¹Mpc: 2000 km/s at z = 0, more than a cell of 1 h⁻¹Mpc or larger has
@@ -66,26 +66,24 @@ def real_positions(
         fastest = max((box.fastest for box in part.boxes), default=0.0)
         reach = per_velocity * fastest * (1 + 1e-9)  # weights are rounded
         near = steps[max(0, np.searchsorted(steps, -reach) - 1) : np.searchsorted(steps, reach, side="right") + 1]
-        lines = part.grid, part.rows, part.pos, part.direction
-        _solve(*lines, near, at, per_velocity, tolerance, extrapolate, found, flag)
+        lines = part.lines._replace(steps=near)
+        _solve(part.grid, lines, part.rows, per_velocity, tolerance, extrapolate, found, flag)
     return found, flag
 
 
 @kernel
 def _solve(
     grid: Grid,
+    lines: Lines,
     rows: NDArray[np.int64],
-    seen: NDArray[np.float64],
-    direction: NDArray[np.float64],
-    steps: NDArray[np.float64],
-    observer: NDArray[np.float64],
     per_velocity: float,
     tolerance: float,
     extrapolate: bool,
     found: NDArray[np.float64],
     flag: NDArray[np.uint8],
 ) -> None:
-    """`real_positions` of some rows, from samples of g at ``steps``."""
+    """`real_positions` of some rows, from samples of g at the steps along their lines."""
+    seen, direction, steps, observer = lines
     v = np.empty(3)
     for i, row in enumerate(rows):
         line = seen[i, 0], seen[i, 1], seen[i, 2], direction[i, 0], direction[i, 1], direction[i, 2]

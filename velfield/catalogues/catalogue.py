@@ -161,6 +161,8 @@ def open_catalogue(
         raise VelfieldError(f"out of range: boxsize={boxsize}, h={h}; give the side in h⁻¹Mpc and h as some 0.7")
     found = _open_table(os.fspath(url), table, kind) if isinstance(url, str | os.PathLike) else _alone(url, table)
     url, facts = found.url, found.facts
+    if facts.lightcone:
+        raise CatalogueError(f"a light cone, not a snapshot: file={url}; choose a snapshot's file")
     h = _settled(url, "h", h, facts.h)
     redshift = _settled(url, "redshift", redshift, facts.redshift)
     return TableCatalogue(

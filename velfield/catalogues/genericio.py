@@ -22,6 +22,8 @@ from velfield.catalogues.genericio_read import (
     Piece,
     Running,
     check_packed,
+    check_part,
+    check_ranks,
     fetch,
     files_state,
     read_headers,
@@ -228,7 +230,7 @@ def open(url: str) -> GenericIO:
     spatial = top.dims[0] == 1 or top.dims[1:] != (1, 1)
     plain = GenericIO(url, [top], alone, cartesian=spatial, top=top)
     if not {"$rank", "$partition"} <= names:
-        _check_ranks(url, alone)
+        check_ranks(url, alone)
         return plain
     for name in ("$rank", "$partition"):
         if plain.columns[name].components != 1 or plain.columns[name].dtype.kind not in "iu":
@@ -242,8 +244,8 @@ def open(url: str) -> GenericIO:
     listed = [np.sort(table["$rank"][table["$partition"] == p]).astype(np.int64) for p in parts]
     ranks = [there if h.ranks is None else h.ranks for h, there in zip(headers, listed, strict=True)]
     for header, there, of_file in zip(headers, listed, ranks, strict=True):
-        _check_part(url, header, headers[0], there, of_file)
-    _check_ranks(url, ranks)
+        check_part(url, header, headers[0], there, of_file)
+    check_ranks(url, ranks)
     return GenericIO(url, headers, ranks, cartesian={"$x", "$y", "$z"} <= names, top=top)
 
 
@@ -260,26 +262,6 @@ def open_again(url: str) -> GenericIO:
             _opened.clear()
         _opened[url] = (files_state(gio.files), gio)
     return gio
-
-
-def _check_part(url: str, header: Header, first: Header, listed: NDArray[np.int64], ranks: NDArray[np.int64]) -> None:
-    if len(header.nrows) != len(listed) or not np.array_equal(np.sort(ranks), listed):
-        raise CatalogueError(
-            f"rank map and sub-file do not belong together: map={url}, file={header.url}, ranks_in_map={len(listed)}, "
-            f"ranks_in_file={len(header.nrows)}; copy map and sub-files from one run"
-        )
-    if (header.columns, header.dims, header.scale) != (first.columns, first.dims, first.scale):
-        raise CatalogueError(
-            f"sub-files differ in columns, ranks or box: file={header.url}, other={first.url}; copy all from one run"
-        )
-
-
-def _check_ranks(url: str, ranks: Sequence[NDArray[np.int64]]) -> None:
-    numbers, counts = np.unique(np.concatenate(ranks), return_counts=True)
-    if (counts > 1).any():
-        raise CatalogueError(
-            f"a rank occurs twice: file={url}, rank={numbers[counts > 1][0]}; copy map and sub-files from one run"
-        )
 
 
 def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -128,6 +128,28 @@ def files_state(urls: Sequence[str]) -> object:
     return None if state[0] is None or state[1] is None else state
 
 
+def check_part(url: str, header: Header, first: Header, listed: NDArray[np.int64], ranks: NDArray[np.int64]) -> None:
+    """Refuse a sub-file that holds other ranks than the map says, or is of another run than the first."""
+    if len(header.nrows) != len(listed) or not np.array_equal(np.sort(ranks), listed):
+        raise CatalogueError(
+            f"rank map and sub-file do not belong together: map={url}, file={header.url}, ranks_in_map={len(listed)}, "
+            f"ranks_in_file={len(header.nrows)}; copy map and sub-files from one run"
+        )
+    if (header.columns, header.dims, header.scale) != (first.columns, first.dims, first.scale):
+        raise CatalogueError(
+            f"sub-files differ in columns, ranks or box: file={header.url}, other={first.url}; copy all from one run"
+        )
+
+
+def check_ranks(url: str, ranks: Sequence[NDArray[np.int64]]) -> None:
+    """Refuse sub-files that share a rank."""
+    numbers, counts = np.unique(np.concatenate(ranks), return_counts=True)
+    if (counts > 1).any():
+        raise CatalogueError(
+            f"a rank occurs twice: file={url}, rank={numbers[counts > 1][0]}; copy map and sub-files from one run"
+        )
+
+
 def batches(pieces: Iterator[Piece], limit: int) -> Iterator[list[Piece]]:
     """Group pieces so that the bytes of a group stay below ``limit``, or are one piece."""
     batch: list[Piece] = []

@@ -133,8 +133,8 @@ def meaning_of(
     return Meaning(
         kind=settled,
         sources=sources,
-        velocity=velocity or _frame(url, frames, NAMES[3:6], facts.velocity) or _velocity_of_names(sources),
-        length=_frame(url, frames, NAMES[:3], facts.length) or "comoving",
+        velocity=velocity or agreed_frame(url, frames, NAMES[3:6], facts.velocity) or _velocity_of_names(sources),
+        length=agreed_frame(url, frames, NAMES[:3], facts.length) or "comoving",
     )
 
 
@@ -187,7 +187,7 @@ def _source(
     return Source(column=column, component=component, unit=unit, factor=factor), parsed.frame if parsed else None
 
 
-def _frame(url: str, frames: Mapping[str, str], names: Sequence[str], stated: str | None) -> str | None:
+def agreed_frame(url: str, frames: Mapping[str, str], names: Sequence[str], stated: str | None) -> str | None:
     """The frame that these columns' units and the file agree on."""
     said = {frames[name] for name in names if name in frames} | ({stated} if stated else set())
     if len(said) > 1:

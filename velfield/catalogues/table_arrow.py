@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield.catalogues.table_format import Column, library, no_numbers, reading
+from velfield.catalogues.table_format import Column, Facts, library, no_numbers, reading
 from velfield.catalogues.table_parquet import column_of
 from velfield.catalogues.table_text import ROWS
 from velfield.errors import CatalogueError
@@ -27,6 +27,7 @@ class ArrowRows:
     """A stream of record batches; how many rows it has is known at its end."""
 
     format = "Arrow"
+    facts = Facts()
     nrows: int | None = None
 
     def __init__(self, url: str) -> None:
@@ -61,9 +62,11 @@ class BatchPart:
     def __len__(self) -> int:
         return int(self.raw.num_rows)
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as numbers (N,), NaN where there is none."""
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:
+        """A column, or a component of a vector one, as numbers (N,), NaN where there is none."""
         types, values = library("pyarrow", "Arrow").types, self.raw.column(name)
+        if component is not None:
+            values = library("pyarrow.compute", "Arrow").list_element(values, component)
         if not (types.is_integer(values.type) or types.is_floating(values.type)):
             raise no_numbers(self._url, name, str(values.type))
         return np.asarray(values.cast("float64", safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False))

@@ -21,6 +21,7 @@ from velfield.errors import CatalogueError, VelfieldError
 from velfield.files import storage
 
 BLOCK_ROWS = 2**20  # rows of a block where the format has none: some 30 MB of what is painted
+NOT_STATED = "not stated"  # a unit that is none, where a column without one is not in ours
 SAMPLE = 64 * 1024  # bytes at the beginning, the middle and the end of a file that a fingerprint covers
 WHOLE = 8 * 2**20  # bytes; smaller files are covered from end to end
 
@@ -32,6 +33,11 @@ class Column:
     dtype: np.dtype[Any]
     unit: str
     description: str
+
+    @property
+    def written_unit(self) -> str:
+        """The unit to be written with it; "" where there is none."""
+        return "" if self.unit == NOT_STATED else self.unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,8 @@ class Facts:
         ``comoving`` or ``proper``.
     origin : tuple of float
         Corner of the volume [the positions' unit].
+    lightcone : bool
+        Whether the rows were seen by an observer, each at its own time; redshift and box are then not theirs.
     """
 
     kind: str | None = None
@@ -62,6 +70,7 @@ class Facts:
     velocity: str | None = None
     length: str | None = None
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    lightcone: bool = False
 
 
 class Table(Protocol):

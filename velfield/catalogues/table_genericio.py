@@ -1,4 +1,4 @@
-"""GenericIO as a table: HACC's units, and what HACC's files say of themselves."""
+"""GenericIO as a table: HACC's units, and what HACC's files say of themselves; by blocks, and row by row."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from velfield.catalogues import genericio, hacc
 from velfield.catalogues.blocks import Block
 from velfield.catalogues.table_format import Column, Facts
+from velfield.catalogues.table_text import ROWS
+from velfield.errors import CatalogueError
 
 
 class GenericIOTable:
@@ -61,6 +63,63 @@ class GenericIOTable:
 def open_table(url: str) -> GenericIOTable:
     """Open a GenericIO file; unchanged headers are not read again in the same process."""
     return GenericIOTable(genericio.open_again(url))
+
+
+class GenericIORows:
+    """The rows of a GenericIO file in global rank order; see `velfield.catalogues.table_rows.Source`.
+
+    Of a compressed rank the columns are unpacked whole, and its rows given out in parts.
+    """
+
+    format = "GenericIO"
+
+    def __init__(self, url: str) -> None:
+        self._table = open_table(url)
+        self.url, self.facts = self._table.url, self._table.facts
+        self.nrows: int | None = sum(block.nrows for block in self._table.blocks)
+        self.columns: Mapping[str, Column] = {
+            name: dataclasses.replace(column, unit=_ascii(column)) for name, column in self._table.columns.items()
+        }
+
+    def parts(self, rows: int = ROWS) -> Iterator[GenericIOPart]:
+        """The table in parts of at most ``rows`` rows, in order."""
+        for block in self._table.blocks:
+            for table in self._table.chunks(list(self.columns), block.index, rows):
+                part = GenericIOPart(self, table)
+                if len(part):
+                    yield part
+
+
+class GenericIOPart:
+    """Rows of a GenericIO file, as arrays by name."""
+
+    def __init__(self, source: GenericIORows, table: dict[str, NDArray[Any]]) -> None:
+        self.raw, self._source = table, source
+
+    def __len__(self) -> int:
+        return len(next(iter(self.raw.values()), ()))
+
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:
+        """A column, or a component of it, as numbers (N,)."""
+        dtype = self._source.columns[name].dtype
+        if dtype.base.kind not in "fiu":
+            raise CatalogueError(
+                f"not a single number a row: file={self._source.url}, column={name}, type={dtype}; "
+                "name another (columns=, --column)"
+            )
+        values = self.raw[name] if component is None else self.raw[name][:, component]
+        return values.astype(np.float64)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column as it is stored, in native byte order."""
+        return self.raw[name]
+
+
+def _ascii(column: Column) -> str:
+    """A unit in letters that every format has, which says of a speed that it is comoving."""
+    return {hacc.LENGTH: "Mpc/h", hacc.MASS: "Msun/h", hacc.SPEED: "comoving km/s", "1": ""}.get(
+        column.unit, column.unit
+    )
 
 
 def _meaning(column: genericio.Column) -> Column:

@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues.blocks import Block, check_names, chosen_blocks
-from velfield.catalogues.table_format import BLOCK_ROWS, Column, Facts, TableReader, library, reading, row_blocks
+from velfield.catalogues.table_format import (
+    BLOCK_ROWS,
+    NOT_STATED,
+    Column,
+    Facts,
+    TableReader,
+    library,
+    reading,
+    row_blocks,
+)
 from velfield.errors import CatalogueError
 from velfield.files import storage
 
@@ -60,7 +69,7 @@ class HDF5Table(TableReader):
                 )
             nrows = lengths.pop()
             # a column without a unit may be taken to be in h⁻¹Mpc only where the file does not say that h is left out
-            unit = "" if not place.opencosmo or _convention(url, _header(root, place)) == "scalefree" else "not stated"
+            unit = "" if not place.opencosmo or _convention(url, _header(root, place)) == "scalefree" else NOT_STATED
             self.columns = {
                 name: _column(np.dtype((d.dtype, d.shape[1:])) if d.ndim > 1 else d.dtype, d.attrs, unit=unit)
                 for name, d in found.items()
@@ -197,8 +206,6 @@ def _opencosmo_facts(url: str, root: Any, place: Place) -> Facts:
     """What OpenCosmo's header says."""
     header = _header(root, place)
     file = header["file"].attrs
-    if bool(file.get("is_lightcone", False)):
-        raise CatalogueError(f"a light cone, not a snapshot: file={url}, table={place.name}; choose a snapshot's file")
     frame = FRAMES[_convention(url, header)]
     parameters = header["simulation/parameters"].attrs if "simulation/parameters" in header else {}
     cosmology = header["simulation/cosmology"].attrs if "simulation/cosmology" in header else {}
@@ -209,6 +216,7 @@ def _opencosmo_facts(url: str, root: Any, place: Place) -> Facts:
         h=_number(cosmology.get("h")),
         velocity=frame,
         length=frame,
+        lightcone=bool(file.get("is_lightcone", False)),
     )
 
 

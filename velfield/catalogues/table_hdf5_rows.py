@@ -17,6 +17,7 @@ from velfield.catalogues import table_hdf5
 from velfield.catalogues.table_format import Column, library, reading
 from velfield.catalogues.table_text import ROWS
 from velfield.errors import CatalogueError
+from velfield.files.hdf5_file import HDF5File
 
 if TYPE_CHECKING:
     from velfield.catalogues.table_rows import Part, Source
@@ -29,7 +30,7 @@ class HDF5Rows:
 
     def __init__(self, url: str, table: str | None) -> None:
         opened = table_hdf5.open_table(url, table)
-        self.url, self.place = url, opened.place
+        self.url, self.place, self.facts = url, opened.place, opened.facts
         self.nrows: int | None = sum(block.nrows for block in opened.blocks)
         self.columns: Mapping[str, Column] = {
             name: replace(column, dtype=_typed(column.dtype)) for name, column in opened.columns.items()
@@ -57,15 +58,16 @@ class HDF5Part:
         with reading(self._source.url, "HDF5"):
             return np.asarray(self.raw[name] if self._source.place.records else self.raw[name][self._rows])
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as numbers (N,), NaN where there is none."""
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:
+        """A column, or a component of a vector one, as numbers (N,), NaN where there is none."""
         dtype = self._source.columns[name].dtype
-        if dtype.base.kind not in "fiu" or dtype.shape:
+        if dtype.base.kind not in "fiu":
             raise CatalogueError(
                 f"not a single number a row: file={self._source.url}, column={name}, type={dtype}; "
                 "name another (columns=, --column)"
             )
-        return self._stored(name).astype(np.float64)
+        found = self._stored(name)
+        return (found if component is None else found[:, component]).astype(np.float64)
 
     def column(self, name: str) -> NDArray[Any]:
         """A column as values of its type; refuses types that other formats do not have."""
@@ -95,7 +97,8 @@ class HDF5Writer:
                 f"a name that HDF5 has not: file={source.url}, column={wrong[0]}; rename it, or let the answer's name "
                 "end with .csv, .parquet or .fits"
             )
-        self._file = h5py.File(path, "w", track_order=True)
+        self._written = HDF5File(path)
+        self._file = h5py.File(self._written, "w", track_order=True)
         node, records = self._file, None
         if isinstance(source, HDF5Rows):
             with table_hdf5.opened(source.url) as root:
@@ -109,12 +112,19 @@ class HDF5Writer:
     def _made(self, node: Any, name: str, column: Column) -> Any:
         kind, shape = self._text if column.dtype.kind == "O" else column.dtype.base, column.dtype.shape
         made = node.create_dataset(name, shape=(0, *shape), maxshape=(None, *shape), dtype=kind, chunks=True)
-        made.attrs.update({k: v for k, v in (("unit", column.unit), ("description", column.description)) if v})
+        made.attrs.update({k: v for k, v in (("unit", column.written_unit), ("description", column.description)) if v})
         return made
 
     def write(self, part: Part, added: Mapping[str, NDArray[Any]]) -> None:
         """Append rows, with the values of the added columns."""
         rows = slice(self._rows, self._rows + len(part))
+        try:
+            self._append(part, added, rows)
+        finally:
+            self._written.check()
+        self._rows = rows.stop
+
+    def _append(self, part: Part, added: Mapping[str, NDArray[Any]], rows: slice) -> None:
         if self._records is not None:
             records = np.zeros(len(part), self._records.dtype)
             for name in part.raw.dtype.names:
@@ -122,16 +132,18 @@ class HDF5Writer:
             for name, values in added.items():
                 records[name] = values
             self._records[rows] = records
-        else:
-            own = {} if self._own else {name: part.column(name) for name in self._source.columns}
-            for name, values in (own | dict(added)).items():
-                self._columns[name].resize(rows.stop, axis=0)
-                self._columns[name][rows] = values
-        self._rows = rows.stop
+            return
+        own = {} if self._own else {name: part.column(name) for name in self._source.columns}
+        for name, values in (own | dict(added)).items():
+            self._columns[name].resize(rows.stop, axis=0)
+            self._columns[name][rows] = values
 
     def close(self) -> None:
         """End the table."""
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            self._written.close()
 
 
 def _typed(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues import table_arrow, table_fits, table_hdf5, table_parquet
+from velfield.catalogues.genericio_layout import BYTE_ORDERS
 from velfield.catalogues.table_arrow import ArrowRows, BatchPart, columns_of
-from velfield.catalogues.table_format import Column, library, no_numbers, reading
+from velfield.catalogues.table_format import Column, Facts, library, no_numbers, reading
+from velfield.catalogues.table_genericio import GenericIORows
 from velfield.catalogues.table_hdf5_rows import HDF5Rows
 from velfield.catalogues.table_text import ROWS, CSVRows
 from velfield.errors import CatalogueError, VelfieldError
@@ -34,20 +36,21 @@ class Part(Protocol):
 
     def __len__(self) -> int: ...
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as numbers (N,), NaN where there is none."""
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:
+        """A column, or a component of a vector one, as numbers (N,), NaN where there is none."""
 
     def column(self, name: str) -> NDArray[Any]:
         """A column as values of its type, texts as objects, for a table of another format."""
 
 
 class Source(Protocol):
-    """An open table: ``columns`` by name, their types those that `Part.column` gives."""
+    """An open table: ``columns`` by name, their types those that `Part.column` gives, and what it says of itself."""
 
     url: str
     format: str
     columns: Mapping[str, Column]
     nrows: int | None
+    facts: Facts
 
     def parts(self, rows: int = ROWS) -> Iterator[Part]:
         """The table in parts of at most ``rows`` rows, in order."""
@@ -62,12 +65,12 @@ def format_of(url: str) -> str:
 
 
 def open_rows(url: str, table: str | None = None, *, typed: bool = False) -> Source:
-    """Open a table in CSV, Parquet, FITS, HDF5 or Arrow's stream.
+    """Open a table in GenericIO, CSV, Parquet, FITS, HDF5 or Arrow's stream.
 
     Parameters
     ----------
     url : str
-        A file, or a folder of Parquet files.
+        A file, or a folder of Parquet files; of a partitioned GenericIO file the rank map.
     table : str, optional
         Name or number of the FITS extension, or the HDF5 file's group or dataset.
     typed : bool
@@ -86,12 +89,14 @@ def open_rows(url: str, table: str | None = None, *, typed: bool = False) -> Sou
         raise VelfieldError(f"the file holds one table only: file={url}, table={table}; leave it out")
     if head.startswith(table_parquet.MAGIC):
         return ParquetRows(url)
+    if head in BYTE_ORDERS:
+        return GenericIORows(url)
     if head.startswith(table_arrow.MAGIC):
         return ArrowRows(url)
     if head.startswith(table_arrow.FEATHER):
         raise CatalogueError(f"Arrow's form with an end (Feather): file={url}; write a stream (pyarrow.ipc.new_stream)")
-    if head.startswith(b"HACC") or b"\0" in head:
-        raise CatalogueError(f"not a table that is answered: file={url}; CSV, Parquet, FITS, HDF5 and Arrow are")
+    if b"\0" in head:
+        raise CatalogueError(f"not a table that is answered: file={url}; name one in a form that is (docs/query.md)")
     return CSVRows(url, typed=typed)
 
 
@@ -105,7 +110,7 @@ class ParquetRows:
         if not files:
             raise CatalogueError(f"no Parquet files in this folder: file={url}; check the path")
         opened = table_parquet.open_table(url, files)
-        self.url, self.files = url, files
+        self.url, self.files, self.facts = url, files, opened.facts
         self.nrows: int | None = sum(block.nrows for block in opened.blocks)
         with self._opened(files[0]) as first:
             self.schema = first.schema_arrow
@@ -130,7 +135,7 @@ class FITSRows:
 
     def __init__(self, url: str, table: str | None) -> None:
         self._table = table_fits.open_table(url, table)
-        self.url, self.header = url, self._table.header
+        self.url, self.header, self.facts = url, self._table.header, self._table.facts
         self.nrows: int | None = int(self.header["NAXIS2"])
         if int(self.header.get("PCOUNT", 0)):
             raise CatalogueError(f"columns of variable length: file={url}; only rows of fixed length are answered")
@@ -165,13 +170,14 @@ class FITSPart:
     def __len__(self) -> int:
         return len(self.raw)
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as numbers (N,), NaN where there is none."""
-        if self._table.columns[name].dtype.base.kind not in "fiu" or self.raw[name].ndim > 1:
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:
+        """A column, or a component of a vector one, as numbers (N,), NaN where there is none."""
+        if self._table.columns[name].dtype.base.kind not in "fiu":
             raise no_numbers(self._table.url, name, self._kinds[name])
         found = self._table.scaled(name, self.raw).astype(np.float64)
         missing = self._missing[name]
-        return found if missing is None else np.where(self.raw[name] == missing, np.nan, found)
+        found = found if missing is None else np.where(self.raw[name] == missing, np.nan, found)
+        return found if component is None else found[:, component]
 
     def column(self, name: str) -> NDArray[Any]:
         """A column as values of its type; refuses types and missing values that other formats do not have."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues.table_csv import NAME
-from velfield.catalogues.table_format import Column, reading
+from velfield.catalogues.table_format import Column, Facts, reading
 from velfield.errors import CatalogueError
 from velfield.files import storage
 
 ROWS = 2**17  # rows of a part
+PIECE = 2**22  # bytes looked at together, where lines are counted
 KINDS = [np.dtype(np.int64), np.dtype(np.float64), np.dtype(object)]  # of a text table's columns, narrowest first
 
 
@@ -25,7 +27,7 @@ class CSVRows:
     format = "CSV"
 
     def __init__(self, url: str, *, typed: bool) -> None:
-        self.url = url
+        self.url, self.facts = url, Facts()
         self.nrows: int | None = None
         with reading(url, "CSV"), self._lines() as lines:
             self.comments, title = [], next(lines, "")
@@ -45,12 +47,30 @@ class CSVRows:
             name: Column(dtype=np.dtype(object), unit=unit[2] if unit else "", description="")
             for name, unit in zip(names, units, strict=True)
         }
+        if storage.is_local(url):
+            self.nrows = self._counted()
         if typed:
             self._settle()
 
     def _lines(self) -> Any:
         fs, path = storage.filesystem(self.url)
         return io.TextIOWrapper(fs.open(path, "rb"), encoding="utf-8-sig", newline="")
+
+    def _counted(self) -> int | None:
+        """Rows: lines that are not empty; None where a field may hold the end of one, or they end as on an old Mac."""
+        fs, path = storage.filesystem(self.url)
+        lines, last, held = 0, b"\n", b""
+        with reading(self.url, "CSV"), fs.open(path, "rb") as file:
+            while piece := file.read(PIECE):
+                text = (held + piece).replace(b"\r\n", b"\n")
+                held = b"\r" if text.endswith(b"\r") else b""
+                text = text.removesuffix(held)
+                if b'"' in text or b"\r" in text:
+                    return None
+                ends = np.frombuffer(last + text, np.uint8) == ord("\n")
+                lines += int((ends[1:] & ~ends[:-1]).sum())
+                last = (last + text)[-1:]
+        return None if held else lines + (last != b"\n") - len(self.comments) - 1
 
     def _settle(self) -> None:
         kinds = dict.fromkeys(self.columns, np.dtype(np.int64))
@@ -99,9 +119,13 @@ class CSVPart:
         place = self._places.index(name)
         return [row[place] for row in self.raw]
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
+    def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:  # noqa: ARG002 - none has any
         """A column as numbers (N,), NaN where there is none."""
-        return np.array([_number(text) for text in self._texts(name)], dtype=np.float64)
+        texts = self._texts(name)
+        if "_" not in "".join(texts):
+            with contextlib.suppress(ValueError):
+                return np.array(list(map(float, texts)), dtype=np.float64)
+        return np.array([_number(text) for text in texts], dtype=np.float64)
 
     def kind(self, name: str) -> np.dtype[Any]:
         """The narrowest of `KINDS` that holds the column; an empty field is a missing number."""
@@ -129,4 +153,5 @@ def _number(text: str) -> float:
 
 def texts_of(values: NDArray[Any]) -> Sequence[str]:
     """Values as texts, the shortest that bring them back."""
-    return [str(value) for value in values.tolist()] if values.dtype.kind == "O" else values.astype(str).tolist()
+    narrow = values.dtype.kind == "f" and values.dtype.itemsize < 8  # whose digits Python's own numbers do not know
+    return list(map(str, values if narrow else values.tolist()))

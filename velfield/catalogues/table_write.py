@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield.catalogues import units
 from velfield.catalogues.table_arrow import ArrowRows
 from velfield.catalogues.table_format import Column, library
 from velfield.catalogues.table_hdf5_rows import HDF5Writer
@@ -73,10 +75,10 @@ def _refuse_types(source: Source) -> None:
     for name, column in source.columns.items():
         kind = column.dtype.base
         if len(column.dtype.shape) > 1 or not (kind.kind in "Ob" or kind.str[1:] in LETTERS):
-            end = next(end for end, form in FORMATS.items() if form == source.format)
+            ends = [end for end, form in FORMATS.items() if form == source.format]
             raise CatalogueError(
                 f"a column that cannot be written in another format: file={source.url}, column={name}, "
-                f"type={column.dtype}; let the answer's name end with {end}"
+                f"type={column.dtype}; " + (f"let the answer's name end with {ends[0]}" if ends else "leave it out")
             )
 
 
@@ -97,7 +99,7 @@ class CSVWriter:
                 f"a column of vectors, which CSV has not: file={source.url}, column={vectors[0]}; "
                 "let the answer's name end with .parquet, .fits or .h5"
             )
-        titles = [f"{name} [{c.unit}]" if c.unit else name for name, c in source.columns.items()]
+        titles = [f"{name} [{c.written_unit}]" if c.written_unit else name for name, c in source.columns.items()]
         self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - `close` closes it
         delimiter = ","
         if isinstance(source, CSVRows):
@@ -145,7 +147,7 @@ class ParquetWriter:
         kind = self._arrow.string() if base.kind == "O" else self._arrow.from_numpy_dtype(base)
         if column.dtype.shape:
             kind = self._arrow.list_(kind, column.dtype.shape[0])
-        about = {"unit": column.unit, "description": column.description}
+        about = {"unit": column.written_unit, "description": column.description}
         return self._arrow.field(name, kind, metadata={key: text for key, text in about.items() if text} or None)
 
     def write(self, part: Part, added: Mapping[str, NDArray[Any]]) -> None:
@@ -191,10 +193,13 @@ class FITSWriter:
         self._own = isinstance(source, FITSRows)
         self._names, self._source = list(source.columns), source
         known = {} if self._own else dict(source.columns)
-        columns = [
-            _fits_column(fits, name, column, self._width(name, column)) for name, column in {**known, **added}.items()
-        ]
-        table = fits.BinTableHDU.from_columns(columns, nrows=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that other programs would like other names
+            columns = [
+                self._column(fits, name, column, self._width(name, column))
+                for name, column in {**known, **added}.items()
+            ]
+            table = fits.BinTableHDU.from_columns(columns, nrows=0)
         self._header = _extended(source.header, table.header) if isinstance(source, FITSRows) else table.header
         self._record = np.dtype(table.columns.dtype).newbyteorder(">")
         self._rows = 0
@@ -202,6 +207,17 @@ class FITSWriter:
         self._file.write(fits.PrimaryHDU().header.tostring().encode())
         self._at = self._file.tell()
         self._write_header()
+
+    def _column(self, fits: Any, name: str, column: Column, width: int) -> Any:
+        base, unit = column.dtype.base, units.plain(column.written_unit)
+        if not (name.isascii() and name.isprintable() and unit.isascii() and unit.isprintable()):
+            raise CatalogueError(
+                f"a name or unit with letters that FITS has not: file={self._source.url}, column={name!r}, "
+                f"unit={column.unit!r}; rename it, or let the answer's name end with .csv, .parquet or .h5"
+            )
+        letter = {"O": f"{width}A", "b": "L"}.get(base.kind) or LETTERS[base.str[1:]]
+        repeat = column.dtype.shape[0] if column.dtype.shape else ""
+        return fits.Column(name, f"{repeat}{letter}", unit=unit or None, bzero=OFFSETS.get(base.str[1:]))
 
     def _width(self, name: str, column: Column) -> int:
         """Letters of the longest text of a column, for which the table is read once."""
@@ -236,23 +252,15 @@ class FITSWriter:
 
     def close(self) -> None:
         """End the table."""
-        self._file.write(bytes(-self._file.tell() % BLOCK))
-        self._write_header()
-        self._file.close()
+        with self._file:
+            self._file.write(bytes(-self._file.tell() % BLOCK))
+            self._write_header()
 
 
 WRITERS: dict[str, Any] = {
     **{"CSV": CSVWriter, "Parquet": ParquetWriter, "FITS": FITSWriter},
     **{"HDF5": HDF5Writer, "Arrow": ArrowWriter},
 }
-
-
-def _fits_column(fits: Any, name: str, column: Column, width: int) -> Any:
-    base = column.dtype.base
-    letter = {"O": f"{width}A", "b": "L"}.get(base.kind) or LETTERS[base.str[1:]]
-    repeat = column.dtype.shape[0] if column.dtype.shape else ""
-    offset = OFFSETS.get(base.str[1:])
-    return fits.Column(name, f"{repeat}{letter}", unit=column.unit or None, bzero=offset)
 
 
 def _stored(values: NDArray[Any]) -> NDArray[Any]:

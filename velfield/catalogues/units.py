@@ -29,6 +29,7 @@ WANTED = {  # powers of length, time, mass and h, and the unit of ours in Mpc, s
     "mass": ({"mass": 1}, -1, 1.0, "Msun/h"),
 }
 SUPERSCRIPTS = str.maketrans("⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹", "-+0123456789")
+PLAIN = SUPERSCRIPTS | str.maketrans({"⊙": "sun", "·": "*", "×": "*", "°": "deg"})
 TERM = re.compile(
     r"\s*(?P<op>[*/·×.]?)\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]+(?:_[^\W\d]+)?⊙?))"
     r"\s*(?:(?:\^|\*\*)?\s*[({]?(?P<power>[+-]?\d+)[)}]?)?\s*"
@@ -72,6 +73,11 @@ def parse(text: str) -> Unit | None:
     if not rest or (comoving and proper):
         return None
     return Unit(value=value, powers=powers, frame="comoving" if comoving else "proper" if proper else None)
+
+
+def plain(text: str) -> str:
+    """A unit in ASCII where that says the same: ``h⁻¹M⊙`` is ``h-1Msun``."""
+    return text.translate(PLAIN)
 
 
 def factor(text: str, quantity: str, *, h: float | None, where: str) -> float:

@@ -42,9 +42,10 @@ from velfield.files.progress import Terminal
 def query(store: str, table: str, out: str, **options: Any) -> None:
     """Add velocities to the positions in TABLE, from the velocity store or field store STORE, and write OUT.
 
-    TABLE and OUT are CSV, Parquet, FITS, HDF5 or Arrow's stream (.csv, .parquet, .fits, .h5, .arrow). Added are
-    vx vy vz, std_x std_y std_z where there are error bars, v_los where there is an observer, the real position from
-    redshift space, and flag: 0, or why a velocity is missing or less sure (docs/query.md).
+    TABLE is any that paint reads: CSV, Parquet, FITS, HDF5 (OpenCosmo's light cones, too), GenericIO; or Arrow's
+    stream. OUT is .csv, .parquet, .fits, .h5 or .arrow. Added are vx vy vz, std_x std_y std_z where there are error
+    bars, v_los where there is an observer, the real position from redshift space, and flag: 0, or why a velocity is
+    missing or less sure (docs/query.md).
     """
     from velfield.answers.queries import GOOD
     from velfield.answers.query_table import query_table
@@ -109,10 +110,9 @@ def export(
             flows = bulk_flows(store, spheres, out, overwrite=overwrite, progress=progress)
             for sphere, flow in zip(spheres, flows, strict=True):
                 x, y, z = flow.velocity
-                click.echo(
-                    f"radius {sphere[-1]:g} h⁻¹Mpc: {x:.1f}, {y:.1f}, {z:.1f} km/s from {flow.cells} cells, "
-                    f"{100 * flow.inside:.4g} % of the sphere"
-                )
+                of = f" from {flow.cells} cells, {100 * flow.inside:.4g} % of the sphere"
+                said = f"{x:.1f}, {y:.1f}, {z:.1f} km/s{of}" if flow.cells else "no known cell has its centre in it"
+                click.echo(f"radius {sphere[-1]:g} h⁻¹Mpc: {said}")
         else:
             run(
                 store,

@@ -181,11 +181,15 @@ def write_bytes(url: str, data: bytes) -> None:
         raise
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # which libraries tell with words of their own
+
+
 @contextmanager
 def written_aside(url: str) -> Iterator[str]:
     """Yield the path of a new local file, which becomes the one at ``url`` if no exception passes: whole or not at all.
 
-    On a local disk it lies beside its target and is renamed; elsewhere it is a temporary file that is sent.
+    On a local disk it lies beside its target and is renamed; elsewhere it is a temporary file that is sent. What the
+    system says of the new file, as of a full disk, is said of the target.
     """
     fs, path = filesystem(url)
     local = is_local(url)
@@ -201,6 +205,11 @@ def written_aside(url: str) -> Iterator[str]:
             os.replace(part, path)
         else:
             fs.put_file(part, path)
+    except OSError as error:
+        if error.errno in FULL or error.filename == part:
+            where = path if local else part
+            raise OSError(error.errno, os.strerror(error.errno or 0), where) from error
+        raise
     finally:
         if os.path.exists(part):
             os.remove(part)
