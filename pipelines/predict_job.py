@@ -265,8 +265,8 @@ def _whole_bars(loaded: Model, tiles: Tiling, guide_margin: int, about: dict[str
     whole = loaded.whole_calibration
     if whole is None:
         return [
-            "the model's error bars are calibrated on boxes by themselves; those of a whole parent are as a rule too "
-            "wide: velfield calibrate makes them fit"
+            "the model's error bars are calibrated on boxes as its training showed them, and may be too wide for a "
+            "whole parent: velfield calibrate makes them fit"
         ]
     about["calibration"] = whole.map.to_dict()
     shown = shown_as(tiles, guide_margin)

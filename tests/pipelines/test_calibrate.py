@@ -139,7 +139,7 @@ def test_an_evaluation_of_a_whole_parent_is_of_what_was_predicted(made, tmp_path
 @pytest.mark.usefixtures("_here")
 def test_what_is_said_of_a_prediction(made, tmp_path):
     older = prepare(made.model, made.fields, str(tmp_path / "a"))
-    assert any("calibrated on boxes by themselves" in note for note in older.differences)
+    assert any("calibrated on boxes as its training showed them" in note for note in older.differences)
     assert json.loads(older.layout.attrs["model"])["calibration"]["factor"] == ISOLATED
     job = prepare(made.out, made.fields, str(tmp_path / "a"))
     assert not any("error bars" in note for note in job.differences)

@@ -152,7 +152,7 @@ def train(
     else:
         click.echo(f"trained {result.steps} steps in {result.seconds:.0f} s: {model}")
         if config.std:
-            note("its error bars are those of boxes by themselves; velfield calibrate makes those of whole parents")
+            note("its error bars are those of boxes as it saw them; velfield calibrate makes those of whole parents")
 
 
 @click.command()

@@ -48,7 +48,7 @@ def card(metadata: dict[str, Any]) -> str:
         *(f"- {name}: {value:.4g}" for name, value in reached.items()),
         *([] if reached else ["No validation boxes were set apart."]),
         *_error_bars(metadata.get("calibration")),
-        *_whole_bars(metadata.get("calibration_whole")),
+        *_whole_bars(metadata),
         "",
         "These boxes may come from the volumes that it was trained on. `velfield evaluate` measures it on others.",
         "",
@@ -137,9 +137,11 @@ def _error_bars(calibration: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _whole_bars(whole: dict[str, Any] | None) -> list[str]:
+def _whole_bars(metadata: dict[str, Any]) -> list[str]:
+    whole = metadata.get("calibration_whole")
     if whole is None:
-        return []
+        bars = metadata.get("calibration") is not None
+        return ["Over whole parents they may be too wide; `velfield calibrate` makes them fit."] if bars else []
     found, stores = whole["map"], whole["stores"]
     parents = sorted({parent for one in stores for parent in one["parents"]})
     return [
