@@ -81,7 +81,7 @@ def test_the_factor_is_that_of_errors_in_tiles(made):
     weights = [(Path(url) / bundle.WEIGHTS).read_bytes() for url in (made.model, made.out)]
     assert weights[0] == weights[1]
     assert not (Path(made.out) / ".calibrate").exists()
-    assert "over whole parents" in (Path(made.out) / bundle.CARD).read_text()
+    assert "a calibration of their own" in (Path(made.out) / bundle.CARD).read_text()
 
 
 @pytest.mark.usefixtures("_here")

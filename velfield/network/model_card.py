@@ -144,10 +144,12 @@ def _whole_bars(metadata: dict[str, Any]) -> list[str]:
         return ["Over whole parents they may be too wide; `velfield calibrate` makes them fit."] if bars else []
     found, stores = whole["map"], whole["stores"]
     parents = sorted({parent for one in stores for parent in one["parents"]})
+    where = f"{len(stores)} store{'s' * (len(stores) > 1)} of {len(parents)} other universe{'s' * (len(parents) > 1)}"
     return [
         "",
-        f"Its error bars over whole parents have a calibration of their own, σ → {found['factor']:.3f} "
-        f"σ^{found['power']:.3g} of what the network gives, from {found['residuals']} components of {len(stores)} "
-        f"stores of {len(parents)} other universes ({', '.join(parents)}): {found['coverage_68']:.1%} and "
-        f"{found['coverage_95']:.1%} lie within the 68 and 95 % intervals.",
+        "Over whole parents, as `velfield predict` shows them, its error bars have a calibration of their own: "
+        f"{found['factor']:.3f} of what the network gives{'' if found['power'] == 1 else ', to the same power'}, in "
+        f"place of {metadata['calibration']['factor']:.3f}. It is from {found['residuals']} components of {where} "
+        f"({', '.join(parents)}), of which {found['coverage_68']:.1%} and {found['coverage_95']:.1%} lie within the "
+        "68 and 95 % intervals.",
     ]
