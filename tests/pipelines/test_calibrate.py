@@ -109,7 +109,7 @@ def test_each_use_has_its_own_error_bars_on_an_unseen_universe(made, tmp_path):
 def test_an_evaluation_of_a_whole_parent_is_of_what_was_predicted(made, tmp_path):
     out, where = str(tmp_path / "v"), str(tmp_path / "e")
     predict(None, prepare(made.out, made.other, out))
-    rows = evaluate(out, made.other, where, figures=False)
+    evaluate(out, made.other, where, figures=False)
     velocity = store.open_velocity(out, chunks=None)["velocity"].values
     truth = store.open_fields(made.other, chunks=None)["velocity"].values
     # each box has the same number of components: the mean of squares is that of all
@@ -133,7 +133,6 @@ def test_an_evaluation_of_a_whole_parent_is_of_what_was_predicted(made, tmp_path
     evaluate(before, made.other, then, figures=False)
     with pytest.raises(VelfieldError, match=r"an evaluation with other error bars: model=.*, evaluated=1\.1; predict"):
         bundle.add_tested(model, read_rows(then)["unet"], storage.read_json(f"{then}/evaluation.json"))
-    assert rows["unet"].keys() == evaluate(before, made.other, figures=False)["unet"].keys()
 
 
 @pytest.mark.usefixtures("_here")
