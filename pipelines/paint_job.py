@@ -189,9 +189,8 @@ def prepare(out: str, config: PaintConfig, tables: Mapping[str, Table] | None = 
     catalogues = {kind: config.open(kind, None if tables is None else tables[kind]) for kind in config.urls}
     for kind, cat in catalogues.items():
         if cat.kind != kind:
-            raise VelfieldError(
-                f"a catalogue of the wrong kind: --{kind}={cat.url} holds {cat.kind}; exchange --halos and --particles"
-            )
+            way_out = "exchange --halos and --particles" if len(catalogues) > 1 else f"name a catalogue of {kind}"
+            raise VelfieldError(f"a catalogue of the wrong kind: {kind}={cat.url} holds {cat.kind}; {way_out}")
     boxsize = _agreed("boxsize", config.boxsize, {kind: cat.boxsize for kind, cat in catalogues.items()})
     redshift = _agreed("redshift", config.redshift, {kind: cat.redshift for kind, cat in catalogues.items()})
     boxes = BoxLayout(boxsize=boxsize, boxes=config.boxes, cells=config.cells, margin=config.margin)

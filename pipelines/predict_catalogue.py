@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,16 @@ class FromCatalogue:
     def painted(self, client: Client, progress: Progress) -> Job:
         """Paint, or go on with it; the prediction that is left to do."""
         painting.paint(client, self.paint, progress)
-        return prepare(self.model, self.paint.out, self.out, asked_for=self.asked_for, **self.options)
+        job = prepare(self.model, self.paint.out, self.out, asked_for=self.asked_for, **self.options)
+        return replace(job, layout=replace(job.layout, attrs={**job.layout.attrs, **self._source()}))
+
+    def _source(self) -> dict[str, Any]:
+        """What the store says that it came from, since its fields go: the catalogue, and how it was painted."""
+        fields = store.attributes(self.paint.out)
+        known = dict(json.loads(fields["inputs"])["halos"])
+        url = known.pop("url")
+        painted = {name: fields[name] for name in ("assignment", "seed", "observer_per_box")}
+        return {"input": url, "catalogue": json.dumps(known | painted)}
 
     def clear(self) -> None:
         """Remove the fields."""

@@ -127,7 +127,8 @@ def prepare(
     asked_for : str, optional
         What the store says that it was asked for, where the fields do not stay (`predict_catalogue`).
     expected : xarray.Dataset, optional
-        The field store as it will be, where it is not there yet: the job can be planned, not run.
+        The field store as it will be, where it is not there yet: the job can be planned, not run. How many halos it
+        has is not known, so the job does not say whether their density is one that the model was trained at.
     calibration : Calibration, optional
         Of a network's error bars; by default the bundle's own, of whole parents or of boxes by themselves.
     """
@@ -146,7 +147,8 @@ def prepare(
             raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
         if isolated:
             _refuse(asked, "isolated=True", "whole parents")
-        job = _network(model, ds, average, asked, isolated, calibration)
+        unknown = () if expected is None else ("density",)
+        job = _network(model, ds, average, asked, isolated, calibration, unknown)
     prediction = job.prediction | ({} if asked_for is None else {"asked_for": asked_for})
     identity = job.about.get("weights", job.about)  # of a bundle, wherever it lies
     seen = store.document_hash(fields) if expected is None else None
@@ -204,6 +206,7 @@ def _network(
     asked: dict[str, int | None],
     isolated: bool,
     calibration: Calibration | None,
+    unknown: Sequence[str],
 ) -> _Settled:
     from velfield.network.model import load_model
 
@@ -224,7 +227,7 @@ def _network(
             if any(value is not None for value in asked.values()):
                 raise
     loaded.check(ds, surrounded=whole)
-    found = loaded.differences(ds)
+    found = {name: pair for name, pair in loaded.differences(ds).items() if name not in unknown}
     if not whole:
         batch = _batch(loaded, int(ds.attrs["cells"]) + 2 * loaded.context)
         return _Settled(about=about, context=loaded.context, batch=batch, differences=sentences(found, "the store"))

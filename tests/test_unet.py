@@ -1,7 +1,10 @@
+import threading
+
 import pytest
 import torch
 
 from velfield.errors import VelfieldError
+from velfield.network.parent_norm import observed
 from velfield.network.unet import Block, UNet, UNetConfig
 
 SMALL = {"in_channels": 2, "width": 4, "groups": 2, "depth": 2}
@@ -134,3 +137,17 @@ def test_refuses(wrong, text):
     with pytest.raises(VelfieldError) as error:
         UNetConfig(in_channels=2, **wrong)
     assert text in str(error.value)
+
+
+def test_statistics_are_those_of_the_thread_that_asks():
+    net = UNet(UNetConfig(in_channels=2, width=4, depth=1, groups=2, norm="group")).eval()
+    x = torch.randn(1, 2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        with observed(net) as alone:
+            net(x)
+        with observed(net) as beside:
+            net(x)
+            other = threading.Thread(target=net, args=(3 * x + 1,))  # a second task of the same worker
+            other.start()
+            other.join()
+    assert beside[0].to_dict() == alone[0].to_dict()

@@ -1,6 +1,9 @@
 """What lies at a URL; model bundles; boxes as arrays. Faults of whole stores: tests/pipelines/test_verify.py."""
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +149,33 @@ def test_any_nonsense_for_an_attribute_is_a_finding(tmp_path):
     for text in ("", "{", "[]", "null", "[" * 100_000, '{"attributes": 3}', "\x00"):
         Path(url / "zarr.json").write_text(text)
         assert "the root cannot be understood" in [f.what for f in open_store(str(url)).findings]
+
+
+def test_a_store_on_a_web_server_is_looked_at_by_its_manifest(tmp_path):
+    pytest.importorskip("aiohttp")
+    path = Path(painted(str(tmp_path / "f")))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/f"
+        try:
+            opened = open_store(url, inputs=False)
+            assert [(f.what, f.note) for f in opened.findings] == [("this place cannot be listed", True)]
+            assert opened.present == open_store(str(path), inputs=False).present
+            assert len(parts_of(opened)) == 7
+            (path / "velocity" / "c" / "3" / "0" / "0" / "0" / "0").unlink()
+            found = [f.line() for f in open_store(url, inputs=False).findings if not f.note]
+            assert len(found) == 1
+            assert found[0].startswith("an object is missing: object=velocity/c/3/0/0/0/0, ")
+            (path / "manifest" / "zarr.json").unlink()
+            with pytest.raises(VelfieldError, match="no manifest: file=http"):
+                open_store(url, inputs=False)
+        finally:
+            server.shutdown()
 
 
 # boxes as arrays

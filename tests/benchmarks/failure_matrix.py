@@ -1,8 +1,9 @@
-"""What a painting job survives: faults at random points, the same command again, and the bytes compared.
+"""What a painting or a prediction survives: faults at random points, the same command again, and the bytes compared.
 
-``python tests/benchmarks/failure_matrix.py --times 3``; prints a table in Markdown. A fault comes when a random number
-of blocks and shards are done. "Finished pieces redone" counts blocks and shards whose receipt was there when the run
-ended and that the second run did not take over.
+``python tests/benchmarks/failure_matrix.py --times 3 [--verb predict]``; prints a table in Markdown. A fault comes when
+a random number of pieces are done: of a painting blocks and shards; of a prediction, by a network with GroupNorm and a
+guide of the whole parent, that guide, statistics, rows of tiles and shards. "Finished pieces redone" counts those whose
+receipt was there when the run ended and that the second run did not take over.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ from pathlib import Path
 
 import psutil
 
-PIECES = 8 + 8 + 7  # blocks of halos and of particles, shards of 27 boxes
-DISK = 14_000  # about what a run takes, patches included [KiB]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from arbitrary_bundle import bundle
+
+PIECES = {"paint": 8 + 8 + 7, "predict": 1 + 27 + 9 + 7}  # the last are shards of 27 boxes
+KINDS = {"paint": ("blocks", "shards"), "predict": ("whole", "norm", "rows", "shards")}
+TILES = 3  # of a row
+DISK = {"paint": 14_000, "predict": 8_000}  # about what a run takes, its work folder included [KiB]
 
 
 @dataclass
@@ -44,23 +50,32 @@ class Row:
 class Matrix:
     """A catalogue, an undisturbed run, and the faults."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.rng = folder, random.Random(seed)
+    def __init__(self, folder: Path, seed: int, verb: str) -> None:
+        self.folder, self.rng, self.verb = folder, random.Random(seed), verb
         subprocess.run(
             self._velfield("simulate", folder / "sim", "--boxsize", 192, "--particles", 64, "--seed", 7,
                            "--min-halo-mass", 1e12), check=True, capture_output=True,
         )  # fmt: skip
-        self.paint = [
+        paint = [
             "--halos", folder / "sim" / "m000-499.fofproperties", "--particles", folder / "sim" / "m000.mpicosmo.499",
             "--boxes", 3, "--cells", 16, "--margin", 2, "--assignment", "tsc",
         ]  # fmt: skip
+        self.before: list[object] = ["paint"]  # of OUT in the command that is tried
+        self.after: list[object] = paint
+        if verb == "predict":
+            fields = folder / "fields"
+            subprocess.run(self._velfield("paint", fields, *paint), check=True, capture_output=True)
+            guide = {"name": "linear_whole", "tracers": ["number"], "smoothing": None}
+            bundle(str(folder / "model"), str(fields), norm="group", guide=guide)
+            self.before = ["predict", folder / "model", fields]
+            self.after = ["--tile", 24, "--overlap", 8]
         began = time.monotonic()
         assert self.run(folder / "calm")[0] == 0
         self.seconds = time.monotonic() - began
         self.calm = contents(folder / "calm")
 
     def start(self, out: Path, *more: object) -> subprocess.Popen:
-        command = self._velfield("paint", out, *self.paint, *(more or ("--workers", 2)))
+        command = self._velfield(*self.before, out, *self.after, *(more or ("--workers", 2)))
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
@@ -78,9 +93,9 @@ class Matrix:
 
     def at_random(self, out: Path, process: subprocess.Popen) -> bool:
         """Wait until a random number of pieces are done; False if the run ended before."""
-        pieces = self.rng.randrange(PIECES)
+        pieces = self.rng.randrange(PIECES[self.verb])
         while process.poll() is None:
-            if len(receipts(out)) >= pieces and list(out.glob(".work/*/job.json")):
+            if len(self.receipts(out)) >= pieces and list(out.glob(".work/*/job.json")):
                 time.sleep(self.rng.uniform(0, 0.2))
                 return process.poll() is None
             time.sleep(0.005)
@@ -99,10 +114,11 @@ class Matrix:
             row.survived += 1
         else:
             time.sleep(1)  # workers whose command was killed end by themselves
-            there = len(receipts(out))
+            there = len(self.receipts(out))
             status, err = self.run(out)
             assert status == 0, err
-            before = sum(int(n) for n in re.findall(r"(\d+) were done before", err))
+            said = re.findall(r"^([\w ]+): .*?(\d+) were done before", err, re.MULTILINE)
+            before = sum(int(n) // (TILES if stage == "predict tiles" else 1) for stage, n in said)  # a row's tiles
             row.kept += before
             row.redone += there - before
         row.differing += contents(out) != self.calm
@@ -155,7 +171,7 @@ class Matrix:
 
     def full_disk(self, out: Path):
         out.mkdir()
-        size = self.rng.randrange(200, DISK)
+        size = self.rng.randrange(200, DISK[self.verb])
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", out], check=True)
         return self.start(out), lambda: subprocess.run(["mount", "-o", "remount,size=1g", out], check=True)
 
@@ -166,6 +182,9 @@ class Matrix:
             (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
         return process, lambda: None
 
+    def receipts(self, out: Path) -> list[Path]:
+        return [path for kind in KINDS[self.verb] for path in out.glob(f".work/*/{kind}/*.json")]
+
     @staticmethod
     def _velfield(*arguments: object) -> list[str]:
         return [sys.executable, "-m", "velfield", *map(str, arguments)]
@@ -175,10 +194,6 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     """The worker processes of a run on this machine."""
     children = psutil.Process(process.pid).children()
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-
-def receipts(out: Path) -> list[Path]:
-    return [*out.glob(".work/*/blocks/*.json"), *out.glob(".work/*/shards/*.json")]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -204,12 +219,13 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=FAULTS, nargs="*", default=list(FAULTS))
+    parser.add_argument("--verb", choices=PIECES, default="paint")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        matrix = Matrix(folder, options.seed)
-        say(f"undisturbed: {matrix.seconds:.0f} s, {PIECES} pieces of work\n")
+        matrix = Matrix(folder, options.seed, options.verb)
+        say(f"undisturbed: {matrix.seconds:.0f} s, {PIECES[options.verb]} pieces of work\n")
         say("| injected | times | went on by itself | status else | bytes differ | hung | traceback |"
               " finished pieces kept | redone |\n" + "| --- " * 9 + "|")  # fmt: skip
         lines = {}

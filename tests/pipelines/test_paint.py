@@ -292,7 +292,7 @@ def test_a_plan_that_does_not_fit_is_refused(client):
     ("options", "message"),
     [
         ([], "nothing to paint"),
-        (["--halos", PARTICLES], "wrong kind: --halos=.* holds particles"),
+        (["--halos", PARTICLES], "wrong kind: halos=.* holds particles; name a catalogue of halos"),
         (["--halos", HALOS, "--min-mass", "1e17"], "no tracers left to paint: .*lower --min-mass"),
         (["--halos", HALOS, "--redshift", "0.5", "--max-shift", "0.5"], "carried too far .* raise --max-shift"),
         (["--halos", HALOS, "--boxsize", "300"], "does not agree on the boxsize: file=.*, given=300, in the file=512"),

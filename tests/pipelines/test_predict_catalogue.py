@@ -1,11 +1,14 @@
 """A catalogue of halos as a prediction's input: the same as painting it first; nothing is left behind."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from arbitrary_bundle import bundle
 
+from velfield.catalogues.catalogue import open_catalogue
 from velfield.commands.cli import main
 from velfield.files import storage
 from velfield.pipelines import paint_plan
@@ -17,6 +20,7 @@ from velfield.pipelines.predict import prepare as prepare_predict
 from velfield.pipelines.predict_catalogue import from_catalogue
 from velfield.pipelines.predict_plan import both, plan_of
 from velfield.stores import store
+from velfield.verification.verify_store import open_store
 
 HALOS = str(Path(__file__).parent.parent / "data" / "mock-outer-rim" / "m000-499.fofproperties")
 
@@ -46,6 +50,18 @@ def test_the_same_as_painting_it_first(client, painted, tmp_path, capsys):
     made = store.open_velocity(out, chunks=None)
     np.testing.assert_array_equal(made.velocity.values, store.open_velocity(expected, chunks=None).velocity.values)
     assert not storage.exists(f"{out}.fields")
+    assert made.attrs["input"] == HALOS
+    came_from = json.loads(made.attrs["catalogue"])
+    assert came_from["fingerprint"] == open_catalogue(HALOS).fingerprint
+    assert (came_from["assignment"], came_from["seed"], came_from["rows"]) == ("ngp", 1, len(open_catalogue(HALOS)))
+    assert not open_store(out).findings
+    root = json.loads((tmp_path / "v" / "zarr.json").read_text())
+    for value, what in ((json.dumps(came_from | {"rows": 1}), "an input is not what was painted"), ("x", "no sense")):
+        root["attributes"]["catalogue"] = value
+        (tmp_path / "changed").mkdir(exist_ok=True)
+        changed = shutil.copytree(out, tmp_path / "changed" / what.split()[0])
+        (changed / "zarr.json").write_text(json.dumps(root))
+        assert any(what in f.what for f in open_store(str(changed)).findings)
     assert main(options) == 0
     assert "already predicted, nothing done" in capsys.readouterr().out
     assert main([*options, "--tile", "24"]) == 2

@@ -1,7 +1,9 @@
 """Velocities at positions over HTTP: the bytes that `velfield query` writes, made within limits."""
 
 import io
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import httpx
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from served import serving
 from test_queries import OBSERVER, linear
-from test_query_table import fits_table, parquet_table, text_table
+from test_query_table import arrow_table, fits_table, parquet_table, text_table
 from velocity_stores import written
 
 import velfield as vf
@@ -22,8 +24,13 @@ from velfield.service.jobs import Job
 from velfield.service.problems import Problem
 
 JOB = "0123456789abcdef" * 2
-FORMS = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "fits": "application/fits"}
-TABLES = {"csv": text_table, "parquet": parquet_table, "fits": fits_table}
+FORMS = {
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "fits": "application/fits",
+    "arrow": "application/vnd.apache.arrow.stream",
+}
+TABLES = {"csv": text_table, "parquet": parquet_table, "fits": fits_table, "arrow": arrow_table}
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +154,11 @@ def test_stores_of_both_kinds_are_listed_and_looked_at(client, root):
     x, z = np.meshgrid(found["x"] + place[0], found["z"] + place[2], indexing="ij")
     want = linear(np.stack([x, np.full_like(x, place[1] + found.attrs["position"]), z]))
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-4)  # float32 of some 300 km/s
+    whole = client.slice(store, "velocity", box=None, axis="y", index=2)
+    assert whole.sizes["x"] == whole.sizes["z"] == 2 * found.sizes["x"]
+    side = found.sizes["x"]
+    corner = client.slice(store, "velocity", box=0, axis="y", index=2)
+    np.testing.assert_array_equal(whole[:, :side, :side], corner)
     coarse = client.block(store, "velocity_std", box=0, most=3)
     assert coarse.sizes == {"component": 3, "x": 3, "y": 3, "z": 3}
     assert (coarse == 30).all()
@@ -183,6 +195,48 @@ def test_a_process_apart_is_held_to_its_limits():
         apart(divmod, 1, 0, **how)
 
 
+def test_a_process_apart_ends_when_it_is_not_to_go_on():
+    seen = []
+
+    def check():
+        seen.extend(child.pid for child in multiprocessing.active_children() if child.name.startswith("ForkServer"))
+        if len(seen) > 1:
+            raise VelfieldError("not to go on: asked=2; ask again")
+
+    with pytest.raises(VelfieldError, match="not to go on"):
+        apart(time.sleep, 600, memory=2**27, seconds=600, names={}, check=check)
+    assert len(seen) == 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen[0], 0)
+
+
 def test_answers_are_streamed():
     file = io.BytesIO(b"a" * (queries.PIECE + 5))
     assert [len(block) for block in queries.blocks(file)] == [queries.PIECE, 5]
+
+
+def test_waiting_outlives_a_restart(monkeypatch):
+    gone, running, done = ServiceError("the service does not answer"), {"state": "running"}, {"state": "done"}
+
+    def telling(*answers):
+        left = iter(answers)
+
+        def status(_):
+            if isinstance(found := next(left), Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(client, "status", status)
+
+    with vf.Client("http://127.0.0.1:1", patience=60) as client:
+        telling(gone, running, gone, gone, done)
+        assert client.wait("a", every=0) == done
+        telling(gone, ServiceError("no such job", 404), done)
+        with pytest.raises(ServiceError, match="no such job"):
+            client.wait("a", every=0)
+        telling(gone, gone)
+        with pytest.raises(ServiceError, match=r"not done yet: .*state=not known, the service does not answer"):
+            client.wait("a", every=0, timeout=-1)
+        client.patience = -1.0
+        with pytest.raises(ServiceError, match="does not answer"):
+            client.wait("a", every=0)

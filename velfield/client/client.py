@@ -30,6 +30,7 @@ FORMS = {  # of tables
     ".fits": "application/fits",
     ".fit": "application/fits",
 }
+ARROW = dict.fromkeys((".arrow", ".arrows"), "application/vnd.apache.arrow.stream")
 HDF5 = {".hdf5": "application/x-hdf5", ".h5": "application/x-hdf5"}
 POSITIONS = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
 OVER = ("done", "failed", "cancelled")
@@ -75,7 +76,8 @@ class Client(Connection):
             One of `models`.
         arrays : mapping of str to array (x, y, z)
             ``halo_number``, ``halo_mass``, ``matter_number``: counts per cell and h⁻¹M⊙ per cell; those that the model
-            needs.
+            needs. Or instead of one its over-density, value / mean − 1, as ``halo_number_overdensity`` with
+            ``mean_halo_number``.
         cellsize : float
             [h⁻¹Mpc]
         redshift : float
@@ -156,13 +158,30 @@ class Client(Connection):
         return self._json("GET", f"/jobs/{job}")
 
     def cancel(self, job: str) -> dict[str, Any]:
-        """Cancel a job; one that is over is removed with its result."""
+        """Cancel a job that waits or runs; nothing changes of one that is over."""
+        return self._json("POST", f"/jobs/{job}/cancel")
+
+    def remove(self, job: str) -> dict[str, Any]:
+        """Remove a job that is over, with its result; `ServiceError` of one that is not."""
         return self._json("DELETE", f"/jobs/{job}")
 
     def wait(self, job: str, *, timeout: float = math.inf, every: float = 1.0) -> dict[str, Any]:
-        """Wait until a job is done; `ServiceError` if it fails, is cancelled, or takes longer than ``timeout`` [s]."""
+        """Wait until a job is done; `ServiceError` if it fails, is cancelled, or takes longer than ``timeout`` [s].
+
+        A service that does not answer, as while it is restarted, is asked again for as long as ``patience``.
+        """
         end = time.monotonic() + timeout
-        while (status := self.status(job))["state"] not in OVER:
+        heard = time.monotonic()
+        while True:
+            try:
+                status = self.status(job)
+                heard = time.monotonic()
+                if status["state"] in OVER:
+                    break
+            except ServiceError as error:
+                if error.http_status is not None or time.monotonic() - heard > self.patience:
+                    raise
+                status = {"state": "not known, the service does not answer"}
             if time.monotonic() > end:
                 raise ServiceError(f"the job is not done yet: job={job}, state={status['state']}; wait longer")
             time.sleep(every)
@@ -218,7 +237,7 @@ class Client(Connection):
         where : str
             As of `query`.
         table, out : str
-            Files, ….csv, ….parquet or ….fits, both of one form.
+            Files, ….csv, ….parquet, ….fits or ….arrow (Arrow's stream), both of one form.
         columns : mapping or sequence of str
             The table's names of x, y, z or ra, dec, z: ``{"x": "X [kpc]"}`` or ``["x=X [kpc]"]``.
         **question
@@ -229,10 +248,11 @@ class Client(Connection):
         dict
             ``rows``, how many are ``good``, and how many have each meaning of flags.
         """
-        form, made = (FORMS.get(Path(name).suffix.lower()) for name in (table, out))
+        form, made = ((FORMS | ARROW).get(Path(name).suffix.lower()) for name in (table, out))
         if form is None or form != made:
             raise VelfieldError(
-                f"not two tables of one form: table={table}, out={out}; let both names end with .csv, .parquet or .fits"
+                f"not two tables of one form: table={table}, out={out}; "
+                "let both names end with .csv, .parquet, .fits or .arrow"
             )
         pairs = [f"{name}={column}" for name, column in columns.items()] if isinstance(columns, Mapping) else columns
         answer = self._queried(where, Path(table).read_bytes(), form, question | {"column": list(pairs)})
@@ -243,14 +263,18 @@ class Client(Connection):
         """What there is to look at in a job that is done, or in a store: variables, boxes, cells."""
         return self._json("GET", f"{self._place(where)}/fields")
 
-    def slice(self, where: str, variable: str, *, box: int = 0, axis: str = "z", index: int = 0) -> xr.DataArray:
-        """Cells of a box in the plane ``axis = index``, with their centres from the box's corner [h⁻¹Mpc]."""
-        asked = {"variable": variable, "box": box, "axis": axis, "index": index}
+    def slice(self, where: str, variable: str, *, box: int | None = 0, axis: str = "z", index: int = 0) -> xr.DataArray:
+        """Cells of a box in the plane ``axis = index``, with their centres from the box's corner [h⁻¹Mpc].
+
+        With ``box=None`` of the whole parent (``whole`` of `fields`), in pixels that are means of several cells where
+        it is large (docs/page.md).
+        """
+        asked = _query(variable=variable, box=box, axis=axis, index=index)
         return _plane(self._ask("GET", f"{self._place(where)}/slice", params=asked))
 
-    def block(self, where: str, variable: str, *, box: int = 0, most: int = 32) -> xr.DataArray:
-        """A whole box in at most ``most`` cells along a side, means of its own."""
-        asked = {"variable": variable, "box": box, "most": most}
+    def block(self, where: str, variable: str, *, box: int | None = 0, most: int = 32) -> xr.DataArray:
+        """A whole box, or with ``box=None`` the parent, in at most ``most`` cells along a side, means of its own."""
+        asked = _query(variable=variable, box=box, most=most)
         return _plane(self._ask("GET", f"{self._place(where)}/block", params=asked))
 
     def _queried(self, where: str, body: bytes, form: str, question: Mapping[str, Any]) -> httpx.Response:

@@ -86,6 +86,26 @@ def sizes(url: str) -> dict[str, int]:
     return {name[len(path) :].lstrip("/"): int(about["size"]) for name, about in sorted(found.items())}
 
 
+def lists(url: str) -> bool:
+    """Whether this kind of place can say what lies beneath a folder; a web server cannot."""
+    return fsspec.utils.get_protocol(os.fspath(url)) not in ("http", "https")
+
+
+def sizes_of(url: str, keys: Sequence[str]) -> dict[str, int]:
+    """Size in bytes of those of these files beneath the folder that are there, asked for one by one, side by side."""
+    fs, path = filesystem(url)
+
+    def size(key: str) -> int | None:
+        try:
+            return int(fs.info(join(path, *key.split("/")))["size"])
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = dict(zip(keys, pool.map(size, keys), strict=True))
+    return {key: size for key, size in found.items() if size is not None}
+
+
 def read_bytes(url: str) -> bytes:
     """Return the whole file."""
     fs, path = filesystem(url)

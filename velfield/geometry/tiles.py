@@ -90,10 +90,14 @@ class Tiling:
                 f"no such tiles: ngrid={self.ngrid}, tile={self.side}, context={self.context}, rim={self.rim}; "
                 "sizes must be positive, the rim at least the context"
             )
-        if self.overlap < 2 * self.rim or self.side - self.overlap < self.multiple:
+        fault = f"tiles do not overlap so: tile={self.side}, overlap={self.overlap}"
+        if self.overlap < 2 * self.rim:
             raise VelfieldError(
-                f"tiles do not overlap so: tile={self.side}, overlap={self.overlap}; choose an overlap of at least "
-                f"{2 * self.rim} cells (both neighbours' context) and at most {self.side - self.multiple}"
+                f"{fault}; choose an overlap of at least {2 * self.rim} cells, both neighbours' context"
+            )
+        if self.side - self.overlap < self.multiple:
+            raise VelfieldError(
+                f"{fault}; choose an overlap of at most {self.side - self.multiple} cells, or a wider tile"
             )
 
     @functools.cached_property

@@ -9,6 +9,7 @@ group. The network that has them is therefore one with BatchNorm.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,14 +61,19 @@ def layers(net: UNet) -> dict[str, nn.GroupNorm]:
 
 @contextmanager
 def observed(net: UNet) -> Iterator[list[Statistics]]:
-    """While it lasts, each layer's input is measured; the list then holds the average over all that was shown."""
-    found = layers(net)
+    """While it lasts, each layer's input is measured; the list then holds the average over all that was shown.
+
+    Of this thread alone: others may predict with the same network meanwhile, or observe it, too.
+    """
+    found, here = layers(net), threading.get_ident()
     sums = {name: np.zeros((2, layer.num_groups)) for name, layer in found.items()}
     boxes = dict.fromkeys(found, 0)
     made: list[Statistics] = []
 
     def watch(name: str, layer: nn.GroupNorm) -> Any:
         def before(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            if threading.get_ident() != here:
+                return
             x = given[0]
             grouped = x.unflatten(1, (layer.num_groups, -1)).float()
             variance, mean = torch.var_mean(grouped, dim=(2, 3, 4, 5), correction=0)

@@ -69,7 +69,9 @@ class Opened:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What a field store was painted from."""
+        """What a field store, or a velocity store without one that stayed, was painted from."""
+        if "catalogue" in self.attrs:
+            return {"halos": {**json.loads(self.attrs["catalogue"]), "url": str(self.attrs.get("input"))}}
         return dict(json.loads(self.attrs["inputs"])) if self.scene else {}
 
 
@@ -82,6 +84,8 @@ def read_store(url: str, *, inputs: bool) -> Opened:
 
 
 def _listing(url: str) -> Opened:
+    if not storage.lists(url):
+        return _as_listed(url)
     present = storage.sizes(url)
     findings = []
     left = [key for key in present if key.startswith(f"{store.WORK}/")]
@@ -96,6 +100,14 @@ def _listing(url: str) -> Opened:
         findings.append(fault(what, f"object={manifest.KEY}", str(error), "size and hash of every object"))
     kept = {key: size for key, size in present.items() if key not in left and key != manifest.KEY}
     return Opened(url=url, present=kept, listed=listed, findings=findings)
+
+
+def _as_listed(url: str) -> Opened:
+    """Of a place that cannot be listed: those of the manifest's objects that are there."""
+    listed = manifest.read(url)
+    present = storage.sizes_of(url, list(listed))
+    unseen = note("this place cannot be listed", f"url={url}", f"{len(present)} objects of the manifest", "all objects")
+    return Opened(url=url, present=present, listed=listed, findings=[unseen])
 
 
 def _read_documents(opened: Opened) -> None:
@@ -143,7 +155,7 @@ def _rebuild(opened: Opened, *, inputs: bool) -> None:
                 rows={kind: float(total["kept"]) for kind, total in spec.totals.items()},
             )
         else:
-            source = _input_store(opened) if inputs else None
+            source = _input_store(opened) if inputs and "catalogue" not in opened.attrs else None
             opened.layout = store_layout.bare_velocity_layout(opened.attrs)
             if source is not None:
                 opened.layout, opened.complete = source, True

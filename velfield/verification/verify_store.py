@@ -147,10 +147,14 @@ def _coordinate_differences(name: str, values: NDArray[Any], expected: NDArray[A
 
 
 def _provenance(opened: Opened) -> Iterator[Finding]:
-    """Whether the catalogues that a field store names are those that it was painted from."""
-    if opened.scene is None:
+    """Whether the catalogues that a store names are those that it, or what it was predicted from, was painted from."""
+    try:
+        inputs = opened.inputs
+    except SENSELESS as error:
+        where = f"object={shards.ROOT}, attribute=catalogue"
+        yield fault("the attributes make no sense", where, said(error), "what a catalogue was")
         return
-    for kind, known in opened.inputs.items():
+    for kind, known in inputs.items():
         where = f"catalogue={kind}, url={known['url']}"
         if known["url"].startswith(UNWRITTEN):
             yield note("an input was never written", where, "a universe in memory", "a catalogue to compare with")
@@ -163,8 +167,8 @@ def _provenance(opened: Opened) -> Iterator[Finding]:
             yield note("an input cannot be reached", where, said(error), "the catalogue that was painted")
             continue
         for name, value in found.items():
-            if value != known[name]:
-                yield fault("an input is not what was painted", f"{where}, {name}", f"{value}", f"{known[name]}")
+            if value != known.get(name):
+                yield fault("an input is not what was painted", f"{where}, {name}", f"{value}", f"{known.get(name)}")
 
 
 def _differences(key: str, path: str, found: Any, expected: Any) -> Iterator[Finding]:
