@@ -55,8 +55,10 @@ def facts_of(model: str) -> Facts:
 
 def facts_of_bundle(metadata: Mapping[str, Any], context: int) -> Facts:
     """The same of a bundle that is open."""
-    trained, weights = metadata["trained_on"], str(metadata["weights"]["sha256"])
-    return Facts(identity=weights, context=context, cellsize=float(trained["cellsize"]), cells=int(trained["cells"]))
+    trained, identity = metadata["trained_on"], str(metadata["weights"]["sha256"])
+    if whole := metadata.get("calibration_whole"):  # the same weights with other error bars
+        identity = hashlib.sha256(json.dumps([identity, whole], sort_keys=True).encode()).hexdigest()
+    return Facts(identity=identity, context=context, cellsize=float(trained["cellsize"]), cells=int(trained["cells"]))
 
 
 @dataclass(frozen=True, kw_only=True)

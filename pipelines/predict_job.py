@@ -20,6 +20,7 @@ from velfield.theory import analytic
 from velfield.theory.whole import check_one_parent, layout_of
 
 if TYPE_CHECKING:
+    from velfield.network.error_bars import Calibration
     from velfield.network.model import Model
 
 BATCH = 4  # boxes or tiles of the training's size that go through a network together
@@ -95,6 +96,7 @@ def prepare(
     smoothing: float | None = None,
     asked_for: str | None = None,
     expected: xr.Dataset | None = None,
+    calibration: Calibration | None = None,
 ) -> Job:
     """Open the input and the model, and see that they fit.
 
@@ -127,6 +129,8 @@ def prepare(
     expected : xarray.Dataset, optional
         The field store as it will be, where it is not there yet: the job can be planned, not run. How many halos it
         has is not known, so the job does not say whether their density is one that the model was trained at.
+    calibration : Calibration, optional
+        Of a network's error bars; by default the bundle's own, of whole parents or of boxes by themselves.
     """
     ds = store.open_fields(fields, chunks=None) if expected is None else expected
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
@@ -143,7 +147,8 @@ def prepare(
             raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
         if isolated:
             _refuse(asked, "isolated=True", "whole parents")
-        job = _network(model, ds, average, asked, isolated, () if expected is None else ("density",))
+        unknown = () if expected is None else ("density",)
+        job = _network(model, ds, average, asked, isolated, calibration, unknown)
     prediction = job.prediction | ({} if asked_for is None else {"asked_for": asked_for})
     identity = job.about.get("weights", job.about)  # of a bundle, wherever it lies
     seen = store.document_hash(fields) if expected is None else None
@@ -195,14 +200,21 @@ class _Settled:
 
 
 def _network(
-    model: str, ds: xr.Dataset, average: int, asked: dict[str, int | None], isolated: bool, unknown: Sequence[str]
+    model: str,
+    ds: xr.Dataset,
+    average: int,
+    asked: dict[str, int | None],
+    isolated: bool,
+    calibration: Calibration | None,
+    unknown: Sequence[str],
 ) -> _Settled:
     from velfield.network.model import load_model
 
     loaded = load_model(model, device="cpu")
     about: dict[str, Any] = {"url": model, "weights": loaded.metadata["weights"]["sha256"]}
+    about["parents"] = list(loaded.parents)
     if loaded.has_std:
-        about |= {"error_bars": True, "calibration": loaded.calibration.to_dict()}
+        about |= {"error_bars": True, "calibration": (calibration or loaded.calibration).to_dict()}
     if average != 1:
         symmetries_of_boxes(ds, average)
         about["average"] = average
@@ -227,6 +239,8 @@ def _network(
         observed = spread(tiles.ngrid, loaded.trained_side, loaded.context, periodic=tiles.periodic)
     if asked["tile"] not in (None, loaded.trained_side) and tiles.rim < loaded.reach:
         notes.append(f"the model was trained on {loaded.trained_side} cells a side, a tile has {tiles.side}")
+    if loaded.has_std and calibration is None and surrounded(tiles):
+        notes += _whole_bars(loaded, tiles, margin, about)
     return _Settled(
         about=about,
         how=how,
@@ -237,6 +251,33 @@ def _network(
         observed=observed,
         differences=notes,
     )
+
+
+def surrounded(tiles: Tiling) -> bool:
+    """Whether the tiles have neighbours; the one of a small parent that does not repeat is a box by itself."""
+    return tiles.periodic or tiles.count > 1
+
+
+def shown_as(tiles: Tiling, guide_margin: int) -> dict[str, int]:
+    """How large tiles are shown, which their errors depend on."""
+    return {"side": tiles.side, "overlap": tiles.overlap, "guide_margin": guide_margin}
+
+
+def _whole_bars(loaded: Model, tiles: Tiling, guide_margin: int, about: dict[str, Any]) -> list[str]:
+    """Take the calibration over whole parents, if there is one, into ``about``; returns what is to be said of it."""
+    whole = loaded.whole_calibration
+    if whole is None:
+        return [
+            "the model's error bars are calibrated on boxes as its training showed them, and may be too wide for a "
+            "whole parent: velfield calibrate makes them fit"
+        ]
+    about["calibration"] = whole.map.to_dict()
+    shown = shown_as(tiles, guide_margin)
+    return [
+        f"the model's error bars are calibrated for tiles with {name}={whole.tiles[name]}, here it is {value}"
+        for name, value in shown.items()
+        if value != whole.tiles[name]
+    ]
 
 
 def _batch(loaded: Model, side: int) -> int:

@@ -48,10 +48,16 @@ def observe_tile(number: int, job: Job) -> dict[str, Any]:
 
 
 def load(job: Job) -> Any:
-    """The model of a job, as this worker has it; of a whole parent with the parent's statistics."""
+    """The model of a job, as this worker has it: with the job's error bars, of a whole parent with its statistics."""
     if job.observed:
-        return _settled(job.model, _weights(job), job.receipts, len(job.observed))
-    return _model(job.model, _weights(job))
+        model = _settled(job.model, _weights(job), job.receipts, len(job.observed))
+    else:
+        model = _model(job.model, _weights(job))
+    if not model.has_std:
+        return model
+    from velfield.network.error_bars import Calibration
+
+    return model.with_calibration(Calibration.from_dict(json.loads(job.layout.attrs["model"])["calibration"]))
 
 
 def variables(job: Job, model: Any) -> list[str]:

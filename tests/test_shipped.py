@@ -70,8 +70,10 @@ def test_its_card_says_what_it_is_good_for():
     metadata, text = bundle.read_metadata("pretrained"), (shipped.FOLDER / "README.md").read_text()
     for title in ("Made for", "Not for", "Made from", "Reached on unseen parents"):
         assert f"\n## {title}\n" in text
+    saw = set(vf.load_model("pretrained", device="cpu").parents)  # its training, and its calibration
+    assert saw > set(metadata["parents"])
     for one in metadata["metrics"]["tested"]:
-        assert not set(one["parents"]) & set(metadata["parents"])
+        assert not set(one["parents"]) & saw
         assert one["measures"]["cos_theta"]["mean"] > 0.5
     assert all(parent in text for parent in metadata["parents"])
     # where it was trained is nobody's business: relative places only
@@ -97,7 +99,9 @@ def test_predicting_out_of_the_box(fields, tmp_path, monkeypatch, capsys):
     velocity = store.open_velocity("out.zarr", chunks=None)
     about = json.loads(velocity.attrs["model"])
     assert about["url"] == "pretrained"
-    assert about["weights"] == bundle.read_metadata("pretrained")["weights"]["sha256"]
+    metadata = bundle.read_metadata("pretrained")
+    assert about["weights"] == metadata["weights"]["sha256"]
+    assert about["calibration"] == metadata["calibration_whole"]["map"] != metadata["calibration"]  # of whole parents
     assert np.isfinite(velocity["velocity"].values).all()
     for path in (p for p in Path("out.zarr").rglob("*.json")):
         assert str(shipped.FOLDER) not in path.read_text()  # nothing depends on where velfield is installed

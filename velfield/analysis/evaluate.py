@@ -59,7 +59,8 @@ def evaluate(
     ----------
     model : str
         ``linear``, ``linear_padded``, ``linear_halo``, ``linear_halo_padded``, ``wiener``, ``linear_whole``,
-        ``pretrained`` (the network that comes with velfield), or a bundle's URL.
+        ``pretrained`` (the network that comes with velfield), or a bundle's URL, which is shown each box by itself; or
+        a velocity store that `velfield predict` made from ``fields``, with the error bars that it has.
     fields : str or sequence of str
         Field stores with velocities, of the same cells.
     out : str, optional
@@ -130,7 +131,7 @@ def evaluate(
             "split": split,
             "allow_seen": allow_seen,
             "count_filled": count_filled,
-            "average": average,
+            "average": judged.average,
             "fields": [_provenance(test) | {"settings": dict(judged.settings[test.url])} for test in tests],
             "boxes": {name: value["boxes"] for name, value in row.items() if "boxes" in value},
             "figures": _draw(out, judged.row, drawn, kept, beside, rows) if figures else [],

@@ -24,6 +24,7 @@ VERBS = (
     cli_make.info,
     cli_make.verify,
     cli_learn.train,
+    cli_learn.calibrate,
     cli_learn.evaluate,
     cli_learn.compare,
     cli_use.predict,

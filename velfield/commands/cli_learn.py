@@ -1,4 +1,4 @@
-"""Verbs that learn and measure: train, evaluate, compare."""
+"""Verbs that learn and measure: train, calibrate, evaluate, compare."""
 
 from __future__ import annotations
 
@@ -151,6 +151,40 @@ def train(
         click.echo(f"already trained, nothing done: {model}")
     else:
         click.echo(f"trained {result.steps} steps in {result.seconds:.0f} s: {model}")
+        if config.std:
+            note("its error bars are those of boxes as it saw them; velfield calibrate makes those of whole parents")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("fields", nargs=-1, required=True)
+@click.argument("out")
+@cluster_options()
+@config_option
+def calibrate(model: str, fields: tuple[str, ...], out: str, cluster: Cluster) -> None:
+    """Calibrate the error bars of the bundle MODEL over whole parents, and write it to OUT; nothing is trained.
+
+    FIELDS… are field stores with velocities, each a whole parent of a universe that MODEL was not trained on. They are
+    predicted as velfield predict does it, in tiles with real neighbours, where errors are smaller than in boxes by
+    themselves; predict then gives the error bars that fit there (docs/network.md).
+    """
+    from velfield.pipelines.calibrate import run, settle
+    from velfield.pipelines.predict_plan import check_fits, plan_of
+
+    asked = settle(model, fields, out)
+    for text in asked.notes:
+        note(text)
+    if asked.done:
+        click.echo(f"already calibrated, nothing done: {out}")
+        return
+    with cluster.running("calibrate", {"model": model, "fields": fields, "out": out}) as (client, progress):
+        for job in asked.jobs:
+            check_fits(plan_of(job), client)
+        made = run(client, asked, progress).map
+    click.echo(
+        f"calibrated on {made.residuals:,} components: {made.coverage_68:.1%} and {made.coverage_95:.1%} within their "
+        f"68 and 95 % error bars: {out}"
+    )
 
 
 @click.command()
@@ -178,7 +212,8 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, clust
     """Measure MODEL on field stores FIELDS… against their truth; metrics, table and figures go to OUT.
 
     MODEL is linear, linear_padded, linear_halo, linear_halo_padded, wiener, linear_whole, pretrained (the
-    network that comes with velfield), or the URL of a bundle; ./pretrained is a folder of that name.
+    network that comes with velfield), or the URL of a bundle; ./pretrained is a folder of that name. A bundle is
+    shown each box by itself. To measure a whole parent, name the velocity store that velfield predict made of it.
 
     Without --scheduler (or DASK_SCHEDULER_ADDRESS) and --workers it runs in this process, without a cluster.
     """

@@ -10,7 +10,7 @@ that is least. A power above 0 keeps the order of the cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ POWERS = np.linspace(0.5, 2.0, 61)
 Forward = Callable[[Batch], tuple[Tensor, Tensor | None, Tensor]]
 
 
-def calibrate(residual: NDArray[Any], sigma: NDArray[Any]) -> Calibration:
+def calibrate(
+    residual: NDArray[Any], sigma: NDArray[Any], powers: Sequence[float] | NDArray[np.float64] = POWERS
+) -> Calibration:
     """Find the map of σ at which residuals are covered as they should be; both 1-D, in the same unit."""
     size, log_sigma = np.abs(residual.astype(np.float64)), np.log(sigma.astype(np.float64))
     best: tuple[float, float, float] | None = None
-    for power in sorted(POWERS, key=lambda p: abs(p - 1)):  # of equals the one that changes least
+    for power in sorted(powers, key=lambda p: abs(p - 1)):  # of equals the one that changes least
         scaled = np.sort(size * np.exp(-power * log_sigma))
         factor = _balanced(scaled)
         miss = abs(_share(scaled, Z95 * factor) - 0.95)

@@ -21,7 +21,7 @@ import torch
 from velfield.accuracy.tables import BY_NAME
 from velfield.errors import SENSELESS, StoreError, VelfieldError
 from velfield.files import shipped, storage
-from velfield.network.error_bars import Calibration
+from velfield.network.error_bars import WHOLE, Calibration, WholeCalibration
 from velfield.network.model_card import card
 from velfield.network.normalisation import Normalisation
 from velfield.network.unet import UNet, UNetConfig
@@ -68,6 +68,7 @@ def read(url: str) -> tuple[UNet, Normalisation, dict[str, Any]]:
         for channel in normalisation.channels:
             str(INPUTS[channel.kind]), str(trained[f"units of {channel.kind}"])
         Calibration.from_dict(metadata.get("calibration", {}))
+        WholeCalibration.of(metadata)
         guided = 0 if metadata.get("guide") is None else len(Guide.from_dict(metadata["guide"]).tracers)
         if config.condition != (0 if normalisation.condition is None else NUMBERS):
             raise ValueError(f"condition={config.condition}, ranges={normalisation.condition}")
@@ -108,6 +109,25 @@ def read_metadata(url: str) -> dict[str, Any]:
     return dict(metadata)
 
 
+def write_calibrated(url: str, out: str, calibration: WholeCalibration) -> None:
+    """Write a bundle again at another place, or at its own, with this calibration over whole parents.
+
+    The weights are the same to the byte. Evaluations of whole parents with other error bars are left out.
+    """
+    shipped.refuse_as_target(out)
+    metadata = read_metadata(url)
+    if out != url:
+        weights = _read(storage.join(shipped.place(url), WEIGHTS), LARGEST_WEIGHTS)
+        storage.write_bytes(storage.join(out, WEIGHTS), weights)
+    metadata[WHOLE] = calibration.to_dict()
+    metrics = metadata.get("metrics", {})
+    if "tested" in metrics:
+        kept = [one for one in metrics["tested"] if one.get("shown", "isolated") != "whole"]
+        metadata["metrics"] = metrics | {"tested": kept}
+    storage.write_bytes(storage.join(out, CARD), card(metadata).encode())
+    storage.write_json(storage.join(out, METADATA), metadata)
+
+
 def add_tested(url: str, row: Mapping[str, Any], about: Mapping[str, Any], *, seed: int | None = None) -> None:
     """Add to a bundle what it reached on a universe that its training did not see, and write its card again.
 
@@ -134,11 +154,22 @@ def add_tested(url: str, row: Mapping[str, Any], about: Mapping[str, Any], *, se
     if len(stores) != 1:
         raise VelfieldError(f"an evaluation of several stores: stores={len(stores)}; evaluate them one by one")
     store = stores[0]
-    if seen := sorted(set(store["parents"]) & set(metadata["parents"])):
+    calibrated = WholeCalibration.of(metadata)
+    saw = {*metadata["parents"], *(calibrated.parents if calibrated else ())}
+    if seen := sorted(set(store["parents"]) & saw):
         raise VelfieldError(
-            f"the model was trained on this universe: model={url}, parent={seen[0]}; evaluate on another seed's"
+            f"the model was calibrated or trained on this universe: model={url}, parent={seen[0]}; "
+            "evaluate on another seed's"
         )
-    how = {"fingerprint": store["fingerprint"]} | {n: about[n] for n in ("split", "average", "count_filled")}
+    shown = store.get("settings", {}).get("shown", "isolated")
+    bars = store.get("settings", {}).get("calibration")
+    if shown == "whole" and calibrated is not None and bars != calibrated.map.to_dict():
+        raise VelfieldError(
+            f"an evaluation with other error bars: model={url}, factor={calibrated.map.factor:.4g}, "
+            f"evaluated={(bars or {}).get('factor')}; predict and evaluate with this bundle"
+        )
+    how = {"fingerprint": store["fingerprint"], "shown": shown}
+    how |= {name: about[name] for name in ("split", "average", "count_filled")}
     tested = {
         **how,
         **{name: store[name] for name in ("parents", "redshift", "min_mass", "rsd", "cells", "margin", "boxsize")},
@@ -148,9 +179,10 @@ def add_tested(url: str, row: Mapping[str, Any], about: Mapping[str, Any], *, se
         "measures": {name: {k: row[name][k] for k in ("mean", "std")} for name in BY_NAME if name in row},
     }
     metrics = metadata.get("metrics", {})
-    if tested in metrics.get("tested", []):
+    earlier = [{"shown": "isolated"} | one for one in metrics.get("tested", [])]  # the older ones do not say it
+    if tested in earlier:
         return
-    others = [one for one in metrics.get("tested", []) if any(one[name] != value for name, value in how.items())]
+    others = [one for one in earlier if any(one[name] != value for name, value in how.items())]
     metadata["metrics"] = metrics | {"tested": [*others, tested]}
     storage.write_bytes(storage.join(url, CARD), card(metadata).encode())
     storage.write_json(storage.join(url, METADATA), metadata)

@@ -15,7 +15,7 @@ from torch import Tensor
 from velfield.errors import StoreError, VelfieldError
 from velfield.geometry.symmetry import CUBE, Symmetry
 from velfield.network import bundle
-from velfield.network.error_bars import Calibration
+from velfield.network.error_bars import Calibration, WholeCalibration
 from velfield.network.normalisation import Normalisation
 from velfield.network.orientations import over_orientations
 from velfield.network.parent_norm import Statistics, observed, with_statistics
@@ -41,16 +41,23 @@ class Model:
         What `metadata.json` says; `trained_on` in it describes the training stores, `calibration` the error bars.
     device : torch.device
         Where predictions are made.
+    calibration : Calibration, optional
+        Of its error bars; by default that of boxes by themselves, as the metadata have it.
     """
 
     def __init__(
-        self, net: UNet, normalisation: Normalisation, metadata: dict[str, Any], device: torch.device | None = None
+        self,
+        net: UNet,
+        normalisation: Normalisation,
+        metadata: dict[str, Any],
+        device: torch.device | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.net = net.to(self.device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
         self.normalisation = normalisation
         self.metadata = metadata
-        self.calibration = Calibration.from_dict(metadata.get("calibration", {}))
+        self.calibration = calibration or Calibration.from_dict(metadata.get("calibration", {}))
 
     @property
     def has_std(self) -> bool:
@@ -63,9 +70,15 @@ class Model:
         return tuple(channel.kind for channel in self.normalisation.channels)
 
     @property
+    def whole_calibration(self) -> WholeCalibration | None:
+        """The calibration of its error bars over whole parents, if it has one."""
+        return WholeCalibration.of(self.metadata)
+
+    @property
     def parents(self) -> tuple[str, ...]:
-        """Fingerprints of the universes that the training saw."""
-        return tuple(self.metadata["parents"])
+        """Fingerprints of the universes that the training saw, or the calibration over whole parents."""
+        calibrated = self.whole_calibration
+        return (*self.metadata["parents"], *(calibrated.parents if calibrated else ()))
 
     @property
     def context(self) -> int:
@@ -205,7 +218,12 @@ class Model:
 
     def with_statistics(self, statistics: Statistics) -> Model:
         """The same model with its GroupNorm's statistics held fixed, so that its result is local (`parent_norm`)."""
-        return Model(with_statistics(self.net, statistics), self.normalisation, self.metadata, self.device)
+        net = with_statistics(self.net, statistics)
+        return Model(net, self.normalisation, self.metadata, self.device, self.calibration)
+
+    def with_calibration(self, calibration: Calibration) -> Model:
+        """The same model with its error bars made so."""
+        return Model(self.net, self.normalisation, self.metadata, self.device, calibration)
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ def card(metadata: dict[str, Any]) -> str:
         *(f"- {name}: {value:.4g}" for name, value in reached.items()),
         *([] if reached else ["No validation boxes were set apart."]),
         *_error_bars(metadata.get("calibration")),
+        *_whole_bars(metadata),
         "",
         "These boxes may come from the volumes that it was trained on. `velfield evaluate` measures it on others.",
         "",
@@ -111,11 +112,13 @@ def _tested(tested: list[dict[str, Any]]) -> list[str]:
     lines = ["## Reached on unseen parents", "", _row(head), _row(["---"] * len(head))]
     for one in tested:
         least = f"{one['min_mass']:.3g}" if one["min_mass"] else "all"
-        where = [f"{one['redshift']:.3g}", least, one["rsd"], f"{one['margin']}", f"{one['boxes']}"]
+        around = "whole" if one.get("shown") == "whole" else f"{one['margin']}"
+        where = [f"{one['redshift']:.3g}", least, one["rsd"], around, f"{one['boxes']}"]
         where += ["–" if one["seed"] is None else f"{one['seed']}", f"{one['average']}"]
         lines.append(_row([*where, *(entry.text(one["measures"]) for entry in shown)]))
-    said = "Mean±scatter over boxes of universes that are not among those above, by `velfield evaluate`; seed of the "
-    return [*lines, "", f"{said}universe; orientations that a prediction is averaged over.", ""]
+    said = "Mean±scatter over boxes of universes that are not among those above, by `velfield evaluate`; cells of "
+    more = "margin around a box shown by itself, or the whole parent as `velfield predict` shows it; seed of the "
+    return [*lines, "", f"{said}{more}universe; orientations that a prediction is averaged over.", ""]
 
 
 def _row(cells: list[str]) -> str:
@@ -131,4 +134,22 @@ def _error_bars(calibration: dict[str, Any] | None) -> list[str]:
         "",
         f"It gives error bars; of {calibration['residuals']} components {calibration['coverage_68']:.1%} and "
         f"{calibration['coverage_95']:.1%} lie within their 68 and 95 % intervals.",
+    ]
+
+
+def _whole_bars(metadata: dict[str, Any]) -> list[str]:
+    whole = metadata.get("calibration_whole")
+    if whole is None:
+        bars = metadata.get("calibration") is not None
+        return ["Over whole parents they may be too wide; `velfield calibrate` makes them fit."] if bars else []
+    found, stores = whole["map"], whole["stores"]
+    parents = sorted({parent for one in stores for parent in one["parents"]})
+    where = f"{len(stores)} store{'s' * (len(stores) > 1)} of {len(parents)} other universe{'s' * (len(parents) > 1)}"
+    return [
+        "",
+        "Over whole parents, as `velfield predict` shows them, its error bars have a calibration of their own: "
+        f"{found['factor']:.3f} of what the network gives{'' if found['power'] == 1 else ', to the same power'}, in "
+        f"place of {metadata['calibration']['factor']:.3f}. It is from {found['residuals']} components of {where} "
+        f"({', '.join(parents)}), of which {found['coverage_68']:.1%} and {found['coverage_95']:.1%} lie within the "
+        "68 and 95 % intervals.",
     ]
