@@ -4,6 +4,7 @@ FIELDS is a field store with particles; the commands that make the one of the pi
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -18,11 +19,12 @@ from served import process  # noqa: E402
 FIGURES = HERE / "figures"
 SOLID = "!/^$|loading/.test(document.getElementById('solid-about').textContent)"
 READY = "!document.getElementById('loading').textContent && document.querySelectorAll('#panels canvas').length === 3"
+POSITIONS = "120 80.5 33\n301.25 17 210\n162.5 162.5 162.5"
 DRAWN = "new Promise((done) => setTimeout(done, 1500))"  # a new width is drawn when it is seen
 
 
 def take(fields: Path) -> None:
-    """Predict the store on the page, look at its speeds, and take a picture of each width."""
+    """Predict a store on the page, look at its speeds, ask for positions; a picture of each width and of the form."""
     with (
         tempfile.TemporaryDirectory() as state,
         process(Path(state), "pretrained", "--allow", str(fields), "--workers", "1") as (_, url),
@@ -43,6 +45,16 @@ def take(fields: Path) -> None:
         page.run("scrollTo(0, 0)")
         page.run(DRAWN)
         page.picture(FIGURES / "page-1280.png")
+        page.run("document.querySelector('#positions summary').click()")
+        page.run(f"document.getElementById('lines').value = {json.dumps(POSITIONS)}")
+        page.run("document.getElementById('positions-go').click()")
+        page.until("document.getElementById('found').checkVisibility()")
+        page.run("document.querySelector('#found-rows button').click()")
+        page.run("document.activeElement.blur()")
+        page.until(READY)
+        page.run(DRAWN)
+        page.picture(FIGURES / "page-positions.png", of="#positions")
+        page.run("document.querySelector('#positions summary').click()")
         choose(page, "vx")
         page.width(390, 1680, phone=True)
         page.run(DRAWN)

@@ -125,7 +125,8 @@ def prepare(
     asked_for : str, optional
         What the store says that it was asked for, where the fields do not stay (`predict_catalogue`).
     expected : xarray.Dataset, optional
-        The field store as it will be, where it is not there yet: the job can be planned, not run.
+        The field store as it will be, where it is not there yet: the job can be planned, not run. How many halos it
+        has is not known, so the job does not say whether their density is one that the model was trained at.
     """
     ds = store.open_fields(fields, chunks=None) if expected is None else expected
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
@@ -142,7 +143,7 @@ def prepare(
             raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
         if isolated:
             _refuse(asked, "isolated=True", "whole parents")
-        job = _network(model, ds, average, asked, isolated)
+        job = _network(model, ds, average, asked, isolated, () if expected is None else ("density",))
     prediction = job.prediction | ({} if asked_for is None else {"asked_for": asked_for})
     identity = job.about.get("weights", job.about)  # of a bundle, wherever it lies
     seen = store.document_hash(fields) if expected is None else None
@@ -193,7 +194,9 @@ class _Settled:
         return {"boxes": "whole", "guide_margin": self.guide_margin, **norm, **asdict(self.tiling)}
 
 
-def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | None], isolated: bool) -> _Settled:
+def _network(
+    model: str, ds: xr.Dataset, average: int, asked: dict[str, int | None], isolated: bool, unknown: Sequence[str]
+) -> _Settled:
     from velfield.network.model import load_model
 
     loaded = load_model(model, device="cpu")
@@ -212,7 +215,7 @@ def _network(model: str, ds: xr.Dataset, average: int, asked: dict[str, int | No
             if any(value is not None for value in asked.values()):
                 raise
     loaded.check(ds, surrounded=whole)
-    found = loaded.differences(ds)
+    found = {name: pair for name, pair in loaded.differences(ds).items() if name not in unknown}
     if not whole:
         batch = _batch(loaded, int(ds.attrs["cells"]) + 2 * loaded.context)
         return _Settled(about=about, context=loaded.context, batch=batch, differences=sentences(found, "the store"))

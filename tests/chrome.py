@@ -138,9 +138,14 @@ class Browser:
         """Where downloads go."""
         self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
-    def picture(self, path: Path, *, whole: bool = True) -> None:
-        """A picture of the page."""
-        data = self.call("Page.captureScreenshot", captureBeyondViewport=whole, format="png")["data"]
+    def picture(self, path: Path, *, whole: bool = True, of: str = "body") -> None:
+        """A picture of the page, or of what is in the window of it; or of an element, with a little around it."""
+        more = {}
+        if of != "body":
+            x, y, width, height = self.run(f"""(({{x, y, width, height}}) => [x + scrollX, y + scrollY, width, height])
+                (document.querySelector({json.dumps(of)}).getBoundingClientRect())""")
+            more = {"clip": {"x": x - 8, "y": y - 8, "width": width + 16, "height": height + 16, "scale": 1}}
+        data = self.call("Page.captureScreenshot", captureBeyondViewport=whole, format="png", **more)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def _message(self, end: float) -> dict[str, Any]:

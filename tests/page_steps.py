@@ -38,6 +38,15 @@ def text(page, name):
     return page.run(f"document.getElementById('{name}').textContent")
 
 
+def arrived(page, folder, ending):
+    """The file that a download has left in a folder."""
+    for _ in range(300):
+        page.run("new Promise((done) => setTimeout(done, 100))")
+        if found := [path for path in folder.iterdir() if path.suffix == ending]:
+            return found[0]
+    raise AssertionError(f"nothing came: {[*folder.iterdir()]}, {page.wrong}")
+
+
 def tab_to(page, name):
     for _ in range(40):
         page.press("Tab", 9)

@@ -61,18 +61,19 @@ KINDS = ("mass_overdensity", "number_overdensity")
 
 
 def write_model(
-    url: str, fields: str, *, guided: bool = False, width: int = 4, depth: int = 1, context: int = 0
-) -> None:
+    url: str, fields: str, *, guided: bool = False, width: int = 4, depth: int = 1, context: int = 0,
+    kinds: Sequence[str] = KINDS,
+) -> None:  # fmt: skip
     """Write a bundle with the weights that a network begins with: error bars, or a guide and a condition."""
     torch.manual_seed(3)
     ranges = Ranges(redshift=(0.0, 0.5), min_mass=(1e11, 1e13), density=(1e-4, 1e-1), growth=(0.7, 1.0))
-    channels = tuple(Channel(kind=kind, transform="linear", scale=1.0, mean=0.1, std=2.0) for kind in KINDS)
+    channels = tuple(Channel(kind=kind, transform="linear", scale=1.0, mean=0.1, std=2.0) for kind in kinds)
     of = ({"in_channels": 5, "guide": 1, "condition": 2} if guided else {"in_channels": 2, "std": True}) | {
         "width": width,
         "depth": depth,
         "groups": 2,
     }
-    described = describe(store.open_fields(fields, chunks=None), KINDS)
+    described = describe(store.open_fields(fields, chunks=None), kinds)
     metadata = {
         "trained_on": {n: v for n, v in described.items() if not (guided and n in ("redshift", "min_mass"))},
         "parents": ["ab12"],

@@ -10,7 +10,7 @@ from test_queries import OBSERVER, linear, observed
 from velocity_stores import in_memory, written
 
 from velfield.answers import query_table as module
-from velfield.answers.queries import GOOD
+from velfield.answers.queries import GOOD, query
 from velfield.answers.query_table import query_table
 from velfield.commands.cli import main
 from velfield.errors import CatalogueError, StorageError, StoreError, VelfieldError
@@ -30,8 +30,8 @@ def text_table(path, delimiter=",", end=".csv"):
     return str(file)
 
 
-def parquet_table(path, **columns):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+def rows_in_arrow(**columns):
+    pa = pytest.importorskip("pyarrow")
     made = pa.table(
         {
             "name": ["a", None, "c", "d"],
@@ -43,9 +43,27 @@ def parquet_table(path, **columns):
             **columns,
         }
     )
-    made = made.replace_schema_metadata({"survey": "mine"})
-    pq.write_table(made, path / "in.parquet", row_group_size=3)
+    return made.replace_schema_metadata({"survey": "mine"})
+
+
+def parquet_table(path, **columns):
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(rows_in_arrow(**columns), path / "in.parquet", row_group_size=3)
     return str(path / "in.parquet")
+
+
+def arrow_table(path, compression=None, **columns):
+    pa, made = pytest.importorskip("pyarrow"), rows_in_arrow(**columns)
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(path / "in.arrow"), "wb") as file, pa.ipc.new_stream(file, made.schema, options=options) as out:
+        out.write_table(made, max_chunksize=3)
+    return str(path / "in.arrow")
+
+
+def stream_of(file):
+    pa = pytest.importorskip("pyarrow")
+    with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
+        return stream.read_all()
 
 
 def fits_table(path, units=("", "", "")):
@@ -133,6 +151,54 @@ def test_parquet_keeps_types_nulls_and_metadata(ds, tmp_path):
     assert after.schema.field("vx").metadata == {b"unit": b"km/s", b"description": b"proper peculiar velocity"}
     assert [str(after.schema.field(n).type) for n in ("vx", "flag")] == ["float", "uint8"]
     check_numbers(*(after[n].to_numpy() for n in ("vx", "vy", "flag")))
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_stream_keeps_types_nulls_and_metadata(ds, tmp_path, compression):
+    pa = pytest.importorskip("pyarrow")
+    words = pa.array(["low", None, "high", "low"]).dictionary_encode()
+    table, out = arrow_table(tmp_path, compression, words=words), str(tmp_path / "out.arrows")
+    assert query_table(ds, table, out, rows=2)[GOOD] == 2
+    before, after = stream_of(table), stream_of(out)
+    assert after.schema.names == [*before.schema.names, "vx", "vy", "vz", "flag"]
+    assert after.select(before.schema.names).equals(before, check_metadata=True)
+    assert after.schema.field("vx").metadata == {b"unit": b"km/s", b"description": b"proper peculiar velocity"}
+    assert [str(after.schema.field(n).type) for n in ("words", "vx", "flag")][1:] == ["float", "uint8"]
+    check_numbers(*(after[n].to_numpy() for n in ("vx", "vy", "flag")))
+
+
+def test_a_stream_becomes_another_format_and_back(ds, tmp_path):
+    pytest.importorskip("pyarrow")
+    text_table(tmp_path)
+    query_table(ds, str(tmp_path / "in.csv"), str(tmp_path / "a.arrow"))
+    query_table(ds, str(tmp_path / "a.arrow"), str(tmp_path / "b.csv"), prefix="b_")
+    assert [row[:2] for row in rows_of(tmp_path / "b.csv")][1:] == [row[:2] for row in rows_of(tmp_path / "in.csv")][1:]
+    made = stream_of(tmp_path / "a.arrow")
+    assert [str(made.schema.field(name).type) for name in ("name", "ID", "x")] == ["string", "int64", "double"]
+    check_numbers(*(made[n].to_numpy() for n in ("vx", "vy", "flag")))
+    with pytest.raises(CatalogueError, match=r"cannot be written in another format: .*column=ID, .*; .* with .arrow"):
+        query_table(ds, arrow_table(tmp_path), str(tmp_path / "c.csv"))  # a number is missing, and there are lists
+
+
+def test_mistakes_with_streams_are_said_in_a_line(ds, tmp_path):
+    pa, out = pytest.importorskip("pyarrow"), str(tmp_path / "o.arrow")
+    whole = Path(arrow_table(tmp_path)).read_bytes()
+    (tmp_path / "cut.arrow").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CatalogueError, match=r"file cannot be read as Arrow: file=.*cut.arrow, reason="):
+        query_table(ds, str(tmp_path / "cut.arrow"), out)
+    made = rows_in_arrow()
+    with pa.OSFile(str(tmp_path / "f.arrow"), "wb") as file, pa.ipc.new_file(file, made.schema) as feather:
+        feather.write_table(made)
+    with pytest.raises(CatalogueError, match=r"Arrow's form with an end \(Feather\): file=.*f.arrow; write a stream"):
+        query_table(ds, str(tmp_path / "f.arrow"), out)
+    twice = pa.table([[1.0], [2.0], [3.0], [4.0]], names=["x", "y", "z", "x"])
+    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_stream(file, twice.schema) as stream:
+        stream.write_table(twice)
+    with pytest.raises(CatalogueError, match=r"columns of one name: file=.*t.arrow, column=x; rename them"):
+        query_table(ds, str(tmp_path / "t.arrow"), out)
+    with pytest.raises(CatalogueError, match=r"not a single number a row: file=.*in.arrow, column=tags, type=list"):
+        query_table(ds, str(tmp_path / "in.arrow"), out, columns=["x=tags"])
+    assert not Path(out).exists()
 
 
 def test_fits_keeps_types_units_and_header(ds, tmp_path):
@@ -302,6 +368,12 @@ def test_the_sky_from_the_command_line(tmp_path, capsys):
     away = place - OBSERVER
     assert_allclose(los[[0, 2]], ((v * away).sum(1) / np.sqrt((away**2).sum(1)))[[0, 2]], rtol=1e-5)
     assert np.isnan(values[[1, 3], :7]).all()
+    query_table(url, str(tmp_path / "sky.csv"), str(tmp_path / "real.csv"), coordinates="sky", columns={"z": "cz"})
+    head, *rows = rows_of(tmp_path / "real.csv")  # from the sky the place in the parent is no column that was given
+    assert head == ["ra", "dec", "cz", *added]
+    place = np.array([[float(v) for v in row[10:13]] for row in rows])
+    given = [[10, 20, 0.005], [10, 95, 0.005], [200, 10, 0.004], [0, 0, 0.3]]
+    assert_allclose(place, query(url, given, coordinates="sky")["position"])
 
 
 def test_an_interrupted_answer_leaves_nothing(ds, tmp_path, monkeypatch):
@@ -361,7 +433,7 @@ def test_mistakes_are_said_in_a_line(ds, tmp_path):
     (tmp_path / "unit.csv").write_text("x [km/s],y,z\n1,2,3\n")
     refuse("not a unit of length: .*unit='km/s'", table=str(tmp_path / "unit.csv"))
     (tmp_path / "b.csv").write_bytes(b"HACC01L\0")
-    refuse("not a table that is answered: file=.*b.csv; CSV, Parquet, FITS and", table=str(tmp_path / "b.csv"))
+    refuse("not a table that is answered: file=.*b.csv; CSV, Parquet, FITS, HDF5", table=str(tmp_path / "b.csv"))
     (tmp_path / "latin.csv").write_bytes(b"x,y,z\n1,2,\xe9\n")
     refuse("file cannot be read as CSV: file=.*latin.csv, reason=", table=str(tmp_path / "latin.csv"))
     refuse("no file system for this URL", StorageError, table="nowhere://x.csv")

@@ -22,6 +22,13 @@ def parquet() -> bytes:
     return data.getvalue()
 
 
+def arrow() -> bytes:
+    data, table = io.BytesIO(), pa.table({name: [20.0, 30.0] for name in "xyz"})
+    with pa.ipc.new_stream(data, table.schema) as stream:
+        stream.write_table(table)
+    return data.getvalue()
+
+
 def fits_table() -> bytes:
     data = io.BytesIO()
     columns = [fits.Column(name, "D", array=np.array([20.0, 30.0])) for name in "xyz"]
@@ -36,7 +43,7 @@ def positions() -> bytes:
 
 
 def one_of(*good: bytes) -> st.SearchStrategy:
-    return st.sampled_from(good) | st.binary(max_size=64)
+    return st.sampled_from(good) | st.binary(min_size=1, max_size=64)
 
 
 @schemathesis.serializer("text/csv")  # as the description has it: an example, or any text
@@ -46,6 +53,7 @@ def text(_context: object, value: object) -> bytes:
 
 schemathesis.openapi.media_type("application/x-npz", one_of(*map(packed, range(6)), positions()))
 schemathesis.openapi.media_type("application/vnd.apache.parquet", one_of(parquet()))
+schemathesis.openapi.media_type("application/vnd.apache.arrow.stream", one_of(arrow()))
 schemathesis.openapi.media_type("application/fits", one_of(fits_table()))
 schemathesis.openapi.media_type("application/x-hdf5", one_of(b"\x89HDF\r\n\x1a\n"))
-schemathesis.openapi.media_type("application/x-netcdf", st.binary(max_size=64))
+schemathesis.openapi.media_type("application/x-netcdf", st.binary(min_size=1, max_size=64))

@@ -2,18 +2,21 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from served import serving, until
+from served import serving, until, write_model
 
 from velfield.client.client import Client, ServiceError
 from velfield.errors import VelfieldError
 from velfield.pipelines import predict as predicting
 from velfield.pipelines.predict_catalogue import from_catalogue
 from velfield.service import painted
+from velfield.service.apart import apart
+from velfield.service.paint import Paint
 from velfield.service.runner import StoppedError
 from velfield.stores import store
 
@@ -63,7 +66,9 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(models, fields, root, cluster, tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("state"), models[:1], cluster, allow=[str(root), fields]) as service:
+    dark = str(tmp_path_factory.mktemp("models") / "dark")
+    write_model(dark, fields, kinds=("matter_overdensity", "number_overdensity"))
+    with serving(tmp_path_factory.mktemp("state"), [*models, dark], cluster, allow=[str(root), fields]) as service:
         yield service
 
 
@@ -134,6 +139,33 @@ def test_what_cannot_be_painted_is_refused(service, root, change, status, said, 
     answer = httpx.post(f"{service.url}/jobs", json=asked, timeout=120)
     assert answer.status_code == status, answer.text
     assert said.lower() in answer.json()["error"].lower()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"model": "dark"}, "no such field"),
+        ({"paint": PAINT | {"rsd": "plane_parallel"}, "average": 48}, "no such number of orientations: average=48"),
+    ],
+)
+def test_what_would_fail_once_it_is_painted_is_refused(service, root, asked, said):
+    before = service.jobs.all()
+    whole = {"model": "plain", "input": str(root / "halos.csv"), "paint": PAINT} | asked
+    answer = httpx.post(f"{service.url}/jobs", json=whole, timeout=120)
+    assert answer.status_code == 422, answer.text
+    assert said in answer.json()["error"]
+    assert str(root.parent) not in answer.json()["error"].replace(str(root), "")
+    assert service.jobs.all() == before
+
+
+def test_what_the_model_was_not_trained_for_is_noted_when_it_is_asked_for(service, root):
+    """As `velfield predict` does; how dense the halos are is known once they are painted."""
+    far = Paint(**PAINT | {"redshift": 1.5, "rsd": "none", "min_mass": 5e12})
+    for model, names in (("plain", ("redshift", "rsd", "min_mass")), ("guided", ("redshift", "rsd"))):
+        notes = service.runner.asked(model, str(root / "halos.csv"), 1, False, far).notes
+        for name in names:
+            assert any(note.startswith(f"the model was trained at {name}=") for note in notes), (model, notes)
+        assert not any("density" in note for note in notes)
 
 
 def test_stores_and_catalogues_are_not_taken_for_each_other(client, fields, root, tmp_path):
@@ -257,6 +289,32 @@ def test_what_is_cancelled_leaves_no_fields(models, root, cluster, tmp_path, mon
         client.cancel(job)
         until(lambda: client.status(job)["state"] == "cancelled", 60)
         assert not os.path.exists(service.results.place(job) + ".fields")
+
+
+@pytest.mark.parametrize("asked", ["cancelled", "stopped"])
+def test_reading_a_catalogue_ends_at_once(models, root, cluster, tmp_path, monkeypatch, asked):
+    begun = threading.Event()
+
+    def for_long(function, *arguments, **how):
+        if function is not painted.read_through:
+            return apart(function, *arguments, **how)
+        begun.set()
+        return apart(time.sleep, 600, **how)
+
+    monkeypatch.setattr(painted, "apart", for_long)
+    with serving(tmp_path, models[:1], cluster) as service, Client(service.url) as client:
+        job = client.submit("plain", client.upload_catalogue(str(root / "halos.csv")), paint=PAINT)
+        until(begun.is_set, 120)
+        assert client.status(job)["stage"] == "read the catalogue"
+        then = time.monotonic()
+        if asked == "cancelled":
+            client.cancel(job)
+            until(lambda: client.status(job)["state"] == "cancelled", 30)
+        else:
+            service.runner.stop()
+            assert client.status(job)["state"] == "running"  # for the next start
+        assert time.monotonic() - then < 30  # it would sleep for 600 s; the machine may be busy
+        assert not service.runner.alive() or asked == "cancelled"
 
 
 def test_a_catalogue_that_nobody_uses_expires(models, root, cluster, tmp_path):

@@ -102,6 +102,11 @@ BODIES = {  # what, the body, status, what the answer says
         lambda: changed(halo_mass=np.full((8, 8, 8), 1e300)), 422, "negative or not finite"),
     "negative counts": (lambda: with_cell(-1), 422, "negative or not finite"),
     "nothing in it": (lambda: changed(halo_number=np.zeros((8, 8, 8))), 422, "a cube without tracers"),
+    "an over-density without its mean": (
+        lambda: one(npy(), name="halo_number_overdensity.npy"), 422,
+        "an over-density without its mean: array=halo_number_overdensity"),
+    "counts and their over-density": (
+        lambda: changed(halo_mass_overdensity=np.ones((8, 8, 8))), 422, "the same in two forms: arrays=halo_mass, "),
     "two dimensions": (lambda: one(npy(shape=(8, 64), data=bytes(2048))), 422, "not a cube"),
     "not a cube": (lambda: changed(halo_number=np.ones((8, 8, 4))), 422, "not a cube"),
     "two shapes": (lambda: changed(halo_number=np.ones((4, 4, 4))), 422, "arrays of several shapes"),
@@ -111,6 +116,7 @@ BODIES = {  # what, the body, status, what the answer says
     "a body beyond the limit": (lambda: bytes(2**22 + 1), 413, "the body is too large"),
 }  # fmt: skip
 CSV, PARQUET, FITS = FORMS = ("text/csv", "application/vnd.apache.parquet", "application/fits")
+ARROW = "application/vnd.apache.arrow.stream"
 
 
 def parquet(columns, **how):
@@ -118,6 +124,23 @@ def parquet(columns, **how):
     data = io.BytesIO()
     pq.write_table(pa.table(columns), data, **how)
     return data.getvalue()
+
+
+def arrow(columns, *, made="new_stream", compression=None, change=lambda data: data):
+    pa = pytest.importorskip("pyarrow")
+    table, data = pa.table(columns), io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with getattr(pa.ipc, made)(data, table.schema, options=options) as out:
+        out.write_table(table, max_chunksize=20_000)
+    return change(data.getvalue())
+
+
+def extended():
+    """An extension type that no library of ours knows, as positions."""
+    pa = pytest.importorskip("pyarrow")
+    about = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickle.dumps(print)}
+    fields = [pa.field(name, pa.binary(), metadata=about) for name in "xyz"]
+    return arrow(pa.Table.from_arrays([pa.array([b"1"])] * 3, schema=pa.schema(fields)))
 
 
 def texts_of_a_mebibyte():
@@ -151,6 +174,24 @@ TABLES = {  # what, the body, its type, status, what the answer says
     "Parquet: an end of 4 GiB": (lambda: b"PAR1" + b"\xff" * 4 + b"PAR1", PARQUET, 422, "cannot be read as Parquet"),
     "Parquet: positions as texts": (
         lambda: parquet({name: ["1"] for name in "xyz"}), PARQUET, 422, "not a single number"),
+    "Arrow: 10^7 rows in a few kilobytes": (
+        lambda: arrow(dict.fromkeys("xyz", np.zeros(10**7, "f4")), compression="zstd"), ARROW, 413, "too many rows"),
+    "Arrow: a packed column of 8 GiB": (
+        lambda: arrow(dict.fromkeys("xyz", np.ones(777)), compression="zstd", change=lambda d: d.replace(
+            (777 * 8).to_bytes(8, "little"), (2**33).to_bytes(8, "little"))), ARROW, 413, "more memory than it may"),
+    "Arrow: more rows than it has bytes": (
+        lambda: arrow(dict.fromkeys("xyz", np.ones(777)), change=lambda d: d.replace(
+            (777).to_bytes(8, "little"), (777777).to_bytes(8, "little"))), ARROW, 422, "cannot be read as Arrow"),
+    "Arrow: cut off": (
+        lambda: arrow(dict.fromkeys("xyz", np.ones(999)))[:-999], ARROW, 422, "cannot be read as Arrow"),
+    "Arrow: a head of 2 GiB": (
+        lambda: b"\xff\xff\xff\xff\xff\xff\xff\x7f" + bytes(99), ARROW, 413, "more memory than it may"),
+    "Arrow: positions out of a dictionary": (
+        lambda: arrow(dict.fromkeys("xyz", pytest.importorskip("pyarrow").array([1.0]).dictionary_encode())),
+        ARROW, 422, "not a single number"),
+    "Arrow: a type that is code": (extended, ARROW, 422, "not a single number"),
+    "Arrow: a file with an end (Feather)": (
+        lambda: arrow(dict.fromkeys("xyz", np.ones(3)), made="new_file"), ARROW, 415, "not what its head says"),
     "FITS: more rows than it has bytes": (
         lambda: fits(change=lambda d: d.replace(b"=                    4", b"=                 4000")), FITS, 422,
         "file is truncated or inconsistent"),
@@ -239,6 +280,15 @@ def test_hostile_bodies(service, what):
     body, memory = make(), psutil.Process().memory_info().rss
     problem(send(service, body), status, said)
     assert psutil.Process().memory_info().rss - memory < 2**27  # none is unpacked beyond its limits
+
+
+@pytest.mark.parametrize("value", [-1.01, np.nan])
+def test_hostile_over_densities(service, value):
+    contrast = np.zeros((8, 8, 8))
+    contrast[1, 2, 3] = value
+    body = packed([("halo_number_overdensity.npy", npy(descr="<f8", data=contrast.tobytes()))])
+    answer = send(service, body, ABOUT | {"mean_halo_number": 0.5})
+    problem(answer, 422, "below -1 or not a number: array=halo_number_overdensity, cells=1")
 
 
 def ask(service, body, form, **query):

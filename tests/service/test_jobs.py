@@ -83,7 +83,7 @@ def test_the_same_request_is_the_same_job(service, fields, done):
     assert other.status_code == 202
     assert other.headers["Location"] == f"/jobs/{other.json()['id']}"
     assert other.json()["id"] != done[0]
-    httpx.delete(f"{service.url}/jobs/{other.json()['id']}")
+    httpx.post(f"{service.url}/jobs/{other.json()['id']}/cancel")
 
 
 def test_an_upload_is_what_is_answered_at_once(client):
@@ -141,6 +141,8 @@ def test_a_full_queue_says_when_to_come_again(models, cluster, tmp_path, monkeyp
         assert "the queue is full: jobs=2" in refused[0].json()["error"]
         waiting = [answer.json()["id"] for answer in answers if answer.status_code == 202]
         assert len(waiting) in (2, 3)
+        with pytest.raises(ServiceError, match=rf"the job is not over: state=queued; POST /jobs/{waiting[-1]}/cancel"):
+            client.remove(waiting[-1])
         assert client.cancel(waiting[-1])["state"] == "cancelled"
         with pytest.raises(ServiceError, match=r"the job has no result: .* state=cancelled"):
             client.wait(waiting[-1])
@@ -149,7 +151,10 @@ def test_a_full_queue_says_when_to_come_again(models, cluster, tmp_path, monkeyp
         assert running["state"] in ("cancelling", "cancelled")
         until(lambda: client.status(waiting[0])["state"] == "cancelled", 60)
         assert not (tmp_path / "results" / waiting[0]).exists()
-        assert client.cancel(waiting[0])["id"] == waiting[0]  # it is over: removed
+        before = client.status(waiting[0])
+        assert client.cancel(waiting[0]) == before  # it is over: nothing changes
+        assert client.status(waiting[0]) == before
+        assert client.remove(waiting[0]) == before
         assert httpx.get(f"{service.url}/jobs/{waiting[0]}").status_code == 404
         client.wait(waiting[1], timeout=120) if len(waiting) == 3 else None
 

@@ -2,15 +2,16 @@
 
 import json
 import re
-from pathlib import Path
 
 import chrome
 import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
+from page_steps import arrived
 from served import ABOUT, cube, serving
 
+from velfield.answers.interpolate import MEANINGS
 from velfield.client.client import Client
 from velfield.service.app import PAGE
 
@@ -37,6 +38,11 @@ def test_tables_of_colours_are_matplotlibs():
         found = np.frombuffer(bytes.fromhex(table), "u1").reshape(-1, 3)
         expected = matplotlib.colormaps[name](np.linspace(0, 1, len(found)))[:, :3] * 255
         assert np.abs(found - expected).max() <= 0.5 + 1e-9
+
+
+def test_flags_of_velocities_are_called_what_velfield_calls_them():
+    listed = re.search(r"MEANINGS = \{(.*?)\}", (PAGE / "positions.js").read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert {int(bit): words for bit, words in re.findall(r'(\d+): "([^"]*)"', listed)} == MEANINGS
 
 
 def test_text_stands_out():
@@ -205,16 +211,6 @@ def downloads(page, folder, expected):
     picture = matplotlib.image.imread(arrived(page, folder, ".png"))
     assert picture.shape[0] > 900
     assert picture.std() > 0.05
-
-
-def arrived(page, folder: Path, ending: str) -> Path:
-    found: list[Path] = []
-    for _ in range(300):
-        page.run("new Promise((done) => setTimeout(done, 100))")
-        found = [path for path in folder.iterdir() if path.suffix == ending]
-        if found:
-            return found[0]
-    raise AssertionError(f"nothing came: {[*folder.iterdir()]}, {page.wrong}")
 
 
 def truth_of_a_store(page):

@@ -2,7 +2,7 @@
 
 import chrome
 import pytest
-from page_steps import SOLID, choose, text
+from page_steps import SOLID, choose, put, text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), chrome.needed]
 
@@ -28,8 +28,9 @@ FAINT = """(() => {
   }
   return found;
 })()"""
-TARGETS = """[...document.querySelectorAll('button, select, summary, input:not([type=radio], [type=checkbox])')]
-  .filter((one) => one.checkVisibility()).map((one) => [one.getBoundingClientRect(), one.id || one.textContent])
+TARGETS = """[...document.querySelectorAll('button, select, summary, textarea, input')]
+  .filter((one) => !['radio', 'checkbox'].includes(one.type) && one.checkVisibility())
+  .map((one) => [one.getBoundingClientRect(), one.id || one.textContent])
   .map(([{ width, height }, name]) => [Math.min(width, height), name])"""
 
 
@@ -49,10 +50,19 @@ def all_shown(page):
     page.until(SOLID)
 
 
+def asked(page):
+    """Velocities at two positions."""
+    put(page, "lines", r"1 2 3\n4 5 6")
+    page.run("document.getElementById('positions-go').click()")
+    page.until("document.getElementById('found').checkVisibility()")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_stands_out(page, scheme):
     media(page, color_scheme=scheme)
     all_shown(page)
+    asked(page)
+    page.run("document.querySelector('#found-rows tr').click()")
     for colour in ("speed", "error"):
         choose(page, "colour", colour)
         found = page.run(FAINT)
@@ -85,9 +95,9 @@ def test_nothing_moves_for_who_wants_that(page):
 def test_controls_have_names_and_can_be_hit(page):
     page.width(390, 844, phone=True)
     all_shown(page)
-    nameless = (
-        "[...document.querySelectorAll('input, select')].filter((one) => one.labels.length !== 1).map((o) => o.id)"
-    )
+    asked(page)
+    fields = "[...document.querySelectorAll('input, select, textarea')]"
+    nameless = f"{fields}.filter((one) => one.labels.length !== 1).map((one) => one.id)"
     assert page.run(nameless) == []
     assert page.run("[...document.querySelectorAll('button')].filter((one) => !one.textContent.trim()).length") == 0
     assert [one for one in page.run(TARGETS) if one[0] < 24] == []  # 2.5.8
@@ -103,13 +113,14 @@ def test_controls_have_names_and_can_be_hit(page):
         "application",
         "image",
         "table",
+        "rowheader",
     }
     named = [
         (node["role"]["value"], node.get("name", {}).get("value", ""))
         for node in tree
         if not node["ignored"] and node["role"]["value"] in roles
     ]
-    assert {role for role, _ in named} >= {"button", "combobox", "slider", "application", "table"}
+    assert {role for role, _ in named} >= {"button", "combobox", "slider", "application", "table", "rowheader"}
     assert [role for role, name in named if not name] == []
 
 

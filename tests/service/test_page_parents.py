@@ -6,7 +6,7 @@ import chrome
 import matplotlib
 import numpy as np
 import pytest
-from page_steps import PARENT, READY, SIDE, SOLID, choose, put, side_by_side, tab_to, text
+from page_steps import PARENT, READY, SIDE, SOLID, arrived, choose, put, side_by_side, tab_to, text
 from small_store import arrays_of
 
 from velfield.service.app import PAGE
@@ -238,12 +238,7 @@ def test_by_keyboard_alone_from_choosing_to_download(looked, browser, tmp_path):
     page.until("document.getElementById('where').textContent.startsWith('Slice 2 of 24')")
     tab_to(page, "take-npz")
     page.press("Enter", 13, "\r")
-    found = []
-    for _ in range(300):
-        page.run("new Promise((done) => setTimeout(done, 100))")
-        if found := [path for path in tmp_path.iterdir() if path.suffix == ".npz"]:
-            break
-    with np.load(found[0]) as arrays:
+    with np.load(arrived(page, tmp_path, ".npz")) as arrays:
         assert arrays["velocity"].shape == (27, 3, 8, 8, 8)
     # all of this asked nothing of any other host, and one that is asked would be noticed
     assert page.wrong == []

@@ -1,7 +1,9 @@
 """Velocities at positions over HTTP: the bytes that `velfield query` writes, made within limits."""
 
 import io
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import httpx
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from served import serving
 from test_queries import OBSERVER, linear
-from test_query_table import fits_table, parquet_table, text_table
+from test_query_table import arrow_table, fits_table, parquet_table, text_table
 from velocity_stores import written
 
 import velfield as vf
@@ -22,8 +24,13 @@ from velfield.service.jobs import Job
 from velfield.service.problems import Problem
 
 JOB = "0123456789abcdef" * 2
-FORMS = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "fits": "application/fits"}
-TABLES = {"csv": text_table, "parquet": parquet_table, "fits": fits_table}
+FORMS = {
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "fits": "application/fits",
+    "arrow": "application/vnd.apache.arrow.stream",
+}
+TABLES = {"csv": text_table, "parquet": parquet_table, "fits": fits_table, "arrow": arrow_table}
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +193,21 @@ def test_a_process_apart_is_held_to_its_limits():
     assert caught.value.status == 422
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         apart(divmod, 1, 0, **how)
+
+
+def test_a_process_apart_ends_when_it_is_not_to_go_on():
+    seen = []
+
+    def check():
+        seen.extend(child.pid for child in multiprocessing.active_children() if child.name.startswith("ForkServer"))
+        if len(seen) > 1:
+            raise VelfieldError("not to go on: asked=2; ask again")
+
+    with pytest.raises(VelfieldError, match="not to go on"):
+        apart(time.sleep, 600, memory=2**27, seconds=600, names={}, check=check)
+    assert len(seen) == 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen[0], 0)
 
 
 def test_answers_are_streamed():

@@ -54,6 +54,29 @@ def test_the_answer_is_that_of_velfield_predict_to_the_last_bit(client, cluster,
     assert np.abs(found["velocity"]).max() > 1
 
 
+def test_over_densities_with_their_means_are_counts(client):
+    """Means and counts here are such that (1 + δ) · mean is exact."""
+    rng, means = np.random.default_rng(5), {"mean_halo_number": 0.5, "mean_halo_mass": 2.0**40}
+    number = rng.poisson(0.5, (8, 8, 8)).astype("f4")
+    counts = {"halo_number": number, "halo_mass": (number * 2.0**41).astype("f4")}
+    contrasts = {f"{name}_overdensity": values / means[f"mean_{name}"] - 1 for name, values in counts.items()}
+    assert contrasts["halo_number_overdensity"].min() == -1
+    expected = client.predict("plain", counts, **ABOUT, **means)
+    for sent in (
+        contrasts,
+        {"halo_number": counts["halo_number"], "halo_mass_overdensity": contrasts["halo_mass_overdensity"]},
+    ):
+        found = client.predict("plain", sent, **ABOUT, **means)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+    in_msun = {"mass_unit": "Msun", "min_mass": 1e12 / 0.71, "mean_halo_number": 0.5, "mean_halo_mass": 2.0**40 / 0.71}
+    found = client.predict("plain", contrasts, **ABOUT | in_msun)["velocity"]
+    np.testing.assert_allclose(found, expected["velocity"], rtol=1e-4, atol=1e-2)  # float32 of masses
+    assert client.upload(contrasts, **ABOUT, **means).startswith("upload:")
+    with pytest.raises(ServiceError, match="without its mean: array=halo_mass_overdensity; give mean_halo_mass"):
+        client.upload(contrasts, **ABOUT, mean_halo_number=0.5)
+
+
 @pytest.fixture(scope="module")
 def with_context(fields, cluster, tmp_path_factory):
     """A service of two models that need two cells of surroundings, and where they lie."""

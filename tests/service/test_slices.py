@@ -420,11 +420,16 @@ def test_what_is_too_much_to_read_is_refused_before_it_is_read(http, monkeypatch
 
 
 def test_boxes_with_observers_of_their_own_do_not_join(fields, tmp_path):
-    assert Slices().about(Source(fields=fields))["joined"]
+    about = Slices().about(Source(fields=fields))
+    assert (about["joined"], about["observer"], about["line_of_sight"]) == (True, [10.0, 20.0, 30.0], None)
     each = np.random.default_rng(3).uniform(0, 90, (BOXES.nbox, 3))
     store.write_fields(str(tmp_path / "f"), spec_of(BOXES, observer=each, observer_per_box=True), arrays_of(BOXES))
     about = Slices().about(Source(fields=str(tmp_path / "f")))
-    assert (about["whole"], about["joined"]) == (True, False)
+    assert (about["whole"], about["joined"], about["observer"]) == (True, False, None)
+    along = spec_of(BOXES, observer=None, rsd="plane_parallel", line_of_sight=np.tile([0.0, 0, 1], (BOXES.nbox, 1)))
+    store.write_fields(str(tmp_path / "z"), along, arrays_of(BOXES))
+    about = Slices().about(Source(fields=str(tmp_path / "z")))
+    assert (about["observer"], about["line_of_sight"]) == (None, [0.0, 0.0, 1.0])
 
 
 def test_boxes_that_do_not_fill_their_parent_are_no_whole(fields, monkeypatch):

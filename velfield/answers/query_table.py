@@ -50,7 +50,8 @@ def query_table(
     store : str or xarray.Dataset
         A velocity store or field store.
     table, out : str
-        URLs of a table in CSV, Parquet, FITS or HDF5, and of the one to be made, whose name says its format.
+        URLs of a table in CSV, Parquet, FITS, HDF5 or Arrow's stream, and of the one to be made, whose name says its
+        format.
     coordinates, space, extrapolate, max_shift
         As in `velfield.answers.queries.query_positions`.
     columns : mapping or sequence of str
@@ -79,7 +80,7 @@ def query_table(
     wanted = _wanted(ds, source, coordinates, columns)
     cells, told = Cells(ds), progress or Silent()
     nothing = query_positions(ds, np.empty((0, 3)), coordinates=coordinates, space=space, cells=cells)
-    added = {f"{prefix}{name}": (column, key) for name, (column, key) in _added(nothing, space).items()}
+    added = {f"{prefix}{name}": (column, key) for name, (column, key) in _added(nothing, coordinates, space).items()}
     counts: Counter[str] = Counter()
     with writing(out, source, {name: column for name, (column, _) in added.items()}, overwrite=overwrite) as writer:
         told.start("query", source.nrows or float("nan"), "rows")
@@ -100,7 +101,9 @@ def query_table(
     return counts
 
 
-def _added(found: Mapping[str, NDArray[Any]], space: str) -> dict[str, tuple[Column, tuple[str, int | None]]]:
+def _added(
+    found: Mapping[str, NDArray[Any]], coordinates: str, space: str
+) -> dict[str, tuple[Column, tuple[str, int | None]]]:
     """The columns that an answer adds: what each is, and where in the answer it stands."""
     made: dict[str, tuple[Column, tuple[str, int | None]]] = {}
 
@@ -114,7 +117,7 @@ def _added(found: Mapping[str, NDArray[Any]], space: str) -> dict[str, tuple[Col
             add(f"std_{x}", SPEED, "km/s", f"error bar of v{x}", "velocity_std", i)
     if "v_los" in found:
         add("v_los", SPEED, "km/s", "velocity along the line of sight, away from the observer", "v_los", None)
-    if space == "redshift":
+    if coordinates == "sky" or space == "redshift":  # else it is what was given
         for i, x in enumerate("xyz"):
             add(f"{x}_real", np.dtype(np.float64), "Mpc/h", f"{x} in real space, in the parent", "position", i)
     add("flag", FLAG, "", "0 good, else a sum: docs/query.md", "flag", None)

@@ -206,6 +206,13 @@ def reading(url: str, form: str) -> Iterator[None]:
         ) from error
 
 
+def no_numbers(url: str, name: str, kind: str) -> CatalogueError:
+    """The error of a column that is wanted as numbers and has none."""
+    return CatalogueError(
+        f"not a single number a row: file={url}, column={name}, type={kind}; name another (columns=, --column)"
+    )
+
+
 def fetch(url: str, start: int, stop: int) -> bytes:
     """A range of a file's bytes, all of it."""
     _, path = storage.filesystem(url)

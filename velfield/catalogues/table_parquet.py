@@ -36,7 +36,7 @@ class ParquetTable(TableReader):
         self._digest = digest
         self.url, self.files, self.sizes, self._footers = url, tuple(files), tuple(sizes), tuple(footers)
         schema = footers[0].schema.to_arrow_schema()
-        self.columns: Mapping[str, Column] = {field.name: _column(field) for field in schema}
+        self.columns: Mapping[str, Column] = {field.name: column_of(field) for field in schema}
         self.facts = Facts(redshift=_redshift(url, schema.metadata or {}))
         for name, footer in zip(files, footers, strict=True):
             if not footer.schema.to_arrow_schema().equals(schema):
@@ -158,9 +158,10 @@ def _row_groups(footer: Any) -> Iterator[tuple[list[int], int]]:
         yield together, nrows
 
 
-def _column(field: Any) -> Column:
+def column_of(field: Any) -> Column:
+    """The column that a field of Arrow's schema stands for; unit and description are in its metadata."""
     arrow = library("pyarrow", "Parquet")
-    metadata = {k.decode(): v.decode() for k, v in (field.metadata or {}).items() if not k.startswith(b"PARQUET")}
+    metadata = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in (field.metadata or {}).items()}
     kind = field.type
     shape: tuple[int, ...] = ()
     if arrow.types.is_fixed_size_list(kind):

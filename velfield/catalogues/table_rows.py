@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield.catalogues import table_fits, table_hdf5, table_parquet
-from velfield.catalogues.table_format import Column, library, reading
+from velfield.catalogues import table_arrow, table_fits, table_hdf5, table_parquet
+from velfield.catalogues.table_arrow import ArrowRows, BatchPart, columns_of
+from velfield.catalogues.table_format import Column, library, no_numbers, reading
 from velfield.catalogues.table_hdf5_rows import HDF5Rows
 from velfield.catalogues.table_text import ROWS, CSVRows
 from velfield.errors import CatalogueError, VelfieldError
@@ -22,7 +23,7 @@ from velfield.files import storage
 
 FORMATS = {
     **{".csv": "CSV", ".parquet": "Parquet", ".pq": "Parquet", ".fits": "FITS", ".fit": "FITS"},
-    **{".h5": "HDF5", ".hdf5": "HDF5"},
+    **{".h5": "HDF5", ".hdf5": "HDF5", ".arrow": "Arrow", ".arrows": "Arrow"},
 }
 
 
@@ -61,7 +62,7 @@ def format_of(url: str) -> str:
 
 
 def open_rows(url: str, table: str | None = None, *, typed: bool = False) -> Source:
-    """Open a table in CSV, Parquet, FITS or HDF5.
+    """Open a table in CSV, Parquet, FITS, HDF5 or Arrow's stream.
 
     Parameters
     ----------
@@ -85,8 +86,12 @@ def open_rows(url: str, table: str | None = None, *, typed: bool = False) -> Sou
         raise VelfieldError(f"the file holds one table only: file={url}, table={table}; leave it out")
     if head.startswith(table_parquet.MAGIC):
         return ParquetRows(url)
+    if head.startswith(table_arrow.MAGIC):
+        return ArrowRows(url)
+    if head.startswith(table_arrow.FEATHER):
+        raise CatalogueError(f"Arrow's form with an end (Feather): file={url}; write a stream (pyarrow.ipc.new_stream)")
     if head.startswith(b"HACC") or b"\0" in head:
-        raise CatalogueError(f"not a table that is answered: file={url}; CSV, Parquet, FITS and HDF5 are")
+        raise CatalogueError(f"not a table that is answered: file={url}; CSV, Parquet, FITS, HDF5 and Arrow are")
     return CSVRows(url, typed=typed)
 
 
@@ -104,58 +109,18 @@ class ParquetRows:
         self.nrows: int | None = sum(block.nrows for block in opened.blocks)
         with self._opened(files[0]) as first:
             self.schema = first.schema_arrow
-        boolean = library("pyarrow", "Parquet").types.is_boolean
-        self.columns: Mapping[str, Column] = {
-            name: replace(column, dtype=np.dtype(bool)) if boolean(self.schema.field(name).type) else column
-            for name, column in opened.columns.items()
-        }
+        self.columns: Mapping[str, Column] = columns_of(self.schema)
 
     def _opened(self, file: str) -> Any:
         fs, path = storage.filesystem(file)
         return library("pyarrow.parquet", "Parquet").ParquetFile(fs.open(path, "rb"))
 
-    def parts(self, rows: int = ROWS) -> Iterator[ParquetPart]:
+    def parts(self, rows: int = ROWS) -> Iterator[BatchPart]:
         """The table in parts of at most ``rows`` rows, in order."""
         for file in self.files:
             with reading(file, "Parquet"), self._opened(file) as table:
                 for batch in table.iter_batches(batch_size=rows):
-                    yield ParquetPart(self.url, batch)
-
-
-class ParquetPart:
-    """Rows of a Parquet file, as a record batch."""
-
-    def __init__(self, url: str, batch: Any) -> None:
-        self.raw, self._url = batch, url
-
-    def __len__(self) -> int:
-        return int(self.raw.num_rows)
-
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as numbers (N,), NaN where there is none."""
-        types, values = library("pyarrow", "Parquet").types, self.raw.column(name)
-        if not (types.is_integer(values.type) or types.is_floating(values.type)):
-            raise _no_numbers(self._url, name, str(values.type))
-        return np.asarray(values.cast("float64", safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False))
-
-    def column(self, name: str) -> NDArray[Any]:
-        """A column as values of its type; refuses types and missing values that other formats do not have."""
-        types, values = library("pyarrow", "Parquet").types, self.raw.column(name)
-        kind = values.type
-        if types.is_string(kind) or types.is_large_string(kind):
-            return np.array(values.fill_null("").to_pylist(), dtype=object)
-        if types.is_floating(kind):
-            values = values.fill_null(np.nan)
-        size = kind.list_size if types.is_fixed_size_list(kind) else None
-        flat = values if size is None else values.flatten()
-        plain = any(is_it(flat.type) for is_it in (types.is_integer, types.is_floating, types.is_boolean))
-        if not plain or values.null_count or flat.null_count:
-            raise CatalogueError(
-                f"a column that cannot be written in another format: file={self._url}, column={name}, type={kind}, "
-                f"missing={values.null_count}; let the answer's name end with .parquet"
-            )
-        found = flat.to_numpy(zero_copy_only=False)
-        return np.asarray(found if size is None else found.reshape(-1, size))
+                    yield BatchPart(self.url, batch, ".parquet")
 
 
 class FITSRows:
@@ -203,7 +168,7 @@ class FITSPart:
     def numbers(self, name: str) -> NDArray[np.float64]:
         """A column as numbers (N,), NaN where there is none."""
         if self._table.columns[name].dtype.base.kind not in "fiu" or self.raw[name].ndim > 1:
-            raise _no_numbers(self._table.url, name, self._kinds[name])
+            raise no_numbers(self._table.url, name, self._kinds[name])
         found = self._table.scaled(name, self.raw).astype(np.float64)
         missing = self._missing[name]
         return found if missing is None else np.where(self.raw[name] == missing, np.nan, found)
@@ -223,9 +188,3 @@ class FITSPart:
             return np.asarray(raw == ord("T"))
         found = self._table.scaled(name, self.raw)
         return found.astype(found.dtype.newbyteorder("="))
-
-
-def _no_numbers(url: str, name: str, kind: str) -> CatalogueError:
-    return CatalogueError(
-        f"not a single number a row: file={url}, column={name}, type={kind}; name another (columns=, --column)"
-    )

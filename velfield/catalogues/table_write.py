@@ -1,4 +1,4 @@
-"""Tables written again in parts, with columns added: CSV, Parquet, FITS, HDF5.
+"""Tables written again in parts, with columns added: CSV, Parquet, FITS, HDF5, Arrow.
 
 In the format that a table came in, its columns, comments and header stay as they are; in another one the values and
 types of its columns do.
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield.catalogues.table_arrow import ArrowRows
 from velfield.catalogues.table_format import Column, library
 from velfield.catalogues.table_hdf5_rows import HDF5Writer
 from velfield.catalogues.table_rows import FORMATS, FITSRows, ParquetRows, Part, Source, format_of
@@ -122,17 +123,22 @@ class CSVWriter:
 class ParquetWriter:
     """Parquet: units and descriptions as metadata of the fields, a row group for each part."""
 
+    own: type = ParquetRows
+
     def __init__(self, path: str, source: Source, added: Mapping[str, Column]) -> None:
-        self._arrow, parquet = library("pyarrow", "Parquet"), library("pyarrow.parquet", "Parquet")
+        self._arrow = library("pyarrow", "Parquet")
         new = [self._field(name, column) for name, column in added.items()]
         self._names = list(source.columns)
-        self._own = isinstance(source, ParquetRows)
-        if isinstance(source, ParquetRows):
+        self._own = isinstance(source, self.own)
+        if isinstance(source, (ParquetRows, ArrowRows)) and self._own:
             schema = self._arrow.schema([*source.schema, *new], metadata=source.schema.metadata)
         else:
             schema = self._arrow.schema([*(self._field(n, c) for n, c in source.columns.items()), *new])
         self._schema = schema
-        self._writer = parquet.ParquetWriter(path, schema)
+        self._writer = self._begun(path, schema)
+
+    def _begun(self, path: str, schema: Any) -> Any:
+        return library("pyarrow.parquet", "Parquet").ParquetWriter(path, schema)
 
     def _field(self, name: str, column: Column) -> Any:
         base = column.dtype.base
@@ -160,6 +166,21 @@ class ParquetWriter:
     def close(self) -> None:
         """End the table."""
         self._writer.close()
+
+
+class ArrowWriter(ParquetWriter):
+    """Arrow's stream: the same, a record batch for each part."""
+
+    own = ArrowRows
+
+    def _begun(self, path: str, schema: Any) -> Any:
+        self._file = self._arrow.OSFile(path, "wb")
+        return self._arrow.ipc.new_stream(self._file, schema)
+
+    def close(self) -> None:
+        """End the table."""
+        super().close()
+        self._file.close()
 
 
 class FITSWriter:
@@ -220,7 +241,10 @@ class FITSWriter:
         self._file.close()
 
 
-WRITERS: dict[str, Any] = {"CSV": CSVWriter, "Parquet": ParquetWriter, "FITS": FITSWriter, "HDF5": HDF5Writer}
+WRITERS: dict[str, Any] = {
+    **{"CSV": CSVWriter, "Parquet": ParquetWriter, "FITS": FITSWriter},
+    **{"HDF5": HDF5Writer, "Arrow": ArrowWriter},
+}
 
 
 def _fits_column(fits: Any, name: str, column: Column, width: int) -> Any:

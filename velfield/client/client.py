@@ -30,6 +30,7 @@ FORMS = {  # of tables
     ".fits": "application/fits",
     ".fit": "application/fits",
 }
+ARROW = dict.fromkeys((".arrow", ".arrows"), "application/vnd.apache.arrow.stream")
 HDF5 = {".hdf5": "application/x-hdf5", ".h5": "application/x-hdf5"}
 POSITIONS = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
 OVER = ("done", "failed", "cancelled")
@@ -75,7 +76,8 @@ class Client(Connection):
             One of `models`.
         arrays : mapping of str to array (x, y, z)
             ``halo_number``, ``halo_mass``, ``matter_number``: counts per cell and h⁻¹M⊙ per cell; those that the model
-            needs.
+            needs. Or instead of one its over-density, value / mean − 1, as ``halo_number_overdensity`` with
+            ``mean_halo_number``.
         cellsize : float
             [h⁻¹Mpc]
         redshift : float
@@ -156,7 +158,11 @@ class Client(Connection):
         return self._json("GET", f"/jobs/{job}")
 
     def cancel(self, job: str) -> dict[str, Any]:
-        """Cancel a job; one that is over is removed with its result."""
+        """Cancel a job that waits or runs; nothing changes of one that is over."""
+        return self._json("POST", f"/jobs/{job}/cancel")
+
+    def remove(self, job: str) -> dict[str, Any]:
+        """Remove a job that is over, with its result; `ServiceError` of one that is not."""
         return self._json("DELETE", f"/jobs/{job}")
 
     def wait(self, job: str, *, timeout: float = math.inf, every: float = 1.0) -> dict[str, Any]:
@@ -231,7 +237,7 @@ class Client(Connection):
         where : str
             As of `query`.
         table, out : str
-            Files, ….csv, ….parquet or ….fits, both of one form.
+            Files, ….csv, ….parquet, ….fits or ….arrow (Arrow's stream), both of one form.
         columns : mapping or sequence of str
             The table's names of x, y, z or ra, dec, z: ``{"x": "X [kpc]"}`` or ``["x=X [kpc]"]``.
         **question
@@ -242,10 +248,11 @@ class Client(Connection):
         dict
             ``rows``, how many are ``good``, and how many have each meaning of flags.
         """
-        form, made = (FORMS.get(Path(name).suffix.lower()) for name in (table, out))
+        form, made = ((FORMS | ARROW).get(Path(name).suffix.lower()) for name in (table, out))
         if form is None or form != made:
             raise VelfieldError(
-                f"not two tables of one form: table={table}, out={out}; let both names end with .csv, .parquet or .fits"
+                f"not two tables of one form: table={table}, out={out}; "
+                "let both names end with .csv, .parquet, .fits or .arrow"
             )
         pairs = [f"{name}={column}" for name, column in columns.items()] if isinstance(columns, Mapping) else columns
         answer = self._queried(where, Path(table).read_bytes(), form, question | {"column": list(pairs)})

@@ -42,9 +42,9 @@ from velfield.files.progress import Terminal
 def query(store: str, table: str, out: str, **options: Any) -> None:
     """Add velocities to the positions in TABLE, from the velocity store or field store STORE, and write OUT.
 
-    TABLE and OUT are CSV, Parquet, FITS or HDF5 (.csv, .parquet, .fits, .h5). Added are vx vy vz, std_x std_y std_z
-    where there are error bars, v_los where there is an observer, the real position from redshift space, and flag: 0,
-    or why a velocity is missing or less sure (docs/query.md).
+    TABLE and OUT are CSV, Parquet, FITS, HDF5 or Arrow's stream (.csv, .parquet, .fits, .h5, .arrow). Added are
+    vx vy vz, std_x std_y std_z where there are error bars, v_los where there is an observer, the real position from
+    redshift space, and flag: 0, or why a velocity is missing or less sure (docs/query.md).
     """
     from velfield.answers.queries import GOOD
     from velfield.answers.query_table import query_table

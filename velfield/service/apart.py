@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import resource
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,8 +23,12 @@ from velfield.service.problems import Problem
 # a server that has the libraries and no threads, from which processes are forked in some 40 ms
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["velfield.service.painted", "velfield.service.queries", "zarr", "pyarrow.parquet", "astropy.io.fits"]
+    [
+        *("velfield.service.painted", "velfield.service.queries", "velfield.network.model"),
+        *("zarr", "pyarrow.parquet", "astropy.io.fits"),
+    ]
 )
+EVERY = 0.1  # how often it is asked whether to go on [s]
 LESS = "send less at a time, or use velfield on a machine of your own"
 
 
@@ -32,7 +37,14 @@ def begin() -> None:
     forkserver.ensure_running()
 
 
-def apart(function: Callable[..., Any], *arguments: Any, memory: int, seconds: float, names: Mapping[str, str]) -> Any:
+def apart(
+    function: Callable[..., Any],
+    *arguments: Any,
+    memory: int,
+    seconds: float,
+    names: Mapping[str, str],
+    check: Callable[[], None] = lambda: None,
+) -> Any:
     """What a function returns, called in a process of its own.
 
     Parameters
@@ -45,6 +57,8 @@ def apart(function: Callable[..., Any], *arguments: Any, memory: int, seconds: f
         That it may take.
     names : mapping
         What clients call places on this machine, for errors.
+    check : callable
+        Called in this process every `EVERY` seconds; what it raises ends the other one and is raised.
 
     Raises
     ------
@@ -57,8 +71,11 @@ def apart(function: Callable[..., Any], *arguments: Any, memory: int, seconds: f
         process.start()
         theirs.close()
         try:
-            if not ours.poll(seconds):
-                raise Problem(413, f"it takes too long: seconds={seconds:g}", LESS)
+            end = time.monotonic() + seconds
+            while not ours.poll(max(0.0, min(EVERY, end - time.monotonic()))):
+                if time.monotonic() >= end:
+                    raise Problem(413, f"it takes too long: seconds={seconds:g}", LESS)
+                check()
             kind, said = ours.recv()
         except EOFError as error:
             process.join()

@@ -26,7 +26,7 @@ from velfield.service.limits import Limits, Room
 from velfield.service.metrics import Measured, Metrics
 from velfield.service.models import Forward, Models
 from velfield.service.paint import Paint
-from velfield.service.problems import ProblemDocument, answer_problems
+from velfield.service.problems import Problem, ProblemDocument, answer_problems
 from velfield.service.queries import Queries
 from velfield.service.receive import JSON
 from velfield.service.results import Results
@@ -116,8 +116,10 @@ class Service:
     def sweep(self) -> None:
         """Remove what has expired."""
         for name in self.jobs.expired():
-            self.results.remove(name)
-            self.jobs.forget(name)
+            with suppress(Problem):  # it was removed, or asked for again, a moment ago
+                self.jobs.over(name)
+                self.results.remove(name)
+                self.jobs.forget(name)
         self.results.sweep()
         self.uploads.sweep(self.jobs.inputs())
 

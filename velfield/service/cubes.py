@@ -20,7 +20,8 @@ from velfield.service import npz
 from velfield.service.problems import Problem
 from velfield.stores.store_layout import PAINTED, FieldSpec
 
-SENDABLE = tuple(PAINTED)
+CONTRAST = "_overdensity"  # after a variable's name: value / mean - 1, of which the counts are made with the mean
+SENDABLE = (*PAINTED, *(name + CONTRAST for name in PAINTED))
 LEAST_SIDE = 2
 LEAST_MASS = 1e5  # of a halo [h⁻¹M⊙]; far below it linear theory has no answer
 ALTERNATIVES = "send numpy.savez(file, halo_number=…, halo_mass=…): cubes (x, y, z) of numbers"
@@ -64,7 +65,7 @@ class Cube(BaseModel):
         ge=1e-9,
         le=1e24,
         allow_inf_nan=False,
-        description="Mean of the universe per cell; the cube's own by default.",
+        description="Mean of the universe per cell; the cube's own by default, but of an over-density it is needed.",
     )
     mean_halo_mass: float | None = Field(None, ge=1e-9, le=1e24, allow_inf_nan=False, description="The same.")
     mean_matter_number: float | None = Field(None, ge=1e-9, le=1e24, allow_inf_nan=False, description="The same.")
@@ -107,13 +108,21 @@ class Cube(BaseModel):
         return value
 
 
-def read_npz(file: IO[bytes], most_cells: int) -> dict[str, NDArray[np.float32]]:
-    """Arrays (x, y, z) of an npz by their names, float32; see `Cube`.
+def read_npz(file: IO[bytes], cube: Cube, most_cells: int) -> dict[str, NDArray[np.float32]]:
+    """Counts and masses (x, y, z) of an npz by their names, float32; see `Cube`.
 
-    At most 24 bytes for each of ``most_cells`` cells are unpacked: three arrays of eight bytes a number.
+    An over-density δ, as ``halo_number_overdensity``, becomes (1 + δ) times the mean, which must be given. At most 24
+    bytes for each of ``most_cells`` cells are unpacked: three arrays of eight bytes a number.
     """
+    seen: set[str] = set()
 
     def check(name: str, shape: tuple[int, ...]) -> None:
+        variable = name.removesuffix(CONTRAST)
+        if variable in seen:
+            raise Problem(422, f"the same in two forms: arrays={variable}, {variable}{CONTRAST}", "send one of them")
+        seen.add(variable)
+        if variable != name and cube.mean_of(variable) is None:
+            raise Problem(422, f"an over-density without its mean: array={name}", f"give mean_{variable}")
         if len(shape) != 3 or len(set(shape)) != 1 or shape[0] < LEAST_SIDE:
             raise Problem(
                 422, f"not a cube: array={name}, shape={shape[:8]}", "send (x, y, z) with equal sides of at least 2"
@@ -123,7 +132,10 @@ def read_npz(file: IO[bytes], most_cells: int) -> dict[str, NDArray[np.float32]]
                 413, f"too many cells: array={name}, shape={shape}, limit={most_cells}", "send a smaller cube"
             )
 
-    found = {name: _counts(name, values) for name, values in npz.arrays(file, SENDABLE, check, ALTERNATIVES)}
+    found = {}
+    for name, values in npz.arrays(file, SENDABLE, check, ALTERNATIVES):
+        variable = name.removesuffix(CONTRAST)
+        found[variable] = _counts(name, values if variable == name else _of_contrast(name, values, cube))
     shapes = {values.shape for values in found.values()}
     if len(shapes) > 1:
         raise Problem(422, f"arrays of several shapes: shapes={sorted(shapes)}", "send cubes of one shape")
@@ -187,6 +199,16 @@ def fingerprint_of(cube: Cube, body: hashlib._Hash) -> str:
     """Hash of a cube: of its bytes, already fed to ``body``, and of what is said of it."""
     body.update(cube.model_dump_json().encode())
     return body.hexdigest()
+
+
+def _of_contrast(name: str, values: NDArray[Any], cube: Cube) -> NDArray[np.float32]:
+    """(1 + δ) times the mean; refuses less than nothing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = values.astype(np.float32) + np.float32(1)
+        if wrong := int((~(made >= 0)).sum()):
+            raise Problem(422, f"below -1 or not a number: array={name}, cells={wrong}", "send value / mean - 1")
+        made *= np.float32(cube.mean_of(name.removesuffix(CONTRAST)))
+    return made
 
 
 def _counts(name: str, values: NDArray[Any]) -> NDArray[np.float32]:

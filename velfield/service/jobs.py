@@ -163,13 +163,20 @@ class Jobs:
                 self.move(job, "cancelling")
             return job
 
+    def over(self, name: str) -> Job:
+        """The job of this name, which must be over; 404 and 409 otherwise."""
+        job = self.get(name)
+        if job.state not in OVER:
+            to_do = "wait until it is cancelled" if job.state == "cancelling" else f"POST /jobs/{name}/cancel first"
+            raise Problem(409, f"the job is not over: state={job.state}", to_do)
+        return job
+
     def forget(self, name: str) -> Job:
         """Take a job that is over off the list."""
         with self._change:
-            job = self.get(name)
-            if job.state in OVER:
-                storage.remove(self._file(name))
-                del self._jobs[name]
+            job = self.over(name)
+            storage.remove(self._file(name))
+            del self._jobs[name]
             return job
 
     def expired(self) -> list[str]:

@@ -25,6 +25,7 @@ from velfield.service.results import FIELDS
 
 MEMORY = 2**31  # bytes of a process that opens or reads a catalogue
 OPENING, READING = 120.0, 1800.0  # how long that may take [s]
+SAME = 1e-6  # of cell sizes, which are quotients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,15 @@ class Work:
         The painting and the prediction.
     asked_for : str
         Hash of all that fixes the result.
+    notes : list of str
+        What is to be said of the catalogue, and in what its fields will differ from the model's training.
     sent : bool
         Whether a client sent the catalogue.
     """
 
     of: FromCatalogue
     asked_for: str
+    notes: list[str]
     sent: bool
 
     def at(self, out: str) -> Work:
@@ -57,7 +61,11 @@ class Work:
         if self.sent and not storage.exists(self.of.paint.out):
             halos = self.of.paint.catalogues["halos"]
             told.start("read the catalogue", len(halos), "halos")
-            apart(read_through, halos, memory=MEMORY, seconds=READING, names={})
+
+            def check() -> None:
+                told.advance(0)  # raises where the job is not to go on
+
+            apart(read_through, halos, memory=MEMORY, seconds=READING, names={}, check=check)
         check_fits(plan_of(self.of.paint), client)
         predict.predict(client, change(self.of.painted(client, told)), told)
         self.of.clear()
@@ -71,10 +79,14 @@ def settled(
     paint: Paint,
     options: Mapping[str, Any],
     *,
+    grid: int,
     sent: bool,
     names: Mapping[str, str],
 ) -> Work:
     """Open a catalogue, apart, and settle how it is painted and predicted; nothing but its head is read.
+
+    Refuses what is known to fail before anything is painted: a parent that is too large, cells of another size, an
+    input or a context that the painted fields will not have.
 
     Parameters
     ----------
@@ -82,14 +94,16 @@ def settled(
         As in `velfield.pipelines.predict_catalogue.from_catalogue`.
     options : mapping
         Of the prediction.
+    grid : int
+        Cells along the side of a parent that is painted, at most.
     sent : bool
         Whether a client sent the file, rather than naming one of the operator's.
     names : mapping
         What the client calls places on this machine.
     """
-    arguments = (model, facts, url, out, paint.model_dump(), dict(options), sent)
-    of, asked_for = apart(_settled, *arguments, memory=MEMORY, seconds=OPENING, names=names)
-    return Work(of=of, asked_for=asked_for, sent=sent)
+    arguments = (model, facts, url, out, paint.model_dump(), dict(options), grid, sent)
+    work: Work = apart(_settled, *arguments, memory=MEMORY, seconds=OPENING, names=names)
+    return work
 
 
 def read_through(halos: Any) -> int:
@@ -98,8 +112,15 @@ def read_through(halos: Any) -> int:
 
 
 def _settled(
-    model: str, facts: Facts, url: str, out: str, paint: Mapping[str, Any], options: Mapping[str, Any], sent: bool
-) -> tuple[FromCatalogue, str]:
+    model: str,
+    facts: Facts,
+    url: str,
+    out: str,
+    paint: Mapping[str, Any],
+    options: Mapping[str, Any],
+    grid: int,
+    sent: bool,
+) -> Work:
     if sent:
         check_sent(url)
     asked = Paint.model_validate(paint)
@@ -113,7 +134,20 @@ def _settled(
         options=options,
         facts=facts,
     )
-    form = of.paint.catalogues["halos"].format
+    form, boxes = of.paint.catalogues["halos"].format, of.paint.scene.boxes
     if sent and form not in FORMATS:
         raise Problem(422, f"not a form that is sent: format={form}", f"send {', '.join(FORMATS)}")
-    return of, of.asked_for
+    if boxes.ngrid > grid:
+        raise Problem(
+            413,
+            f"a parent of too many cells: cells={boxes.ngrid} a side, limit={grid}",
+            "ask for fewer, or paint it yourself",
+        )
+    if facts.cellsize is not None and abs(boxes.cellsize / facts.cellsize - 1) > SAME:
+        raise Problem(
+            422,
+            f"cells of another size: cellsize={boxes.cellsize:g}, the model's={facts.cellsize:g}",
+            "choose boxes and cells that give the model's, or leave both out",
+        )
+    expected, _ = of.expected()
+    return Work(of=of, asked_for=of.asked_for, notes=[*of.paint.notes, *expected.differences], sent=sent)

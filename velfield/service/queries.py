@@ -16,6 +16,7 @@ from velfield.answers.cells import Cells
 from velfield.answers.queries import COORDINATES, counted, open_store, query_positions
 from velfield.answers.query_table import query_table
 from velfield.answers.real_space import MAX_SHIFT
+from velfield.catalogues.table_arrow import FEATHER
 from velfield.catalogues.table_format import reading
 from velfield.catalogues.table_hdf5 import MAGIC
 from velfield.catalogues.table_rows import open_rows
@@ -33,9 +34,11 @@ from velfield.service.receive import NPZ
 FORMS = {
     "text/csv": ("table.csv", "CSV"),
     "application/vnd.apache.parquet": ("table.parquet", "Parquet"),
+    "application/vnd.apache.arrow.stream": ("table.arrow", "Arrow"),
     "application/fits": ("table.fits", "FITS"),
     NPZ: ("positions.npz", "npz"),
 }
+UNOPENED = {MAGIC: "HDF5", FEATHER: "Feather"}  # what an HDF5 file holds may lie in other files of this machine
 MEMORY = 2**31  # bytes of a query, boxes that are read included
 SECONDS = 120.0  # of a query
 PIECE = 2**20  # bytes of an answer at a time
@@ -135,10 +138,11 @@ def answer(store: str, table: str, out: str, form: str, asked: Mapping[str, Any]
                 raise Problem(422, f"only of tables: {name}={asked[name]}", "leave it out, arrays have names already")
         return _arrays(ds, table, out, how, most)
     with open(table, "rb") as file:
-        hdf5 = file.read(len(MAGIC)) == MAGIC  # not even opened: what it holds may lie in other files of this machine
-    source = None if hdf5 else open_rows(table, asked["extension"])
+        head = file.read(16)
+    unopened = [name for magic, name in UNOPENED.items() if head.startswith(magic)]
+    source = None if unopened else open_rows(table, asked["extension"])
     if source is None or source.format != wanted:
-        found = "HDF5" if source is None else source.format
+        found = unopened[0] if source is None else source.format
         raise Problem(
             415, f"the body is not what its head says: content-type={form}, format={found}", "send the type that it is"
         )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 from velfield.errors import VelfieldError
 from velfield.service import schemas
@@ -23,8 +24,12 @@ router = APIRouter()
 OCTETS = "application/octet-stream"
 HEADER = "Velfield-Array"
 StoreId = Annotated[str, Path(pattern=ID.pattern, examples=["0123456789abcdef"])]
-Variable = Annotated[
-    Literal[
+
+
+class Look(BaseModel):
+    """What is looked at."""
+
+    variable: Literal[
         "velocity",
         "velocity_std",
         "velocity_flag",
@@ -33,17 +38,27 @@ Variable = Annotated[
         "halo_number_overdensity",
         "halo_mass_overdensity",
         "matter_number_overdensity",
-    ],
-    Query(
+    ] = Field(
         description="velocity_truth is a job's input's own, velocity_error how far the result is from it; "
         "density contrasts are over the parent's mean."
-    ),
-]
-Box = Annotated[int | None, Query(ge=0, le=10**9, description="Number of the box; without it the whole parent.")]
-Axis = Annotated[Literal["x", "y", "z"], Query(description="The plane's normal.")]
-Index = Annotated[int, Query(ge=0, le=10**6, description="Of the plane, in cells from the corner.")]
-Pixels = Annotated[int, Query(ge=FEWEST, le=MOST, description="Along a side, at most; they are means of cells.")]
-Most = Annotated[int, Query(ge=COARSEST, le=FINEST, description="Cells along a side, at most.")]
+    )
+    box: int | None = Field(None, ge=0, le=10**9, description="Number of the box; without it the whole parent.")
+
+
+class Plane(Look):
+    """A plane of cells."""
+
+    axis: Literal["x", "y", "z"] = Field(description="The plane's normal.")
+    index: int = Field(ge=0, le=10**6, description="Of the plane, in cells from the corner.")
+    most: int = Field(MOST, ge=FEWEST, le=MOST, description="Pixels along a side, at most; they are means of cells.")
+
+
+class Block(Look):
+    """All cells, or means of them."""
+
+    most: int = Field(32, ge=COARSEST, le=FINEST, description="Cells along a side, at most.")
+
+
 ABOUT = {
     HEADER: {
         "description": "JSON: shape, dims, units, cellsize (of a pixel) and origin [Mpc/h], step (cells along "
@@ -77,23 +92,15 @@ async def job_fields(request: Request, name: JobId) -> schemas.Fields:
 
 
 @router.get("/jobs/{name}/slice", **ARRAY)
-async def job_slice(
-    request: Request,
-    name: JobId,
-    variable: Variable,
-    axis: Axis,
-    index: Index,
-    box: Box = None,
-    most: Pixels = MOST,
-) -> Response:
+async def job_slice(request: Request, name: JobId, asked: Annotated[Plane, Query()]) -> Response:
     """A plane of a job's result, or of what it was given."""
-    return _answer(*await _run(request, lambda s: s.slices.plane(_of_job(s, name), variable, box, axis, index, most)))
+    return _answer(*await _run(request, lambda s: s.slices.plane(_of_job(s, name), **asked.model_dump())))
 
 
 @router.get("/jobs/{name}/block", **ARRAY)
-async def job_block(request: Request, name: JobId, variable: Variable, box: Box = None, most: Most = 32) -> Response:
+async def job_block(request: Request, name: JobId, asked: Annotated[Block, Query()]) -> Response:
     """A box of a job, or all of them, in few cells: means."""
-    return _answer(*await _run(request, lambda s: s.slices.block(_of_job(s, name), variable, box, most)))
+    return _answer(*await _run(request, lambda s: s.slices.block(_of_job(s, name), **asked.model_dump())))
 
 
 @router.get("/stores/{name}/fields", responses=documented(*ALWAYS, 404, 422))
@@ -103,25 +110,15 @@ async def store_fields(request: Request, name: StoreId) -> schemas.Fields:
 
 
 @router.get("/stores/{name}/slice", **ARRAY)
-async def store_slice(
-    request: Request,
-    name: StoreId,
-    variable: Variable,
-    axis: Axis,
-    index: Index,
-    box: Box = None,
-    most: Pixels = MOST,
-) -> Response:
+async def store_slice(request: Request, name: StoreId, asked: Annotated[Plane, Query()]) -> Response:
     """A plane of a store."""
-    return _answer(*await _run(request, lambda s: s.slices.plane(_of_store(s, name), variable, box, axis, index, most)))
+    return _answer(*await _run(request, lambda s: s.slices.plane(_of_store(s, name), **asked.model_dump())))
 
 
 @router.get("/stores/{name}/block", **ARRAY)
-async def store_block(
-    request: Request, name: StoreId, variable: Variable, box: Box = None, most: Most = 32
-) -> Response:
+async def store_block(request: Request, name: StoreId, asked: Annotated[Block, Query()]) -> Response:
     """A box of a store, or all of them, in few cells: means."""
-    return _answer(*await _run(request, lambda s: s.slices.block(_of_store(s, name), variable, box, most)))
+    return _answer(*await _run(request, lambda s: s.slices.block(_of_store(s, name), **asked.model_dump())))
 
 
 def _of_job(service: Any, name: str) -> Source:

@@ -15,7 +15,7 @@ from velfield.service.cubes import Cube
 from velfield.service.paint import FORMS
 from velfield.service.problems import documented, of_validation
 from velfield.service.receive import JSON, NPZ, check_head, pieces, receive
-from velfield.service.routes_models import ALWAYS, BINARY, BODY, OF_A_BODY
+from velfield.service.routes_models import ALWAYS, BINARY, BODY, OF_A_BODY, SENT
 
 router = APIRouter()
 LARGEST_REQUEST = 2**14  # bytes of what asks for a job
@@ -67,7 +67,7 @@ async def upload(request: Request, cube: Annotated[Cube, Query()]) -> Any:
         "requestBody": {
             "required": True,
             "description": "A table of halos, as `velfield paint` reads it: positions, velocities, masses.",
-            "content": dict.fromkeys(FORMS, BINARY),
+            "content": dict.fromkeys(FORMS, SENT),
         }
     },
     responses=documented(
@@ -129,20 +129,24 @@ async def job(request: Request, name: JobId) -> schemas.JobStatus:
     return schemas.status_of(service.jobs.get(name), service.limits.keep)
 
 
-@router.delete("/jobs/{name}", response_model=schemas.JobStatus, responses=documented(*ALWAYS, 404, 422))
-async def cancel(request: Request, name: JobId) -> Any:
-    """Cancel a job that waits or runs; remove one that is over, with its result."""
+@router.post("/jobs/{name}/cancel", responses=documented(*ALWAYS, 404, 422))
+async def cancel(request: Request, name: JobId) -> schemas.JobStatus:
+    """Cancel a job that waits or runs; nothing changes of one that is over."""
     service = request.app.state.service
-    found = service.jobs.get(name)
     run = asyncio.get_running_loop().run_in_executor
-    if found.state in ("done", "failed", "cancelled"):
-        await run(service.errands, service.results.remove, name)
-        found = service.jobs.forget(name)
-    else:
-        found = await run(service.errands, service.jobs.cancel, name)
-        if found.state == "cancelling":
-            await run(service.errands, service.runner.interrupt)
-    return _answer(service, found, 200)
+    found = await run(service.errands, service.jobs.cancel, name)
+    if found.state == "cancelling":
+        await run(service.errands, service.runner.interrupt)
+    return schemas.status_of(found, service.limits.keep)
+
+
+@router.delete("/jobs/{name}", responses=documented(*ALWAYS, 404, 409, 422))
+async def remove(request: Request, name: JobId) -> schemas.JobStatus:
+    """Remove a job that is over, with its result; answers with what it was."""
+    service = request.app.state.service
+    service.jobs.over(name)
+    await asyncio.get_running_loop().run_in_executor(service.errands, service.results.remove, name)
+    return schemas.status_of(service.jobs.forget(name), service.limits.keep)
 
 
 @router.get(

@@ -23,12 +23,14 @@ from velfield.version import __version__
 
 router = APIRouter()
 BINARY = {"schema": {"type": "string", "format": "binary"}}
+SENT = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
 BODY = {
     "requestBody": {
         "required": True,
         "description": "numpy.savez of halo_number, halo_mass, matter_number, or those of them that the model needs: "
-        "cubes (x, y, z) of counts and masses per cell.",
-        "content": {NPZ: BINARY},
+        "cubes (x, y, z) of counts and masses per cell. Or of halo_number_overdensity, …: value / mean - 1, "
+        "with the mean in the query.",
+        "content": {NPZ: SENT},
     }
 }
 ALWAYS = (401, 403, 421, 429)  # of the guard
@@ -143,7 +145,7 @@ async def predict(request: Request, name: str, cube: Annotated[Cube, Query()]) -
 
 def _opened(body: bytes, cube: Cube, most_cells: int) -> Any:
     """The field store of one box that a body stands for."""
-    arrays = read_npz(io.BytesIO(body), most_cells)
+    arrays = read_npz(io.BytesIO(body), cube, most_cells)
     spec = spec_of(cube, arrays, fingerprint_of(cube, hashlib.sha256(body)))
     return store.fields_in_memory(spec, boxed(cube, arrays))
 

@@ -17,7 +17,7 @@ from velfield.service.queries import FORMS, Question, blocks
 from velfield.service.receive import check_head, pieces
 from velfield.service.routes_fields import StoreId
 from velfield.service.routes_jobs import JobId
-from velfield.service.routes_models import ALWAYS, BINARY, OF_A_BODY
+from velfield.service.routes_models import ALWAYS, BINARY, OF_A_BODY, SENT
 
 router = APIRouter()
 HEADER = "Velfield-Rows"
@@ -39,9 +39,9 @@ class FileAnswer(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _contents(csv: str) -> dict[str, Any]:
-    text = {"schema": {"type": "string"}, "example": csv}
-    return {form: text if form == "text/csv" else BINARY for form in FORMS}
+def _contents(csv: str, binary: dict[str, Any], **more: int) -> dict[str, Any]:
+    text = {"schema": {"type": "string", **more}, "example": csv}
+    return {form: text if form == "text/csv" else binary for form in FORMS}
 
 
 ASKED: dict[str, Any] = {
@@ -50,7 +50,7 @@ ASKED: dict[str, Any] = {
         "requestBody": {
             "required": True,
             "description": "A table with the columns x, y, z, or ra, dec, z; or numpy.savez of such arrays (N,).",
-            "content": _contents(CSV),
+            "content": _contents(CSV, SENT, minLength=1),
         }
     },
     "responses": documented(
@@ -62,7 +62,7 @@ ASKED: dict[str, Any] = {
             200: {
                 "description": "The same table with vx, vy, vz [km/s], flag and others added (docs/query.md); of "
                 "arrays an npz of velocity (N, 3), flag (N,) and others",
-                "content": _contents(ANSWER),
+                "content": _contents(ANSWER, BINARY),
                 "headers": {
                     HEADER: {
                         "description": "JSON: rows, those with good velocities, and those with each meaning of flags.",

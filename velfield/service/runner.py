@@ -28,7 +28,6 @@ from velfield.service.uploads import Uploads
 
 LOG = logging.getLogger("velfield.service")
 TRIES = 5  # of a job under which clusters give out
-SAME = 1e-6  # of cell sizes, which are quotients
 PREDICTING = ("predict", "blend tiles")  # stages whose boxes are predicted ones
 PAUSE = 2.0  # before the second, then twice as long each time [s]
 
@@ -86,7 +85,7 @@ class Runner:
                 isolated=isolated,
                 boxes=boxes.nbox,
                 cells=boxes.cells,
-                notes=work.of.paint.notes,
+                notes=work.notes,
                 paint=paint.model_dump(),
             )
         prepared = self._prepared(model, given, average, isolated)
@@ -137,22 +136,11 @@ class Runner:
         served, sent = self.models.get(model), given.startswith("upload:")
         url = self.uploads.catalogue(given) if sent else self.allowed.resolve(given)
         options = {"average": average, "isolated": isolated}
-        names = {url: given, served.url: model}
-        facts = facts_of_bundle(served.model.metadata, served.model.context)
-        work = settled(served.url, facts, url, self.results.place("new"), paint, options, sent=sent, names=names)
-        work = work.at(self.results.place(work.asked_for[:32]))
-        boxes, cellsize = work.of.paint.scene.boxes, facts.cellsize
-        if boxes.ngrid > self.jobs.limits.grid:
-            raise Problem(
-                413, f"a parent of too many cells: cells={boxes.ngrid} a side, limit={self.jobs.limits.grid}",
-                "ask for fewer, or paint it yourself",
-            )  # fmt: skip
-        if cellsize is not None and abs(boxes.cellsize / cellsize - 1) > SAME:
-            raise Problem(
-                422, f"cells of another size: cellsize={boxes.cellsize:g}, the model's={cellsize:g}",
-                "choose boxes and cells that give the model's, or leave both out",
-            )  # fmt: skip
-        return work
+        names = {url: given, served.url: model, self.results.folder: "results"}
+        facts, grid = facts_of_bundle(served.model.metadata, served.model.context), self.jobs.limits.grid
+        out = self.results.place("new")
+        work = settled(served.url, facts, url, out, paint, options, grid=grid, sent=sent, names=names)
+        return work.at(self.results.place(work.asked_for[:32]))
 
     def _run(self) -> None:
         while (job := self.jobs.next()) is not None:

@@ -100,6 +100,10 @@ class Fields(BaseModel):
     redshift: float
     rsd: str
     split: list[str] = Field(description="For each box train or validation.")
+    observer: list[float] | None = Field(
+        description="Where the one observer is, in the parent [h⁻¹Mpc]: positions may be on the sky. Null without one."
+    )
+    line_of_sight: list[float] | None = Field(description="The one direction that all is seen along. Null without one.")
 
 
 class Uploaded(BaseModel):

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from velfield.answers.cells import shared
 from velfield.files import shards
 from velfield.service.kept import Kept
 from velfield.service.problems import Problem
@@ -147,6 +148,7 @@ class Slices:
         """What there is to look at: variables, boxes, cells, and where the boxes lie."""
         opened = _opened(source, source.version())
         ds = opened.main
+        seen = {name: shared(ds, name) for name in ("observer", "line_of_sight")}
         return {
             "variables": sorted(opened.variables),
             "boxes": ds.sizes["box"],
@@ -158,6 +160,7 @@ class Slices:
             "redshift": float(ds.attrs["redshift"]),
             "rsd": str(ds.attrs["rsd"]),
             "split": [str(one) for one in ds["split"].values] if "split" in ds.coords else [],
+            **{name: None if one is None else one.tolist() for name, one in seen.items()},
         }
 
     def plane(

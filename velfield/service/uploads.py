@@ -107,7 +107,7 @@ class Uploads:
     def _made(self, cube: Cube, file: IO[bytes], fingerprint: str) -> tuple[str, int, bool]:
         name = fingerprint[:32]
         url = os.path.join(self.folder, name)
-        arrays: dict[str, Any] = read_npz(file, self.limits.upload_cells)
+        arrays: dict[str, Any] = read_npz(file, cube, self.limits.upload_cells)
         side = cube.side(next(iter(arrays.values())).shape[0])
         if shards.published(url):
             os.utime(url)

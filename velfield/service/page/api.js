@@ -60,6 +60,34 @@ export async function numbers(path, signal) {
   return { ...about, data };
 }
 
+// Sends a body and takes a file and a header of the answer: {blob, head}. sent(bytes, of) and came(bytes, of) tell how far
+// that is, waiting() that all is sent; fetch could not say it of what it sends.
+export function exchange(path, { body, type, header, signal, sent, waiting, came }) {
+  return new Promise((done, fail) => {
+    const request = new XMLHttpRequest(), token = sessionStorage.getItem(KEY);
+    request.open("POST", path);
+    request.responseType = "blob";
+    request.setRequestHeader("Content-Type", type);
+    if (token) request.setRequestHeader("Authorization", `Bearer ${token}`);
+    request.upload.onprogress = ({ loaded, total }) => sent(loaded, total);
+    request.upload.onload = waiting;
+    request.onprogress = ({ loaded, total }) => came(loaded, total);
+    request.onload = async () => {
+      heard(true);
+      const { status, response: blob } = request;
+      if (status === 200) done({ blob, head: request.getResponseHeader(header) });
+      else fail(new ServiceError(status, await sentence(new Response(blob, { status }))));
+    };
+    request.onerror = () => {
+      heard(false);
+      fail(new ServiceError(0, "The service does not answer."));
+    };
+    request.onabort = () => fail(new DOMException("stopped", "AbortError"));
+    signal.addEventListener("abort", () => request.abort());
+    request.send(body);
+  });
+}
+
 async function sentence(answer) {
   try {
     const problem = await answer.json();

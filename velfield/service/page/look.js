@@ -1,21 +1,21 @@
 // Looking at a job or a store: controls, what is loaded for them, what is told of a cell, the slice as PNG.
 
 import { json, numbers, save } from "./api.js";
-import { draw, heightOf } from "./panel.js";
 import { Pictures } from "./pictures.js";
 import { AXES, Place } from "./place.js";
+import { png } from "./png.js";
 import { tell } from "./told.js";
 import { colours, needed, panels, solids, solidValues } from "./view.js";
 import { Volume } from "./volume.js";
 
 const PAUSE = 350; // between two planes, of five arrays each, so that a slider does not use up the service's rate [ms]
 const COARSE = 32; // cells along a side of the three-dimensional view
-const PNG_WIDTH = 520;
 const by = (id) => document.getElementById(id);
 
 export class Look {
-  constructor(failed) {
-    this.failed = failed; // shows an error
+  // failed(error) shows an error; opened(path, about) is told what is looked at, or null
+  constructor(failed, opened) {
+    Object.assign(this, { failed, opened });
     this.volume = new Volume(by("volume"));
     this.source = null;
     this.pictures = new Pictures(by("panels"), {
@@ -35,8 +35,8 @@ export class Look {
       this.least();
     });
     // what is not seen is not asked for: for a large parent all of it has to be read
-    new IntersectionObserver(([entry]) => {
-      this.seen = entry.isIntersecting;
+    new IntersectionObserver((entries) => {
+      this.seen = entries.at(-1).isIntersecting; // a busy browser tells several at once
       if (this.seen && this.arrays) this.deepen();
     }, { rootMargin: "100px" }).observe(by("volume-card"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -63,6 +63,7 @@ export class Look {
     by("box").required = !about.whole;
     by("box").placeholder = about.whole ? "all" : "";
     by("box").parentElement.hidden = about.boxes === 1;
+    this.opened(path, about);
     // not a whole: a box that training is not shown
     this.go(new Place(about, about.whole ? null : Math.max(0, about.split.indexOf("validation"))));
     await this.load();
@@ -71,6 +72,7 @@ export class Look {
   close(path) {
     if (this.source !== path) return;
     this.source = null;
+    this.opened(null);
     by("field").hidden = by("volume-card").hidden = true;
     by("empty").hidden = false;
     by("look-title").textContent = "Field";
@@ -123,8 +125,19 @@ export class Look {
     if (this.pictures.cursor && this.shown.axis === by("axis").value) Object.assign(at, this.cell());
     at[normal] = this.place.corner()[normal] + Number(by("index").value);
     const cell = at.map((one, d) => one - to.corner()[d]), inside = cell.every((one) => one >= 0 && one < to.ngrid);
-    this.go(to, ((cell[normal] % to.ngrid) + to.ngrid) % to.ngrid);
-    this.next = inside && this.pictures.cursor ? cell : null; // the cursor, once it is there
+    this.point(to, cell, inside && this.pictures.cursor);
+  }
+
+  // The cell that holds a position of a whole parent [h⁻¹Mpc]: box, plane and cursor follow.
+  seek(position) {
+    const { box, cell } = this.place.holding(position);
+    this.point(new Place(this.about, box), cell, true);
+  }
+
+  // Look at a part, at the plane of one of its cells, with the cursor on it or nowhere.
+  point(to, cell, pointed) {
+    this.go(to, ((cell[AXES.indexOf(by("axis").value)] % to.ngrid) + to.ngrid) % to.ngrid);
+    this.next = pointed ? cell : null; // the cursor, once it is there
     this.load().catch(this.failed);
   }
 
@@ -190,6 +203,8 @@ export class Look {
   async plane() {
     const [path, place, colour, axis, index] = [this.source, this.place, by("colour").value, by("axis").value, Number(by("index").value)];
     if (!colour) throw new Error("There is nothing to look at in this store; paint it with velfield paint.");
+    const { next } = this;
+    this.next = undefined;
     const names = needed(colour, this.about.variables), query = `axis=${axis}&index=${index}${place.query}`;
     const asked = `${path} ${names} ${query}`;
     if (asked !== this.asked || !this.arrays) {
@@ -200,8 +215,7 @@ export class Look {
     }
     const { step } = Object.values(this.arrays)[0], dims = AXES.filter((a) => a !== axis);
     this.shown = { colour, axis, index, dims, step, place, box: place.box };
-    if (this.next !== undefined) this.pictures.cursor = this.next && dims.map((name) => Math.floor(this.next[AXES.indexOf(name)] / step));
-    this.next = undefined;
+    if (next !== undefined) this.pictures.cursor = next && dims.map((name) => Math.floor(next[AXES.indexOf(name)] / step));
     this.compose();
   }
 
@@ -265,31 +279,9 @@ export class Look {
     return AXES.map((name, d) => origin[d] + (name === axis ? index + 0.5 : Math.min(place.ngrid, (cursor[dims.indexOf(name)] + 0.5) * step)) * this.about.cellsize);
   }
 
-  // The pictures side by side, dark on white, twice as fine as on the page.
   async savePng() {
-    const top = 30, foot = 26, canvas = document.createElement("canvas");
-    const width = PNG_WIDTH * this.panels.length, height = top + heightOf(PNG_WIDTH) + foot;
-    canvas.width = 2 * width;
-    canvas.height = 2 * height;
-    const context = canvas.getContext("2d");
-    context.scale(2, 2);
-    context.fillStyle = "#fff";
-    context.fillRect(0, 0, width, height);
-    this.panels.forEach((picture, i) => {
-      context.save();
-      context.translate(i * PNG_WIDTH, top);
-      draw(context, PNG_WIDTH, picture, "#1b2126");
-      context.fillStyle = "#1b2126";
-      context.textAlign = "left";
-      context.font = "bold 15px system-ui, sans-serif";
-      context.fillText(picture.title, 40, -20);
-      context.restore();
-    });
-    context.fillStyle = "#1b2126";
-    context.font = "12px system-ui, sans-serif";
     const { redshift } = this.about, { colour, box, axis, index } = this.shown;
-    context.fillText(`${by("look-title").textContent}; ${by("where").textContent}; redshift ${redshift}. ${by("pixel").textContent}`, 40, height - 18);
-    const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
-    save(blob, `${this.source.replace("/", "-").slice(0, 14)}-${box === null ? "whole" : `box${box}`}-${axis}${index}-${colour}.png`);
+    const said = `${by("look-title").textContent}; ${by("where").textContent}; redshift ${redshift}. ${by("pixel").textContent}`;
+    save(await png(this.panels, said), `${this.source.replace("/", "-").slice(0, 14)}-${box === null ? "whole" : `box${box}`}-${axis}${index}-${colour}.png`);
   }
 }

@@ -1,5 +1,6 @@
 // The page: choose, upload, submit, watch, take along. Pictures are `look.js`.
 
+import { Asking } from "./asking.js";
 import { ask, connection, hasToken, json, save, setToken } from "./api.js";
 import { number } from "./colour.js";
 import { Look } from "./look.js";
@@ -8,7 +9,8 @@ const OVER = ["done", "failed", "cancelled"];
 const EVERY = 1000; // between two looks at a job [ms]
 const AGAIN = 2000; // after the service did not answer
 const by = (id) => document.getElementById(id);
-const look = new Look(failed);
+const look = new Look(failed, (path, about) => asking.open(path, about));
+const asking = new Asking(look, failed);
 const found = { models: [], stores: [] };
 let watched = null; // id of the job that is watched
 let opened = null; // of the one whose field is shown
@@ -22,10 +24,8 @@ function failed(error) {
   if (error.status === 0) return; // told as long as it lasts
   if (error.status === 401) {
     by("token").hidden = false;
-    if (!hasToken()) {
-      by("token-value").focus();
-      return;
-    }
+    by("token-value").focus();
+    if (!hasToken()) return; // it was not told yet
   }
   by("error").textContent = error.message;
   by("error").hidden = false;
@@ -56,9 +56,9 @@ async function start() {
   await alive();
   const [models, stores] = await Promise.all([json("models"), json("stores")]);
   by("token").hidden = true;
-  Object.assign(found, models, { stores: stores.stores.filter((one) => one.kind === "fields") });
+  Object.assign(found, models, stores);
   by("model").replaceChildren(...found.models.map((model) => new Option(model.name)));
-  by("store").replaceChildren(...found.stores.map((store) => new Option(nameOf(store.url), store.id)));
+  by("store").replaceChildren(...found.stores.map((store) => new Option(`${nameOf(store.url)}${store.kind === "velocity" ? " (velocities)" : ""}`, store.id)));
   if (!found.stores.length) {
     document.querySelector("input[value=store]").disabled = true;
     document.querySelector("input[value=upload]").checked = true;
@@ -68,8 +68,10 @@ async function start() {
   sourceChosen();
   await jobs();
   started = true;
-  const wanted = /^#job=([0-9a-f]{32})$/.exec(location.hash);
-  if (wanted) watch(wanted[1]);
+  const [, kind, id] = /^#(job|store)=([0-9a-f]+)$/.exec(location.hash) ?? [];
+  if (kind === "job") watch(id);
+  const store = kind === "store" && found.stores.find((one) => one.id === id);
+  if (store) await lookAt(store);
 }
 
 async function alive() {
@@ -113,8 +115,9 @@ function modelChosen() {
 function storeChosen() {
   const store = found.stores.find((one) => one.id === by("store").value);
   by("look-store").disabled = !store;
+  by("isolated").parentElement.hidden = store?.kind === "velocity";
   by("store-about").textContent = store
-    ? `${store.boxes ** 3} boxes of ${store.cells}³ cells of ${number(store.cellsize)} h⁻¹Mpc; redshift ${number(store.redshift)}; redshift space ${(store.rsd ?? "unknown").replaceAll("_", " ")}.`
+    ? `${store.boxes ** 3} boxes of ${store.cells}³ cells of ${number(store.cellsize)} h⁻¹Mpc; redshift ${number(store.redshift)}; redshift space ${(store.rsd ?? "unknown").replaceAll("_", " ")}.${store.kind === "velocity" ? " It holds velocities that were predicted: look at it." : ""}`
     : "The service was started without stores (velfield serve --allow).";
 }
 
@@ -138,8 +141,9 @@ async function upload() {
 }
 
 async function submit() {
-  const input = chosen() === "upload" ? await upload() : found.stores.find((one) => one.id === by("store").value)?.url;
-  if (!input) throw new Error("no store is chosen; choose one, or upload a cube");
+  const store = found.stores.find((one) => one.id === by("store").value);
+  if (chosen() === "store" && store?.kind !== "fields") throw new Error("no store of halos is chosen; choose one, or upload a cube");
+  const input = chosen() === "upload" ? await upload() : store.url;
   const body = JSON.stringify({ model: by("model").value, input, average: Number(by("average").value), isolated: chosen() === "store" && by("isolated").checked });
   const job = await json("jobs", { method: "POST", body, type: "application/json" });
   by("watch").scrollIntoView({ block: "nearest" });
@@ -203,7 +207,7 @@ function tell(job) {
   if (by("notes").children.length !== notes.length || by("notes").textContent !== job.notes.join("")) by("notes").replaceChildren(...notes);
   by("cancel").parentElement.hidden = OVER.includes(job.state);
   by("to-field").hidden = job.state !== "done";
-  by("cancel").onclick = run(by("cancel"), () => ask(`jobs/${job.id}`, { method: "DELETE" }));
+  by("cancel").onclick = run(by("cancel"), () => ask(`jobs/${job.id}/cancel`, { method: "POST" }));
 }
 
 function time(seconds) {
@@ -217,6 +221,14 @@ async function show(job) {
   by("take").hidden = false;
   by("take-npz").hidden = by("take-nc").hidden = by("zarr-label").hidden = false;
   by("zarr").value = new URL(job.result.store, location.href).href;
+}
+
+async function lookAt(store) {
+  opened = null;
+  history.replaceState(null, "", `#store=${store.id}`);
+  await look.open(`stores/${store.id}`, nameOf(store.url));
+  by("take").hidden = false;
+  by("take-npz").hidden = by("take-nc").hidden = by("zarr-label").hidden = true;
 }
 
 async function jobs() {
@@ -263,13 +275,7 @@ by("model").addEventListener("input", modelChosen);
 by("store").addEventListener("input", storeChosen);
 for (const choice of document.querySelectorAll("input[name=source]")) choice.addEventListener("input", sourceChosen);
 by("rsd").addEventListener("input", () => (by("observer").hidden = by("rsd").value !== "random_radial"));
-by("look-store").addEventListener("click", run(by("look-store"), async () => {
-  const store = found.stores.find((one) => one.id === by("store").value);
-  await look.open(`stores/${store.id}`, nameOf(store.url));
-  opened = null;
-  by("take").hidden = false;
-  by("take-npz").hidden = by("take-nc").hidden = by("zarr-label").hidden = true;
-}));
+by("look-store").addEventListener("click", run(by("look-store"), () => lookAt(found.stores.find((one) => one.id === by("store").value))));
 by("take-npz").addEventListener("click", run(by("take-npz"), () => take("npz")));
 by("take-nc").addEventListener("click", run(by("take-nc"), () => take("nc")));
 by("take-png").addEventListener("click", run(by("take-png"), () => look.savePng()));

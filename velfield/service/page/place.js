@@ -39,6 +39,14 @@ export class Place {
     return (i * this.along + j) * this.along + k;
   }
 
+  // For a position in a whole parent [h⁻¹Mpc], which goes on around the edges: the box to look at, null as long as it is
+  // the parent that is looked at, and the cell there that holds it.
+  holding(position) {
+    const { boxsize, cells, cellsize } = this.about;
+    const cell = position.map((at) => Math.min(this.along * cells - 1, Math.floor((((at % boxsize) + boxsize) % boxsize) / cellsize)));
+    return this.whole ? { box: null, cell } : { box: this.boxAt(cell), cell: cell.map((at) => at % cells) };
+  }
+
   // For a query of the service.
   get query() {
     return this.whole ? "" : `&box=${this.box}`;
