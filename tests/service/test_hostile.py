@@ -358,6 +358,7 @@ def test_a_link_that_leads_out_is_not_followed(tmp_path, fields):
     with pytest.raises(Exception, match="not a place"):
         allowed.resolve(str(tmp_path / "in" / "link"))
     assert Allowed([fields]).resolve(fields + "/") == fields
+    assert Allowed([fields, str(tmp_path / "mistyped"), "s3://bucket/a"]).missing() == [str(tmp_path / "mistyped")]
 
 
 def test_what_may_be_allowed():

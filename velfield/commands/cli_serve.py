@@ -99,6 +99,8 @@ def serve(
         )
         if not tokens:
             note("no token is set: whoever uses this machine may use the service")
+        for place in allowed.missing():
+            note(f"nothing is there yet: allow={place}; stores that come to lie there may be named")
         address = f"[{host}]" if ":" in host else host
         click.echo(f"serving {', '.join(served.by_name)}: http://{address}:{listening.getsockname()[1]}", err=True)
         server(create_app(service), host, port, connections).run(sockets=[listening])

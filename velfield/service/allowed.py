@@ -36,6 +36,10 @@ class Allowed:
         self._listing: tuple[float, list[dict[str, Any]]] = (-FRESH, [])
         self._lock = threading.Lock()
 
+    def missing(self) -> list[str]:
+        """Prefixes on this machine where nothing is."""
+        return [place for place in self.prefixes if storage.is_local(place) and not os.path.exists(place)]
+
     def resolve(self, url: str) -> str:
         """The place that a client means; refuses all that is not plainly beneath an allowed prefix."""
         place = normalised(url)
