@@ -20,6 +20,7 @@ from table_files import (
 )
 
 from velfield.catalogues.catalogue import describe, open_catalogue
+from velfield.catalogues.table_format import reading
 from velfield.commands.cli import main
 from velfield.errors import CatalogueError, VelfieldError
 
@@ -592,3 +593,10 @@ def test_ranges_of_a_large_block_need_little_memory(tmp_path, monkeypatch, form)
         np.concatenate([part.mass for b in large.blocks for part in large.chunks(b.index, rows=7000)]),
         small(100_000)["mass"],
     )
+
+
+def test_a_thread_that_has_no_memory_is_no_damage():
+    with pytest.raises(MemoryError), reading("halos.arrow", "Arrow"):
+        raise RuntimeError("can't start new thread")
+    with pytest.raises(CatalogueError, match="cannot be read as Arrow"), reading("halos.arrow", "Arrow"):
+        raise RuntimeError("another one")

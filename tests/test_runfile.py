@@ -197,7 +197,7 @@ def test_miniature_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_verbs_that_take_run_files():
-    assert set(takers(cli.commands)) == {"simulate", "paint", "train", "evaluate", "predict"}
+    assert set(takers(cli.commands)) == {"simulate", "paint", "train", "calibrate", "evaluate", "predict"}
     for verb in takers(cli.commands).values():
         assert "config" not in options_of(verb)
 

@@ -209,6 +209,8 @@ def reading(url: str, form: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise CatalogueError(f"no such file: file={url}; check the path") from error
     except Exception as error:  # there is no end to what libraries raise at damaged files
+        if "can't start new thread" in str(error):  # for want of memory for its stack
+            raise MemoryError(str(error)) from error
         reason = " ".join(str(error).split())
         raise CatalogueError(
             f"file cannot be read as {form}: file={url}, reason={reason}; copy the file again, or make it again"
