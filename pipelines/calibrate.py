@@ -26,7 +26,8 @@ from velfield.network import bundle
 from velfield.network.error_bars import WholeCalibration
 from velfield.network.model import Model, load_model
 from velfield.pipelines.predict import predict
-from velfield.pipelines.predict_job import Job, prepare, shown_as, surrounded
+from velfield.pipelines.predict_job import Job, prepare
+from velfield.pipelines.predict_shown import shown_as, surrounded
 from velfield.stores import store
 from velfield.theory.whole import check_one_parent
 

@@ -12,7 +12,8 @@ from distributed import Client
 from velfield.pipelines import paint_plan
 from velfield.pipelines.cluster import KEPT
 from velfield.pipelines.paint_plan import Need, check_need, in_lines, size
-from velfield.pipelines.predict_job import FEATURES, Job
+from velfield.pipelines.predict_job import Job
+from velfield.pipelines.predict_shown import FEATURES
 from velfield.pipelines.predict_tasks import blocks_of
 from velfield.stores import store
 from velfield.theory.analytic import NAMES, WholeSettings, whole_bytes

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from velfield.catalogues import genericio, hacc
 from velfield.catalogues.blocks import Block
-from velfield.catalogues.table_format import Column, Facts
+from velfield.catalogues.table_format import Column, Facts, no_numbers
 from velfield.catalogues.table_text import ROWS
-from velfield.errors import CatalogueError
 
 
 class GenericIOTable:
@@ -103,10 +102,7 @@ class GenericIOPart:
         """A column, or a component of it, as numbers (N,)."""
         dtype = self._source.columns[name].dtype
         if dtype.base.kind not in "fiu":
-            raise CatalogueError(
-                f"not a single number a row: file={self._source.url}, column={name}, type={dtype}; "
-                "name another (columns=, --column)"
-            )
+            raise no_numbers(self._source.url, name, str(dtype))
         values = self.raw[name] if component is None else self.raw[name][:, component]
         return values.astype(np.float64)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues import table_hdf5
-from velfield.catalogues.table_format import Column, library, reading
+from velfield.catalogues.table_format import Column, library, no_numbers, reading
 from velfield.catalogues.table_text import ROWS
 from velfield.errors import CatalogueError
 from velfield.files.hdf5_file import HDF5File
@@ -62,10 +62,7 @@ class HDF5Part:
         """A column, or a component of a vector one, as numbers (N,), NaN where there is none."""
         dtype = self._source.columns[name].dtype
         if dtype.base.kind not in "fiu":
-            raise CatalogueError(
-                f"not a single number a row: file={self._source.url}, column={name}, type={dtype}; "
-                "name another (columns=, --column)"
-            )
+            raise no_numbers(self._source.url, name, str(dtype))
         found = self._stored(name)
         return (found if component is None else found[:, component]).astype(np.float64)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -16,13 +15,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from velfield.client.bodies import arrays_of, npz_of, plane_of
 from velfield.client.connection import Connection, ServiceError
 from velfield.errors import VelfieldError
 
 __all__ = ["NPZ", "Client", "ServiceError"]
 
 NPZ = "application/x-npz"
-ARRAY = "Velfield-Array"  # the head that says what an answer's numbers are
 FORMS = {  # of tables
     ".csv": "text/csv",
     ".parquet": "application/vnd.apache.parquet",
@@ -97,9 +96,9 @@ class Client(Connection):
         """
         query = _query(cellsize=cellsize, redshift=redshift, min_mass=min_mass, rsd=rsd, **about)
         answer = self._ask(
-            "POST", f"/predict/{model}", params=query, content=_npz(arrays), headers={"Content-Type": NPZ}
+            "POST", f"/predict/{model}", params=query, content=npz_of(arrays), headers={"Content-Type": NPZ}
         )
-        return _arrays(answer)
+        return arrays_of(answer)
 
     def upload(
         self, arrays: Mapping[str, ArrayLike], *, cellsize: float, redshift: float, min_mass: float, rsd: str,
@@ -107,7 +106,7 @@ class Client(Connection):
     ) -> str:  # fmt: skip
         """Leave a cube at the service, for `submit`; parameters as of `predict`. Returns its name."""
         query = _query(cellsize=cellsize, redshift=redshift, min_mass=min_mass, rsd=rsd, **about)
-        answer = self._ask("POST", "/uploads", params=query, content=_npz(arrays), headers={"Content-Type": NPZ})
+        answer = self._ask("POST", "/uploads", params=query, content=npz_of(arrays), headers={"Content-Type": NPZ})
         return str(answer.json()["input"])
 
     def upload_catalogue(self, table: str) -> str:
@@ -224,8 +223,8 @@ class Client(Connection):
         if given.ndim != 2 or given.shape[1] != 3:
             raise VelfieldError(f"positions of the wrong shape: positions={given.shape}; give (N, 3)")
         names = POSITIONS.get(question.get("coordinates", "box"), POSITIONS["box"])
-        body = _npz(dict(zip(names, given.T, strict=True)), np.float64)
-        return _arrays(self._queried(where, body, NPZ, question))
+        body = npz_of(dict(zip(names, given.T, strict=True)), np.float64)
+        return arrays_of(self._queried(where, body, NPZ, question))
 
     def query_table(
         self, where: str, table: str, out: str, *, columns: Mapping[str, str] | Sequence[str] = (), **question: Any
@@ -270,12 +269,12 @@ class Client(Connection):
         it is large (docs/page.md).
         """
         asked = _query(variable=variable, box=box, axis=axis, index=index)
-        return _plane(self._ask("GET", f"{self._place(where)}/slice", params=asked))
+        return plane_of(self._ask("GET", f"{self._place(where)}/slice", params=asked))
 
     def block(self, where: str, variable: str, *, box: int | None = 0, most: int = 32) -> xr.DataArray:
         """A whole box, or with ``box=None`` the parent, in at most ``most`` cells along a side, means of its own."""
         asked = _query(variable=variable, box=box, most=most)
-        return _plane(self._ask("GET", f"{self._place(where)}/block", params=asked))
+        return plane_of(self._ask("GET", f"{self._place(where)}/block", params=asked))
 
     def _queried(self, where: str, body: bytes, form: str, question: Mapping[str, Any]) -> httpx.Response:
         return self._ask(
@@ -296,26 +295,3 @@ class Client(Connection):
 
 def _query(**about: Any) -> dict[str, Any]:
     return {name: value for name, value in about.items() if value is not None}
-
-
-def _npz(arrays: Mapping[str, ArrayLike], dtype: Any = np.float32) -> bytes:
-    data = io.BytesIO()
-    np.savez(data, **{name: np.asarray(values, dtype=dtype) for name, values in arrays.items()})  # type: ignore[arg-type]
-    return data.getvalue()
-
-
-def _arrays(answer: httpx.Response) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(answer.content), allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
-
-
-def _plane(answer: httpx.Response) -> xr.DataArray:
-    about = json.loads(answer.headers[ARRAY])
-    shape, dims = about.pop("shape"), about.pop("dims")
-    coords: dict[str, Any] = {
-        name: (np.arange(count) + 0.5) * about["cellsize"] for name, count in zip(dims, shape, strict=True)
-    }
-    if "component" in coords:
-        coords["component"] = ["x", "y", "z"]
-    values = np.frombuffer(answer.content, "<f4").reshape(shape)
-    return xr.DataArray(values, dims=dims, coords=coords, name=about.pop("variable"), attrs=about)
