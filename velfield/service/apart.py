@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import resource
+import sys
 import time
 import traceback
 import warnings
@@ -102,6 +103,8 @@ def _work(
 ) -> None:
     """The process: run, and say what came of it."""
     said: tuple[str, Any]
+    if arrow := sys.modules.get("pyarrow"):  # its own pool reserves memory in far larger pieces than it uses
+        arrow.set_memory_pool(arrow.system_memory_pool())
     _limit(memory)
     warnings.simplefilter("ignore")  # what libraries remark on a client's file is nothing for the service's log
     try:
