@@ -91,13 +91,25 @@ def test_help_fits_a_narrow_terminal(monkeypatch, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
-def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "at", "said"),
+    [
+        (["info", "x"], "velfield.commands.info.describe", "run the same command again: it begins anew"),
+        (
+            ["simulate", "x", "--boxsize", "8", "--particles", "8", "--seed", "1"],
+            "velfield.simulation.simulate.simulate",
+            "run the same command again: snapshots that are written stay, gravity is computed anew",
+        ),
+        (["demo", "x"], "velfield.pipelines.demo.demo", "run the same command again to go on"),
+    ],
+)
+def test_an_interrupt_says_what_the_same_command_does(monkeypatch, capsys, command, at, said):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("velfield.commands.info.describe", interrupted)
-    assert main(["info", "x"]) == 130
-    assert capsys.readouterr().err.strip() == "velfield: interrupted; run the same command again to go on"
+    monkeypatch.setattr(at, interrupted)
+    assert main(command) == 130
+    assert capsys.readouterr().err.strip() == f"velfield: interrupted; {said}"
 
 
 def test_a_closed_pipe_is_no_traceback():
