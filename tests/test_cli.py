@@ -30,7 +30,7 @@ def run(*arguments):
         (["info", "/nowhere"], "velfield: no such file: file=/nowhere; check the path"),
         (["info", str(DATA)], "velfield: nothing of velfield's is here"),
         (["info", str(DATA / "README.md")], "velfield: not a catalogue in a known format"),
-        (["predict", "m", "/nowhere", "o"], "velfield: no store here: url=/nowhere; make one with velfield paint"),
+        (["predict", "m", "/nowhere", "o"], "velfield: no such file or folder: input=/nowhere; check the path"),
         (
             ["paint", "o", "--boxes", "2", "--cells", "8", "--cosmology", "planck"],
             "velfield: no such cosmology: cosmology",
@@ -279,3 +279,24 @@ def test_negative_seeds_are_refused(tmp_path, monkeypatch, capsys, command):
     assert captured.count("\n") == 1
     assert "-3" in captured
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [["info"], ["verify"], ["predict", "linear_halo"], ["evaluate", "linear"], ["export"], ["query"]]
+)
+def test_a_path_that_is_a_typo_is_called_that(tmp_path, capsys, command):
+    (tmp_path / "fields-1.zarr").mkdir()
+    more = {"query": ["t.csv"], "info": [], "verify": []}.get(command[0], [])
+    out = [] if command[0] in ("info", "verify") else [str(tmp_path / "out")]
+    assert main([*command, str(tmp_path / "field-1.zarr"), *more, *out]) == 2
+    said = capsys.readouterr().err
+    assert "no such file" in said
+    assert "did you mean fields-1.zarr? check the path" in said
+
+
+def test_a_model_that_is_a_typo_is_called_that(tmp_path, capsys):
+    fields = tmp_path / "fields.zarr"
+    store.write_fields(str(fields), spec_of(BOXES), arrays_of(BOXES))
+    for given, meant in (("linear_hallo", "linear_halo"), ("pretraind", "pretrained")):
+        assert main(["predict", given, str(fields), str(tmp_path / "out")]) == 2
+        assert f"did you mean {meant}? " in capsys.readouterr().err

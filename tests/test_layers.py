@@ -29,6 +29,7 @@ USES = {
     "analysis": ("accuracy files stores theory version", "numpy scipy xarray matplotlib"),
     "simulation": ("catalogues files kernel physics version", "numpy scipy torch"),
     "network": ("accuracy files geometry physics stores theory version", "numpy xarray torch safetensors"),
+    "models": ("network theory", ""),
     "learning": ("accuracy files geometry network physics stores theory version", "numpy zarr torch safetensors"),
     "pipelines": (
         "accuracy analysis catalogues files geometry learning network painting physics simulation stores theory"

@@ -113,7 +113,7 @@ def test_kinds_are_told_by_content(bundle, tmp_path):
     assert kind_of(str(tmp_path / "f")) == "store"  # a damaged one
     (tmp_path / "x").write_text("x")
     assert kind_of(str(tmp_path / "x")) == "catalogue"
-    with pytest.raises(VelfieldError, match="nothing is here"):
+    with pytest.raises(VelfieldError, match="no such file or folder: url="):
         kind_of(str(tmp_path / "nowhere"))
 
 

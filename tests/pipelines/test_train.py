@@ -125,7 +125,7 @@ def test_the_weights_are_those_of_a_training_here(gpus, fields, whole, tmp_path,
 
 
 def test_mistakes_are_raised_here(gpus, fields, tmp_path):
-    with pytest.raises(StoreError, match="no store here: url="):
+    with pytest.raises(StoreError, match="no such file or folder: url="):
         train(gpus, [str(tmp_path / "nothing")], str(tmp_path / "model"), ASKED)
     train(gpus, [fields], str(tmp_path / "model"), dataclasses.replace(ASKED, steps=1))
     with pytest.raises(StoreError, match=r"another training is at this place: .*seed=1 there and 2 asked"):

@@ -207,7 +207,7 @@ def reading(url: str, form: str) -> Iterator[None]:
     except (VelfieldError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise CatalogueError(f"no such file: file={url}; check the path") from error
+        raise CatalogueError(f"no such file: file={url}; {storage.did_you_mean(url)}check the path") from error
     except Exception as error:  # there is no end to what libraries raise at damaged files
         if "can't start new thread" in str(error):  # for want of memory for its stack
             raise MemoryError(str(error)) from error

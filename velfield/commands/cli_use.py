@@ -67,6 +67,8 @@ def predict(model: str, fields: str, out: str, plan: bool, cluster: Cluster, **o
     """
     from velfield.pipelines.predict_job import prepare
 
+    if not storage.exists(fields):  # before an option is taken for wrong that fits what was meant
+        raise VelfieldError(f"no such file or folder: input={fields}; {storage.did_you_mean(fields)}check the path")
     asked = {name: options.pop(name) for name in PREDICTING}
     settings = {"model": model, "input": fields, "out": out} | asked
     if _is_catalogue(fields):
