@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from small_store import BOXES, arrays_of, spec_of
 
@@ -300,3 +301,24 @@ def test_a_model_that_is_a_typo_is_called_that(tmp_path, capsys):
     for given, meant in (("linear_hallo", "linear_halo"), ("pretraind", "pretrained")):
         assert main(["predict", given, str(fields), str(tmp_path / "out")]) == 2
         assert f"did you mean {meant}? " in capsys.readouterr().err
+
+
+def test_the_help_of_predict_is_in_groups(capsys):
+    assert main(["predict", "--help"]) == 0
+    said = capsys.readouterr().out
+    titles = [line for line in said.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [
+        "For a catalogue, how it is painted:",
+        "For a catalogue, how it is read:",
+        "How the volume is cut:",
+        "For linear theory:",
+        "For a network:",
+        "The run:",
+    ]
+    place = {
+        option: said.index(f"  --{option}") for option in ("rsd", "boxes", "table", "tile", "tracer", "gpu", "plan")
+    }
+    assert list(place) == sorted(place, key=lambda option: place[option])
+    for parameter in cli.commands["predict"].params:  # none is lost
+        if isinstance(parameter, click.Option):
+            assert said.count(f"  {max(parameter.opts, key=len)} ") == 1 or parameter.name == "help", parameter.name

@@ -1,5 +1,8 @@
 """`load_model`: every name of linear theory, and networks; what each says of itself."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -52,6 +55,11 @@ def test_what_it_takes_beside_the_name(ds):
 def test_what_does_not_go_together_is_refused(model, options, said):
     with pytest.raises(VelfieldError, match=said):
         vf.load_model(model, **options)
+
+
+def test_linear_theory_loads_no_torch():
+    code = "import sys, velfield; velfield.load_model('wiener'); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_no_box_is_refused(ds):

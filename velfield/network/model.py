@@ -59,10 +59,9 @@ class Model:
 
     def __repr__(self) -> str:
         trained = self.metadata["trained_on"]
-        bars = ", error bars" if self.has_std else ""
         guide = "" if self.guide is None else f", guide {self.guide.name}"
         return (
-            f"<velfield.Model: {', '.join(self.inputs)} → {', '.join(self.variables)}{bars}{guide}; trained on boxes of "
+            f"<velfield.Model: {', '.join(self.inputs)} → {', '.join(self.variables)}{guide}; trained on boxes of "
             f"{trained['cells']}³ cells of {trained['cellsize']:g} h⁻¹Mpc from {len(self.metadata['parents'])} "
             f"universes; on {self.device}>"
         )
