@@ -13,6 +13,7 @@ from pathlib import Path
 import boto3
 import matplotlib
 import pytest
+from moto.server import ThreadedMotoServer
 
 from velfield.commands.cli import cli, main
 from velfield.files.object_store import ObjectStore
@@ -61,7 +62,7 @@ def bucket(monkeypatch):
     started = []
 
     def make(name):
-        server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
         started.append(server)
         host, port = server.get_host_and_port()
@@ -89,8 +90,6 @@ def test_howto_prints_what_it_says(page, tmp_path, monkeypatch, capsys, bucket):
     text = (DOCS / page).read_text()
     for name in sorted(set(re.findall(r"s3://([\w-]+)", text))):
         bucket(name)
-    if ".nc" in text:
-        pytest.importorskip("h5netcdf")
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(os.environ, "PYTHONHASHSEED", "0")

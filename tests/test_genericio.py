@@ -747,7 +747,6 @@ def test_fingerprint_follows_the_values_not_the_place(tmp_path):
 
 def test_reads_over_http():
     """A bare # would end the address: sub-files are asked for as %23n."""
-    pytest.importorskip("aiohttp")
     import re
     import threading
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

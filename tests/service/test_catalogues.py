@@ -5,8 +5,12 @@ import threading
 import time
 from pathlib import Path
 
+import astropy.io.fits
+import h5py
 import httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from served import serving, until, write_model
 
@@ -38,18 +42,16 @@ def csv(path, columns):
 
 
 def parquet(path, columns):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table(columns), path)
 
 
 def fits(path, columns):
-    library = pytest.importorskip("astropy.io.fits")
-    made = [library.Column(name, "D", array=values) for name, values in columns.items()]
-    library.HDUList([library.PrimaryHDU(), library.BinTableHDU.from_columns(made)]).writeto(path)
+    made = [astropy.io.fits.Column(name, "D", array=values) for name, values in columns.items()]
+    astropy.io.fits.BinTableHDU.from_columns(made).writeto(path)
 
 
 def hdf5(path, columns):
-    with pytest.importorskip("h5py").File(path, "w") as file:
+    with h5py.File(path, "w") as file:
         for name, values in columns.items():
             file[f"halos/{name}"] = values
 
@@ -198,7 +200,6 @@ def virtual(h5py, file):
 
 @pytest.mark.parametrize("make", [linked, stored_elsewhere, virtual])
 def test_hdf5_whose_values_lie_elsewhere(client, tmp_path, make):
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "in.hdf5", "w") as file:
         for name in NAMES[1:]:
             file[f"halos/{name}"] = np.ones(4)

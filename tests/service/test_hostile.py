@@ -9,9 +9,12 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+import astropy.io.fits
 import held
 import httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from served import ABOUT, cube, serving, until
 
@@ -119,14 +122,12 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 
 def parquet(columns, **how):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     data = io.BytesIO()
     pq.write_table(pa.table(columns), data, **how)
     return data.getvalue()
 
 
 def arrow(columns, *, made="new_stream", compression=None, change=lambda data: data):
-    pa = pytest.importorskip("pyarrow")
     table, data = pa.table(columns), io.BytesIO()
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with getattr(pa.ipc, made)(data, table.schema, options=options) as out:
@@ -136,7 +137,6 @@ def arrow(columns, *, made="new_stream", compression=None, change=lambda data: d
 
 def extended():
     """An extension type that no library of ours knows, as positions."""
-    pa = pytest.importorskip("pyarrow")
     about = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickle.dumps(print)}
     fields = [pa.field(name, pa.binary(), metadata=about) for name in "xyz"]
     return arrow(pa.Table.from_arrays([pa.array([b"1"])] * 3, schema=pa.schema(fields)))
@@ -144,17 +144,15 @@ def extended():
 
 def texts_of_a_mebibyte():
     """One text of 1 MiB in 9000 rows: 9 GB as they are read, some kilobytes as they are sent."""
-    pa = pytest.importorskip("pyarrow")
     text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(9000, "i4")), pa.array(["a" * 2**20]))
     return parquet({**dict.fromkeys("xyz", np.zeros(9000)), "name": text}, store_schema=False, compression="zstd")
 
 
 def fits(*, change=lambda data: data, **cards):
-    library = pytest.importorskip("astropy.io.fits")
-    columns = [library.Column(name, "D", array=np.ones(4)) for name in "xyz"]
-    table, data = library.BinTableHDU.from_columns(columns), io.BytesIO()
+    columns = [astropy.io.fits.Column(name, "D", array=np.ones(4)) for name in "xyz"]
+    table, data = astropy.io.fits.BinTableHDU.from_columns(columns), io.BytesIO()
     table.header.update(cards)
-    library.HDUList([library.PrimaryHDU(), table]).writeto(data)
+    astropy.io.fits.HDUList([astropy.io.fits.PrimaryHDU(), table]).writeto(data)
     return change(data.getvalue())
 
 
@@ -186,7 +184,7 @@ TABLES = {  # what, the body, its type, status, what the answer says
     "Arrow: a head of 2 GiB": (
         lambda: b"\xff\xff\xff\xff\xff\xff\xff\x7f" + bytes(99), ARROW, 413, "more memory than it may"),
     "Arrow: positions out of a dictionary": (
-        lambda: arrow(dict.fromkeys("xyz", pytest.importorskip("pyarrow").array([1.0]).dictionary_encode())),
+        lambda: arrow(dict.fromkeys("xyz", pa.array([1.0]).dictionary_encode())),
         ARROW, 422, "not a single number"),
     "Arrow: a type that is code": (extended, ARROW, 422, "not a single number"),
     "Arrow: a file with an end (Feather)": (
