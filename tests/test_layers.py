@@ -53,7 +53,7 @@ USES = {
 ALSO = {"service.runner": ("pipelines", "distributed"), "service.painted": ("pipelines", "distributed")}
 # exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it
 DEFERRED = {"analysis.judged": "network", "verification.verify": "network"}
-FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # an extra brings them: only inside functions, of these
+FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # slow to import: only inside functions, of these
 READ_FORMATS = ("catalogues", "answers")
 
 

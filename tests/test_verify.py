@@ -152,7 +152,6 @@ def test_any_nonsense_for_an_attribute_is_a_finding(tmp_path):
 
 
 def test_a_store_on_a_web_server_is_looked_at_by_its_manifest(tmp_path):
-    pytest.importorskip("aiohttp")
     path = Path(painted(str(tmp_path / "f")))
 
     class Quiet(SimpleHTTPRequestHandler):

@@ -41,7 +41,7 @@ def painted(client, tmp_path_factory):
 def test_the_same_as_painting_it_first(client, painted, tmp_path, capsys):
     fields, model = painted
     out, expected = str(tmp_path / "v"), str(tmp_path / "w")
-    options = ["predict", model, HALOS, out, "--min-mass", "1e13", "--workers", "1"]
+    options = ["predict", model, HALOS, out, "--min-mass", "1e13", "--scheduler", client.scheduler.address]
     assert main([*options, "--plan"]) == 0
     said = capsys.readouterr().out
     assert "paint: store" in said

@@ -214,9 +214,8 @@ def test_seen_on_the_dashboard_and_stopped_when_its_client_is_gone(gpus, cluster
             gpus.sync(_on_the_loop, look)
         assert re.match(r"train: \d+/40k steps, \S+ steps/s, \d+ s left, loss \d", seen[0])
         assert "train" in cluster.scheduler.task_prefixes
-        began = time.perf_counter()
         busy = gpus.run(lambda dask_worker: len(dask_worker.active_threads))
-        assert time.perf_counter() - began < 5  # a worker answers while it trains
+        assert not training.done()  # a worker answers while it trains
         assert sorted(busy.values()) == [0, 1]
         other.close()
         with pytest.raises(ClusterError, match="scheduler was lost"):
