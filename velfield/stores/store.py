@@ -54,7 +54,7 @@ def fields_in_memory(spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> xr.
     layout = field_layout(spec)
     made = {name: (("box", *v.dims), arrays[name], dict(v.attrs)) for name, v in layout.variables.items()}
     coords = {name: (c.dims, c.values, dict(c.attrs)) for name, c in layout.coords.items()}
-    return xr.Dataset(made, coords=coords, attrs=dict(layout.attrs))
+    return _numbered(xr.Dataset(made, coords=coords, attrs=dict(layout.attrs)))
 
 
 def open_fields(url: str, *, chunks: Any = "box") -> xr.Dataset:
@@ -95,8 +95,16 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
             f"not a store of this kind: url={url}, kind={found[0]}, schema={found[1]}; "
             f"expected kind={kind}, schema={SCHEMA}, as {verb} writes"
         )
+    ds = _numbered(ds)
     ds.encoding["source"] = url  # as xarray does for files: errors name it
     return ds
+
+
+def _numbered(ds: xr.Dataset) -> xr.Dataset:
+    """With the number of each box, which is not stored: by it xarray and `metrics` match boxes in any order."""
+    if "box" in ds.coords or ds.sizes.get("box") != int(ds.attrs["boxes"]) ** 3:
+        return ds
+    return ds.assign_coords(box=("box", np.arange(ds.sizes["box"]), {"long_name": "number of the box in its parent"}))
 
 
 @contextmanager

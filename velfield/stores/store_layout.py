@@ -152,6 +152,7 @@ def velocity_layout(
     coords = {
         str(name): Coordinate(dims=tuple(map(str, c.dims)), values=c.values, attrs=dict(c.attrs))
         for name, c in core.coords.items()
+        if name != "box"  # follows from the place in the store
     }
     kept = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")
     attrs = {name: fields.attrs[name] for name in kept} | {
