@@ -16,6 +16,7 @@ from velfield.geometry.tiles import Tiling, spread
 from velfield.pipelines.predict_shown import BATCH, batch_of, surrounded, tiles_of, whole_bars
 from velfield.pipelines.receipts import Receipts
 from velfield.stores import store, store_layout
+from velfield.stores.coordinates import as_written
 from velfield.stores.sources import sentences, symmetries_of_boxes
 from velfield.theory import analytic
 from velfield.theory.whole import check_one_parent
@@ -128,7 +129,7 @@ def prepare(
     calibration : Calibration, optional
         Of a network's error bars; by default the bundle's own, of whole parents or of boxes by themselves.
     """
-    ds = store.open_fields(fields, chunks=None) if expected is None else expected
+    ds = as_written(store.open_fields(fields, chunks=None) if expected is None else expected)
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
     analytic.check_tracer(model, tracer)
     if model in analytic.NAMES:

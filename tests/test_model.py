@@ -153,7 +153,8 @@ def test_inputs_are_left_alone(model):
 def test_another_cell_size_is_refused(model, fields):
     ds = open_fields(fields)
     model.check(ds)
-    coarse = ds.assign_attrs(cellsize=12.5)
+    places = {name: ds[name] * 1.25 for name in ("x", "y", "z", "origin")}
+    coarse = ds.assign_attrs(cellsize=12.5).assign_coords(places)
     with pytest.raises(StoreError, match=r"does not fit the model: cellsize=12.5, the model's cellsize=10.0"):
         model.predict(coarse)
     model.check(ds.assign_attrs(cellsize=10 * (1 + 1e-9)))  # a quotient rounded otherwise

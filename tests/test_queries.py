@@ -299,7 +299,7 @@ def test_questions_that_make_no_sense_are_refused(tmp_path):
         vf.query_positions(ds.drop_vars("velocity"), inside())
     with pytest.raises(VelfieldError, match="several boxes at one place: store=None, boxes=2, places=1; take the"):
         vf.query_positions(ds.isel(box=[0, 0]), inside())
-    moved = ds.assign_coords(origin=ds.origin + 3)
+    moved = ds.assign_coords(origin=ds.origin + 10)
     with pytest.raises(StoreError, match=r"boxes that do not lie on their parent's grid: store=None, side=60; make it"):
         vf.query_positions(moved, inside())
     with pytest.raises(StoreError, match=r"no such file or folder: url=.*; check the path, .* velfield predict"):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.accuracy.calibration import NOMINAL, calibrate
+from velfield.accuracy.labels import matched
 from velfield.accuracy.places import Bins, Tracers, by_place
 from velfield.accuracy.scales import by_scale
 from velfield.errors import VelfieldError
@@ -62,7 +63,8 @@ def metrics(
     ----------
     predicted, true : array (box, 3, x, y, z) or (3, x, y, z)
         Velocities [km/s], without margins. A DataArray is put into this order by its dimensions' names, and read one
-        box at a time.
+        box at a time. Where several fields have coordinates, their boxes, components and cells are
+        matched by these, and refused where they differ.
     cellsize : float, optional
         Side of a cell [h⁻¹Mpc]. Without it nothing is measured by scale or distance, and centre and edge are shares
         of the side.
@@ -83,9 +85,11 @@ def metrics(
         ``"r_of_k": {"k", "mean", "std"}`` [h Mpc⁻¹] and others by scale, and ``"error_by_depth": {"edges", "rms",
         "cos_theta", "cells"}`` and others by place, each with its mean and std; an outermost edge of None is open.
     """
-    p, t = _in_order(predicted, "predicted", vector=True), _in_order(true, "true", vector=True)
-    given = {"flag": flag, "density": density, "halos": halos, "std": std}
-    also = {n: _in_order(value, n, vector=n == "std") for n, value in given.items() if value is not None}
+    given = {"true": true, "predicted": predicted, "flag": flag, "density": density, "halos": halos, "std": std}
+    vectors = ("true", "predicted", "std")
+    also = {n: _in_order(value, n, vector=n in vectors) for n, value in given.items() if value is not None}
+    also = matched(also, cellsize)
+    t, p = also.pop("true"), also.pop("predicted")
     unlike = {n: v.shape for n, v in also.items() if v.shape != (t.shape if n == "std" else (t.shape[0], *t.shape[2:]))}
     if p.shape != t.shape or p.shape[1] != 3 or unlike:
         raise VelfieldError(

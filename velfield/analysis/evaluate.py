@@ -17,6 +17,7 @@ from velfield.errors import StoreError, VelfieldError
 from velfield.files import storage
 from velfield.files.progress import Progress, Silent
 from velfield.files.shards import ROOT
+from velfield.stores.coordinates import as_written
 from velfield.stores.store import WORK, open_fields
 from velfield.theory import analytic
 from velfield.version import __version__
@@ -174,7 +175,7 @@ def _tests(urls: Sequence[str], split: str | None) -> list[Test]:
         raise VelfieldError("nothing to evaluate on: fields=[]; give at least one field store")
     tests = []
     for url in urls:
-        ds = open_fields(url, chunks=None)
+        ds = as_written(open_fields(url, chunks=None))
         if "velocity" not in ds:
             raise StoreError(f"the store holds no truth: url={url}, variable=velocity; paint it again with --particles")
         splits = np.asarray(ds["split"].values)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from velfield.errors import SENSELESS, StoreError, VelfieldError
 from velfield.files import shards, shipped, storage
+from velfield.stores.coordinates import as_written
 from velfield.stores.sources import sentences, symmetries_of_boxes
 from velfield.stores.store import decoding, open_velocity
 from velfield.theory import analytic
@@ -113,7 +114,7 @@ def judge(model: str, tests: Sequence[Test], tracer: str, smoothing: float | Non
 
 def _predicted(url: str, tests: Sequence[Test], tracer: str, smoothing: float | None, average: int) -> Judged:
     """What `velfield predict` wrote, on the one field store that it was made from."""
-    made = open_velocity(url, chunks=None)
+    made = as_written(open_velocity(url, chunks=None))
     if average != 1 or smoothing is not None or tracer != "number":
         raise VelfieldError(
             f"these velocities are there already: store={url}, average={average}, smoothing={smoothing}, "
@@ -124,6 +125,11 @@ def _predicted(url: str, tests: Sequence[Test], tracer: str, smoothing: float | 
             raise VelfieldError(
                 f"the velocities are of another store: velocities={url}, made from={made.attrs['input']}, "
                 f"fields={test.url}; give the store that they were predicted from"
+            )
+        if not np.array_equal(made["origin"].values, test.ds["origin"].values):
+            raise StoreError(
+                f"the velocities are of other boxes, or in another order: velocities={url}, "
+                f"boxes={made.sizes['box']}, fields={test.url}, boxes={test.ds.sizes['box']}; predict again"
             )
     try:
         about, prediction = (json.loads(made.attrs.get(name, "{}")) for name in ("model", "prediction"))

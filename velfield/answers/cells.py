@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
 from velfield.kernel import kernel
+from velfield.stores.coordinates import AXES, by_axis, cells_along, in_order
 from velfield.theory.whole import READERS, layout_of
 
 KEPT_BYTES = 2**28  # of boxes that are kept, as positions that lie together ask for them again
 ABSENT = -1  # no box of the store is there
 UNSURE = 1  # of velocity_flag: filled from neighbours, or predicted without all of its context
+NOTHING = 2  # of velocity_flag: not known
 
 
 class Box(NamedTuple):
@@ -73,7 +75,8 @@ class Cells:
     Parameters
     ----------
     ds : xarray.Dataset
-        As `velfield.stores.store.open_fields` or `open_velocity` gives it: all boxes, or some of them.
+        As `velfield.stores.store.open_fields` or `open_velocity` gives it: all boxes, or some of them, or some of their
+        cells; the others are not known.
     kept_bytes : int
         Of boxes kept in memory; beside them `READERS` boxes are held while they are read.
 
@@ -95,19 +98,21 @@ class Cells:
                 f"the store has no velocities: store={ds.encoding.get('source')}; paint it with --particles, or name a "
                 "velocity store"
             )
-        self.ds = ds if "box" in ds.dims else ds.expand_dims("box")
+        self.ds = in_order(ds)
         self.source = ds.encoding.get("source")
         self.layout = layout_of(ds)
         self.periodic = bool(ds.attrs["periodic"])
         self.names = tuple(name for name in ("velocity", "velocity_std") if name in ds)
         self.places, self.number = self._places()
+        numbers = [cells_along(axis, self.ds, self.ds) for axis in AXES]
+        self._there = tuple(slice(max(along[0], 0), max(along[-1] + 1, 0)) for along in numbers)  # of a box's cells
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[int, Box] = OrderedDict()
         self._lock = threading.Lock()
 
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         layout = self.layout
-        corners = np.asarray(self.ds["origin"].values).reshape(-1, 3) / layout.side
+        corners = by_axis(self.ds, "origin") / layout.side
         places = np.rint(corners).astype(np.int64)
         number = np.full((layout.boxes,) * 3, ABSENT, dtype=np.int64)
         inside = ((places >= 0) & (places < layout.boxes)).all()
@@ -158,11 +163,15 @@ class Cells:
     def _read(self, box: int) -> Box:
         one = self.ds.isel(box=box)
         core = one.velfield.core(one[[*self.names, *(["velocity_flag"] if "velocity_flag" in one else [])]])
-        parts = [np.asarray(core[name].transpose("component", "x", "y", "z")) for name in self.names]
-        values = np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)  # a copy, and in the order of its axes
+        shape = (self.layout.cells,) * 3  # whatever the store's arrays have: loops find their way by it
+        values = np.full((3 * len(self.names), *shape), np.nan, dtype=np.float32)
+        for first, name in zip(range(0, len(values), 3), self.names, strict=True):
+            values[first : first + 3, *self._there] = core[name]
         flag = np.zeros(0, dtype=np.uint8)
         if "velocity_flag" in core:
-            flag = np.ascontiguousarray(core["velocity_flag"].transpose("x", "y", "z"), dtype=np.uint8)
+            flag = np.full(shape, NOTHING, dtype=np.uint8)
+            given = np.asarray(core["velocity_flag"])
+            flag[self._there] = np.where(np.isfinite(given), given, NOTHING)  # joins fill gaps with NaN
         square = _settle(values.reshape(len(values), -1), flag.reshape(-1))
         return Box(values, flag == UNSURE if flag.size else None, float(np.sqrt(square)))
 
@@ -205,5 +214,5 @@ def shared(ds: xr.Dataset, name: str) -> NDArray[np.float64] | None:
     """The `observer` [h⁻¹Mpc] or `line_of_sight` (3,) that all boxes of a store share; None where there is none."""
     if name not in ds.coords:
         return None
-    found = np.asarray(ds[name].values, dtype=np.float64).reshape(-1, 3)
+    found = by_axis(ds, name).reshape(-1, 3)
     return found[0] if len(found) and np.allclose(found, found[0]) else None

@@ -78,7 +78,10 @@ def _trilinear(
 
 @kernel
 def velocity_at(grid: Grid, x: float, y: float, z: float, extrapolate: bool, out: NDArray[np.float64]) -> int:
-    """The first values (3 or 6) of a position, into ``out``, and its flag; the boxes that it touches are held."""
+    """The first values (3 or 6) of a position, into ``out``, and its flag; the boxes that it touches are held.
+
+    Cells of a box that is not held count as not known.
+    """
     if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
         out[:] = np.nan
         return INVALID
@@ -88,7 +91,8 @@ def velocity_at(grid: Grid, x: float, y: float, z: float, extrapolate: bool, out
         out[:] = np.nan
         return OUTSIDE
     inside = sx[1] == sx[3] and sy[1] == sy[3] and sz[1] == sz[3] and sx[2] < sx[4] and sy[2] < sy[4] and sz[2] < sz[4]
-    if inside and sx[5] > 0 and sy[5] > 0 and sz[5] > 0 and grid.unsure[home] == 0:  # most are here
+    held = grid.values[home] != 0
+    if inside and held and sx[5] > 0 and sy[5] > 0 and sz[5] > 0 and grid.unsure[home] == 0:  # most are here
         _in_one_box(grid.values[home], grid.cells, sx[2], sy[2], sz[2], sx[5], sy[5], sz[5], out)
         if np.isfinite(out[0]):
             return 0
@@ -150,7 +154,7 @@ def _sum(grid: Grid, sx: Side, sy: Side, sz: Side, extrapolate: bool, out: NDArr
         box, cell, weight, _ = _corner(grid, sx, sy, sz, corner)
         if weight == 0:
             continue
-        if box == ABSENT:
+        if box == ABSENT or grid.values[box] == 0:
             flag |= UNKNOWN
             continue
         if grid.unsure[box] != 0 and byte_at(grid.unsure[box], cell):
@@ -173,7 +177,9 @@ def _nearest(grid: Grid, sx: Side, sy: Side, sz: Side, out: NDArray[np.float64])
     least, flag = np.inf, 0
     for corner in range(8):
         box, cell, weight, square = _corner(grid, sx, sy, sz, corner)
-        if weight > 0 and square < least and box != ABSENT and np.isfinite(float32_at(grid.values[box], cell)):
+        if weight == 0 or square >= least or box == ABSENT or grid.values[box] == 0:
+            continue
+        if np.isfinite(float32_at(grid.values[box], cell)):
             least, flag = square, EXTRAPOLATED
             for component in range(len(out)):
                 out[component] = float32_at(grid.values[box], component * grid.cells**3 + cell)

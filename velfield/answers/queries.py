@@ -16,6 +16,7 @@ from velfield.errors import StoreError, VelfieldError
 from velfield.files import storage
 from velfield.files.shards import ROOT
 from velfield.physics import sky
+from velfield.stores.coordinates import check_attributes
 from velfield.stores.store import attributes, cosmology_of, open_fields, open_velocity
 
 COORDINATES = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
@@ -127,6 +128,7 @@ def check_question(
         )
     if not 0 < max_shift < np.inf:
         raise VelfieldError(f"no such shift: max_shift={max_shift}; give a positive length [h⁻¹Mpc]")
+    check_attributes(ds)
     observer, towards = shared(ds, "observer"), shared(ds, "line_of_sight")
     where = f"store={ds.encoding.get('source')}, rsd={ds.attrs['rsd']}"
     several = "each box has an observer of its own" if "observer" in ds.coords else "it has no observer"

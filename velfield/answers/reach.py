@@ -6,12 +6,13 @@ A position is a line of one step, 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from velfield.answers.cells import ABSENT, Box, Cells, Grid
+from velfield.errors import StoreError, VelfieldError
 from velfield.kernel import kernel
 
 NOWHERE = np.full(3, np.inf)  # an observer infinitely far away
@@ -80,6 +81,13 @@ def in_turn(
     observer : ndarray (3,)
         A line ends at this position. One that touches more boxes than may be held is a part by itself.
     """
+    if pos.ndim != 2 or pos.shape[1] != 3 or (direction is not None and direction.shape != pos.shape):
+        raise VelfieldError(
+            f"positions of the wrong shape: positions={pos.shape}, "
+            f"directions={None if direction is None else direction.shape}; give (N, 3)"
+        )
+    if observer.shape != (3,):
+        raise VelfieldError(f"an observer of the wrong shape: observer={observer.shape}; give (3,)")
     order, nbox = _by_place(cells, pos), len(cells.places)
     where, seen, touched = np.zeros((2, nbox), np.int64), np.zeros(nbox, np.bool_), np.empty(nbox, np.int64)
     grid = Grid(cells.layout.cellsize, cells.layout.cells, cells.periodic, cells.number, where[0], where[1])
@@ -93,12 +101,23 @@ def in_turn(
             last, count = _reach(grid, lines, first, cells.at_once, seen, touched)
             numbers = np.sort(touched[:count])
             boxes = [box for _, box in cells.several(numbers.tolist())]
-            where[0, numbers] = [box.values.ctypes.data for box in boxes]
-            where[1, numbers] = [0 if box.unsure is None else box.unsure.ctypes.data for box in boxes]
+            shape = (cells.layout.cells,) * 3
+            where[0, numbers] = [_address(box.values, np.float32, (3 * len(cells.names), *shape)) for box in boxes]
+            where[1, numbers] = [0 if box.unsure is None else _address(box.unsure, np.bool_, shape) for box in boxes]
             some = lines._replace(pos=at[first:last], direction=along[first:last])
             yield Part(rows[first:last], some, grid, boxes)
             where[:, numbers] = 0
             first = last
+
+
+def _address(values: NDArray[Any], dtype: Any, shape: tuple[int, ...]) -> int:
+    """Where an array lies in memory; refuses one in which compiled loops would not find what they look for."""
+    if values.dtype != dtype or values.shape != shape or not values.flags.c_contiguous:
+        raise StoreError(
+            f"a box in memory that is not as its layout says: shape={values.shape}, dtype={values.dtype}, "
+            f"wanted={shape} of {np.dtype(dtype)}; open the store again"
+        )
+    return int(values.ctypes.data)
 
 
 def _by_place(cells: Cells, pos: NDArray[np.float64]) -> NDArray[np.int64]:

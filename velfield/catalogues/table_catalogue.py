@@ -198,6 +198,9 @@ class TableCatalogue:
 def _columns(table: Mapping[str, NDArray[Any]], sources: Sequence[Source], scale: float) -> NDArray[Any]:
     """Columns side by side, in our units."""
     columns = [table[s.column] if s.component is None else table[s.column][:, s.component] for s in sources]
+    if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
+        shapes = ", ".join(f"{s.column}={column.shape}" for s, column in zip(sources, columns, strict=True))
+        raise CatalogueError(f"columns that are not of the same rows: {shapes}; give one number a row, for all rows")
     kind = np.result_type(*columns)
     kind = kind if kind in (np.float32, np.float64) else np.dtype(np.float64)
     factors = np.array([source.factor * scale for source in sources], dtype=kind)

@@ -21,6 +21,7 @@ from velfield.network.orientations import over_orientations
 from velfield.network.parent_norm import Statistics, observed, with_statistics
 from velfield.network.unet import UNet
 from velfield.physics.condition import Condition
+from velfield.stores.coordinates import whole_boxes
 from velfield.stores.sources import condition_of, describe, differing, symmetries_of_boxes
 from velfield.stores.store import velocity_in_memory
 from velfield.theory.guide import Guide
@@ -197,6 +198,7 @@ class Model:
         boxes : sequence of int, optional
             Which boxes; all by default.
         """
+        ds = whole_boxes(ds)
         self.check(ds)
         symmetries = symmetries_of_boxes(ds, average)
         numbers = list(range(ds.sizes["box"]) if boxes is None else boxes)
@@ -244,7 +246,7 @@ class Model:
 
         ``surrounded``: each box's context is taken from its neighbours, whatever margin the store has.
         """
-        described = describe(ds, self.inputs)
+        described = describe(whole_boxes(ds), self.inputs)
         trained = self.metadata["trained_on"]
         for name in ("cellsize", *(f"units of {kind}" for kind in self.inputs)):
             if differing({name: trained[name]}, described):

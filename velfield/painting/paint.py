@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from velfield.errors import VelfieldError
 from velfield.painting.clouds import CELLS_PER_AXIS, NO_PERIOD, add_clouds
+from velfield.painting.tracers import check_shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,12 +175,7 @@ def _check_tracers(pos: Any, vel: Any, mass: Any) -> tuple[Any, Any, Any]:
     pos = np.ascontiguousarray(pos)
     vel = None if vel is None else np.ascontiguousarray(vel)
     mass = None if mass is None else np.ascontiguousarray(mass)
-    n = len(pos) if pos.ndim else 0
-    if pos.shape != (n, 3) or (vel is not None and vel.shape != (n, 3)) or (mass is not None and mass.shape != (n,)):
-        raise VelfieldError(
-            f"tracers' shapes do not fit: pos={pos.shape}, vel={None if vel is None else vel.shape}, "
-            f"mass={None if mass is None else mass.shape}; give (N, 3), (N, 3) and (N,)"
-        )
+    check_shapes(pos, vel, mass)
     if pos.dtype not in (np.float32, np.float64):
         raise VelfieldError(f"positions of the wrong type: dtype={pos.dtype}; give float32 or float64")
     return pos, vel, mass

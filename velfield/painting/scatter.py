@@ -18,6 +18,7 @@ from velfield.errors import VelfieldError
 from velfield.geometry.boxes import BoxLayout
 from velfield.kernel import kernel
 from velfield.painting.clouds import CELLS_PER_AXIS, LARGEST_CELL, cloud_along_axis
+from velfield.painting.tracers import check_shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +78,11 @@ def filled(sums: NDArray[np.float64], first: int, ny: int, nz: int) -> tuple[NDA
 def add_patch(sums: NDArray[np.float64], patch: Patch) -> None:
     """Add a patch to the sums (cells of the window, fields) of its box."""
     cells = patch.cells
-    if len(cells) and not (cells.min() >= 0 and cells.max() < len(sums) and patch.sums.shape[1] == sums.shape[1]):
+    fits = patch.sums.shape == (len(cells), sums.shape[1])
+    if not fits or (len(cells) and not (cells.min() >= 0 and cells.max() < len(sums))):
         raise VelfieldError(
-            f"a patch that does not fit its box: cells={int(cells.min())} to {int(cells.max())} of {len(sums)}, "
-            f"fields={patch.sums.shape[1]} of {sums.shape[1]}"
+            f"a patch that does not fit its box: cells={int(cells.min(initial=0))} to {int(cells.max(initial=0))} of "
+            f"{len(sums)}, sums={patch.sums.shape} for {(len(cells), sums.shape[1])}"
         )
     _add_patch(sums, cells, patch.sums)
 
@@ -104,22 +106,27 @@ def bounds(pos: NDArray[Any], cellsize: float) -> tuple[NDArray[np.float64], NDA
 
 def shifts(pos: NDArray[Any], seen: NDArray[np.float64], limit: float) -> tuple[float, int]:
     """The furthest that a tracer was carried [h⁻¹Mpc], and how many further than ``limit``."""
+    check_shapes(pos, seen)
     square, count = _shifts(pos, seen, limit * limit)
     return float(np.sqrt(square)), int(count)
 
 
 def faster(vel: NDArray[Any], speed: float) -> NDArray[np.bool_]:
     """Which tracers are faster than ``speed`` [km/s]."""
+    check_shapes(vel)
     return np.asarray(_faster(vel, speed * speed))
 
 
 def near(pos: NDArray[Any], centre: ArrayLike, distance: float, period: float) -> NDArray[np.bool_]:
     """Which tracers lie within ``distance`` of ``centre`` along every axis; ``period`` 0 is none."""
-    return np.asarray(_near(pos, np.asarray(centre, dtype=np.float64), distance, period))
+    check_shapes(pos)
+    x, y, z = np.asarray(centre, dtype=np.float64)
+    return np.asarray(_near(pos, np.array([x, y, z]), distance, period))
 
 
 def own_boxes(pos: NDArray[Any], boxes: BoxLayout, periodic: bool) -> NDArray[np.int64]:
     """Codes ((i + 1) w + j + 1) w + k + 1, w = boxes + 2, of the boxes that tracers lie in; 0 or w − 1 is outside."""
+    check_shapes(pos)
     occupied = np.zeros((boxes.boxes + 2,) * 3, dtype=np.bool_)
     _occupy(occupied, pos, boxes.cellsize, boxes.ngrid, boxes.cells, periodic)
     return np.flatnonzero(occupied)

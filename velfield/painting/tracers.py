@@ -45,6 +45,19 @@ class Tracers:
     mass: NDArray[Any] | None
     dropped: int = 0
 
+    def __post_init__(self) -> None:
+        check_shapes(self.pos, self.vel, self.mass)
+
+
+def check_shapes(pos: NDArray[Any], vel: NDArray[Any] | None = None, mass: NDArray[Any] | None = None) -> None:
+    """Refuse arrays that are not of N tracers: compiled loops take their shapes on trust."""
+    n = len(pos) if pos.ndim else 0
+    if pos.shape != (n, 3) or (vel is not None and vel.shape != (n, 3)) or (mass is not None and mass.shape != (n,)):
+        raise VelfieldError(
+            f"tracers' shapes do not fit: pos={pos.shape}, vel={None if vel is None else vel.shape}, "
+            f"mass={None if mass is None else mass.shape}; give (N, 3), (N, 3) and (N,)"
+        )
+
 
 def check_tracers(
     tracers: Tracers,
@@ -113,6 +126,7 @@ def bring_inside(tracers: Tracers, *, boxsize: float | None, outside: str) -> Tr
 
 def momentum_of(vel: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     """Sum of velocities (N, 3) [km/s], each tracer counting once, and the sum of their lengths."""
+    check_shapes(vel)
     total = np.zeros(3)
     return total, float(_add_velocities(vel, total))
 

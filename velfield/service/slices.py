@@ -20,9 +20,9 @@ from velfield.service.kept import Kept
 from velfield.service.problems import Problem
 from velfield.service.volumes import Together, Volume, span, stretches
 from velfield.stores import store
+from velfield.stores.coordinates import AXES, as_written
 from velfield.theory.whole import layout_of
 
-AXES = ("x", "y", "z")
 KEPT_BYTES = 2**28  # of pictures that were looked at
 COARSEST, FINEST = 2, 64  # cells along a side of a coarse cube
 FEWEST, MOST = 16, 256  # pixels along a side of a plane
@@ -64,8 +64,8 @@ class Opened:
     """A source's stores, open: what clients may ask for, by the names that they use."""
 
     def __init__(self, source: Source) -> None:
-        self.fields = None if source.fields is None else store.open_fields(source.fields, chunks=None)
-        self.made = None if source.made is None else store.open_velocity(source.made, chunks=None)
+        self.fields = None if source.fields is None else as_written(store.open_fields(source.fields, chunks=None))
+        self.made = None if source.made is None else as_written(store.open_velocity(source.made, chunks=None))
         self.main: xr.Dataset = self.made if self.made is not None else self.fields  # type: ignore[assignment]
         self.variables: dict[str, list[tuple[xr.Dataset, str]]] = {}  # whose difference it is, if there are two
         if self.fields is not None:
@@ -210,8 +210,8 @@ def _reader(variable: str, of: list[tuple[xr.Dataset, str]]) -> Callable[[int, t
     def one(ds: xr.Dataset, name: str, box: int, cells: tuple[slice, ...]) -> NDArray[np.float32]:
         margin = layout_of(ds).margin
         cut = {dim: slice(margin + c.start, margin + c.stop) for dim, c in zip(AXES, cells, strict=True)}
-        part = ds[[name]].isel(cut | {"box": box})
-        field = part.velfield.overdensity(name) if variable in CONTRASTS else part[name]
+        part = ds[name].isel(cut | {"box": box})
+        field = store.contrast(part) if variable in CONTRASTS else part
         return np.asarray(field.values, dtype="<f4")
 
     def read(box: int, cells: tuple[slice, ...]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from velfield.errors import StoreError, VelfieldError
 from velfield.geometry import symmetry
 from velfield.physics.condition import Condition
 from velfield.physics.cosmology import Cosmology
+from velfield.stores.coordinates import as_written
 from velfield.stores.halo_bias import halo_density, least_mass
 from velfield.stores.store import INPUTS, cosmology_of, open_fields
 
@@ -101,7 +102,7 @@ def open_source(url: str, inputs: Sequence[str], *, condition: bool = False) -> 
 
     With ``condition`` its condition is worked out, and what it stands for is not among what stores must share.
     """
-    ds = open_fields(url, chunks=None)
+    ds = as_written(open_fields(url, chunks=None))
     if "velocity" not in ds:
         raise StoreError(f"the store has no velocity to learn from: store={url}; paint it again with --particles")
     return FieldSource(

@@ -1,7 +1,7 @@
 """The field store and the velocity store: how they are written, opened, and what is derived from them.
 
-With `velfield.stores.store_layout`, which says what they hold, the only module that names variables, coordinates and
-attributes.
+With `velfield.stores.store_layout`, which says what they hold, and `velfield.stores.coordinates`, which looks whether
+they still do once xarray has cropped or turned them, the only module that names variables, coordinates and attributes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import shards, storage
 from velfield.physics.cosmology import Cosmology
+from velfield.stores.coordinates import AXES, cells_along, check_values
 from velfield.stores.store_layout import OF_THE_FIELDS, PREDICTED, SCHEMA, FieldSpec, field_layout
 
 WORK = ".work"  # beneath a store: what an unfinished job has done so far
@@ -52,7 +54,7 @@ def fields_in_memory(spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> xr.
     layout = field_layout(spec)
     made = {name: (("box", *v.dims), arrays[name], dict(v.attrs)) for name, v in layout.variables.items()}
     coords = {name: (c.dims, c.values, dict(c.attrs)) for name, c in layout.coords.items()}
-    return xr.Dataset(made, coords=coords, attrs=dict(layout.attrs))
+    return _numbered(xr.Dataset(made, coords=coords, attrs=dict(layout.attrs)))
 
 
 def velocity_in_memory(fields: xr.Dataset, boxes: Sequence[int], made: Mapping[str, NDArray[Any]]) -> xr.Dataset:
@@ -115,8 +117,16 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
             f"not a store of this kind: url={url}, kind={found[0]}, schema={found[1]}; "
             f"expected kind={kind}, schema={SCHEMA}, as {verb} writes"
         )
+    ds = _numbered(ds)
     ds.encoding["source"] = url  # as xarray does for files: errors name it
     return ds
+
+
+def _numbered(ds: xr.Dataset) -> xr.Dataset:
+    """With the number of each box, which is not stored: by it xarray and `metrics` match boxes in any order."""
+    if "box" in ds.coords or ds.sizes.get("box") != int(ds.attrs["boxes"]) ** 3:
+        return ds
+    return ds.assign_coords(box=("box", np.arange(ds.sizes["box"]), {"long_name": "number of the box in its parent"}))
 
 
 @contextmanager
@@ -146,6 +156,16 @@ def cosmology_of(ds: xr.Dataset) -> Cosmology:
     return Cosmology.from_dict(json.loads(ds.attrs["cosmology"]))
 
 
+def contrast(values: xr.DataArray) -> xr.DataArray:
+    """Density contrast δ of some cells of a variable, whose attribute ``mean`` is the parent's mean per cell."""
+    if "mean" not in values.attrs:
+        raise StoreError(
+            f"a variable without its parent's mean: variable={values.name}, missing attribute=mean; take the store as "
+            "it was opened, or keep attributes (xarray.set_options(keep_attrs=True))"
+        )
+    return (values / values.attrs["mean"] - 1).astype("float32", copy=False)
+
+
 @xr.register_dataset_accessor("velfield")
 class FieldAccessor:
     """``ds.velfield``: quantities derived lazily from a field store."""
@@ -154,10 +174,15 @@ class FieldAccessor:
         self._ds = ds
 
     def core(self, array: Any) -> Any:
-        """The cells of the boxes proper of a Dataset or DataArray: without the margin."""
-        margin = int(self._ds.attrs["margin"])
-        cut = slice(margin, margin + int(self._ds.attrs["cells"]))
-        return array.isel({dim: cut for dim in ("x", "y", "z") if dim in array.dims})
+        """The cells of the boxes proper of a Dataset or DataArray, by its coordinates: without the margin."""
+        cut = {}
+        for axis in AXES:
+            if axis in array.dims:
+                numbers = cells_along(axis, array, self._ds)
+                inside = np.flatnonzero((numbers >= 0) & (numbers < int(self._ds.attrs["cells"])))
+                adjacent = len(inside) and inside[-1] - inside[0] == len(inside) - 1
+                cut[axis] = slice(inside[0], inside[-1] + 1) if adjacent else inside
+        return array.isel(cut)
 
     def overdensity(self, name: str, mean: str = "parent") -> xr.DataArray:
         """Density contrast δ = value / mean − 1 of ``halo_mass``, ``halo_number`` or ``matter_number``.
@@ -166,12 +191,13 @@ class FieldAccessor:
         """
         values = self._variable(name)
         if mean == "parent":
-            average: Any = values.attrs["mean"]
+            delta = contrast(values)
         elif mean == "box":
-            average = self.core(values).mean(("x", "y", "z"), dtype="float64")
+            average = self._core_of_all(values).mean(AXES, dtype="float64")
+            delta = (values / average - 1).astype("float32", copy=False)
         else:
             raise VelfieldError(f"unknown mean: mean={mean!r}; choose parent or box")
-        delta = (values / average - 1).astype("float32", copy=False).rename(f"{name}_overdensity")
+        delta = delta.rename(f"{name}_overdensity")
         return delta.assign_attrs(units="1", long_name=f"density contrast of {name}")
 
     def density(self, name: str) -> xr.DataArray:
@@ -192,4 +218,17 @@ class FieldAccessor:
         if name not in self._ds:
             catalogue = "--particles" if name == "matter_number" else "--halos"
             raise StoreError(f"the store has no such field: variable={name}; paint it again with {catalogue}")
+        check_values(self._ds[name], self._ds)
         return self._ds[name]
+
+    def _core_of_all(self, values: xr.DataArray) -> xr.DataArray:
+        """The core of a variable; refuses boxes that lack some of it."""
+        core, cells = self.core(values), int(self._ds.attrs["cells"])
+        for axis in AXES:
+            if core.sizes.get(axis, 0) != cells:
+                raise StoreError(
+                    f"a mean of boxes that lack cells: store={self._ds.encoding.get('source')}, "
+                    f"cells along {axis}={core.sizes.get(axis, 1)}, the store's cells={cells}; take the over-density "
+                    "of the store as it was opened, and crop that"
+                )
+        return core

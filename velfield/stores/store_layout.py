@@ -154,6 +154,7 @@ def velocity_layout(
     coords = {
         str(name): Coordinate(dims=tuple(map(str, c.dims)), values=c.values, attrs=dict(c.attrs))
         for name, c in core.coords.items()
+        if name != "box"  # follows from the place in the store
     }
     attrs = {name: fields.attrs[name] for name in OF_THE_FIELDS} | {
         "velfield_schema": SCHEMA,

@@ -27,6 +27,7 @@ from velfield.physics.linear import components, linear_velocity
 from velfield.physics.modes import cells_of, forward, room
 from velfield.physics.reconstruction import matter_modes
 from velfield.physics.wiener import Survey, wiener_velocity
+from velfield.stores.coordinates import whole_boxes
 from velfield.stores.store import cosmology_of, velocity_in_memory
 from velfield.theory.settings import HALOS as HALOS
 from velfield.theory.settings import NAMES as NAMES
@@ -83,6 +84,7 @@ class AnalyticModel:
         boxes : sequence of int, optional
             Which boxes; all by default.
         """
+        ds = whole_boxes(ds)
         how = settings(self.name, ds, tracer=self.tracer, smoothing=self.smoothing)
         numbers = list(range(ds.sizes["box"]) if boxes is None else boxes)
         if not numbers:
@@ -122,6 +124,7 @@ def velocities(
         and fingerprint) and settings: 12 bytes for each of its cells, 70 MB for 180³; while it is made what
         `whole_bytes` says beside it. A store that was not opened from a URL is not kept: ask for all its boxes at once.
     """
+    ds = whole_boxes(ds)
     if isinstance(how, WholeSettings):
         key = (ds.encoding.get("source"), ds.attrs["fingerprint"], how)
         whole = whole_velocity(how, ds) if key[0] is None else cache.get(key, lambda: whole_velocity(how, ds))
@@ -179,6 +182,7 @@ def whole_components(how: WholeSettings, ds: xr.Dataset) -> Iterator[NDArray[np.
 
     `whole_bytes` says what is held meanwhile.
     """
+    ds = whole_boxes(ds)
     cosmology, z, n = cosmology_of(ds), float(ds.attrs["redshift"]), layout_of(ds).ngrid
     shape, sides = (n,) * 3, np.full(3, float(ds.attrs["boxsize"]))
     one, growth_rate = ds.isel(box=0), cosmology.growth_rate(z)

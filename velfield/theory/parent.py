@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from velfield.errors import StoreError
 from velfield.geometry.tiles import pieces
+from velfield.stores.coordinates import AXES, whole_boxes
 from velfield.stores.store import decoding
+from velfield.stores.store_layout import COMPONENTS
 from velfield.theory.whole import READERS, layout_of
 
 Corner = Sequence[int]
@@ -27,7 +29,7 @@ class Parent:
     """The parent of a store whose boxes are one (`velfield.theory.whole.check_one_parent`)."""
 
     def __init__(self, ds: xr.Dataset) -> None:
-        self.ds = ds
+        self.ds = ds = whole_boxes(ds)
         self.layout = layout_of(ds)
         self.periodic = bool(ds.attrs["periodic"])
         places = np.rint(np.asarray(ds["origin"].values) / self.layout.side).astype(int)
@@ -96,8 +98,11 @@ def tiles_as_boxes(
     """
     side = next(iter(windows.values())).shape[-1]
     variables = {name: (("box", "x", "y", "z"), values, dict(ds[name].attrs)) for name, values in windows.items()}
-    origin = (np.asarray(starts, dtype=np.float64) + margin) * float(ds.attrs["cellsize"])
-    coords: dict[str, Any] = {"origin": (("box", "axis"), origin)}
+    cellsize = float(ds.attrs["cellsize"])
+    origin = (np.asarray(starts, dtype=np.float64) + margin) * cellsize
+    coords: dict[str, Any] = dict.fromkeys(AXES, (np.arange(side) - margin + 0.5) * cellsize)
+    coords = {axis: (axis, centres) for axis, centres in coords.items()}
+    coords |= {"axis": ("axis", COMPONENTS), "origin": (("box", "axis"), origin)}
     for name in ("line_of_sight", "observer"):
         if name in ds.coords:  # one for all boxes
             coords[name] = (("box", "axis"), np.repeat(ds[name].values[:1], len(origin), axis=0))

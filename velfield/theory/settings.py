@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from velfield.errors import VelfieldError
+from velfield.stores.coordinates import whole_boxes
 from velfield.stores.halo_bias import halo_density, least_mass
 from velfield.stores.store import cosmology_of
 from velfield.theory.whole import check_whole
@@ -131,6 +132,7 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
             f"the Wiener filter weighs modes by itself, and its noise is that of numbers: tracer={tracer}, "
             f"smoothing={smoothing}; leave both out"
         )
+    ds = whole_boxes(ds)
     pad = 2 if name.endswith("_padded") else 1
     margin = int(ds.attrs["margin"]) if pad > 1 or name == WIENER else 0
     variable = "matter_number" if name in ("linear", "linear_padded") else TRACERS[tracer]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
 from velfield.geometry.boxes import BoxLayout
-from velfield.stores.store import decoding
+from velfield.stores.coordinates import whole_boxes
+from velfield.stores.store import contrast, decoding
 
 READERS = 8  # boxes read at once: hides the latency of object storage
 READ_BYTES = 2**28  # of what they hold together, or one of them
@@ -65,6 +66,7 @@ def check_whole(ds: xr.Dataset) -> None:
 
 def check_one_parent(ds: xr.Dataset, out: str) -> None:
     """Refuse a store whose boxes are not one parent, periodic or not, seen in one way; ``out`` says what to do."""
+    ds = whole_boxes(ds)
     attrs, source = ds.attrs, ds.encoding.get("source")
     layout = layout_of(ds)
     if attrs["rsd"] == "center_radial" or attrs["observer_per_box"]:
@@ -86,6 +88,7 @@ def whole_cube(ds: xr.Dataset, variable: str, out: NDArray[np.float32] | None = 
 
     ``out``, float32, need not be contiguous; by default a new array.
     """
+    ds = whole_boxes(ds)
     check_whole(ds)
     layout = layout_of(ds)
     whole = np.empty((layout.ngrid,) * 3, dtype=np.float32) if out is None else out
@@ -128,13 +131,14 @@ def read_overdensity(
 
     Beyond the edge of a parent that is not periodic, where nothing is known, it is 0. Of ``cut`` alone, if it is given.
     """
-    one = ds.isel(box=box)
+    ds = whole_boxes(ds)
+    one = ds[variable].isel(box=box)
     outer = int(ds.attrs["margin"]) - margin
     inner = slice(outer, outer + int(ds.attrs["cells"]) + 2 * margin)
     wanted = {dim: range(ds.sizes[dim])[inner][along] for dim, along in zip("xyz", cut, strict=True)}
     one = one.isel({dim: slice(along.start, along.stop) for dim, along in wanted.items()})
     with decoding(ds, variable, box):
-        delta = np.asarray(one.velfield.overdensity(variable))
+        delta = np.asarray(contrast(one))
     if not np.isfinite(delta).all():  # a chunk that is not there reads as NaN
         raise StoreError(
             f"a box of the store has lost its data: store={ds.encoding.get('source')}, box={box}, "
