@@ -55,7 +55,7 @@ async function start() {
   await alive();
   const [{ models }, { stores }, limits, described] = await Promise.all(["models", "stores", "limits", "openapi.json"].map((path) => json(path)));
   by("token").hidden = true;
-  form.fill({ models, stores, limits, rsd: described.components.schemas.Paint.properties.rsd.enum });
+  form.fill({ models, stores, limits, paint: described.components.schemas.Paint.properties });
   const all = await jobs();
   started = true;
   const [, kind, id] = /^#(job|store)=([0-9a-f]+)$/.exec(location.hash) ?? [];

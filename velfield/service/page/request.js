@@ -45,22 +45,23 @@ export class Form {
     });
     for (const choice of document.querySelectorAll("input[name=source]")) choice.addEventListener("input", () => this.sourceChosen());
     by("rsd").addEventListener("input", () => (by("observer").hidden = by("rsd").value !== "random_radial"));
-    by("catalogue-rsd").addEventListener("input", () => (by("rsd-about").textContent = SPACES[by("catalogue-rsd").value]?.[1] ?? ""));
+    by("catalogue-rsd").addEventListener("input", () => this.spaceChosen());
     by("catalogue-file").addEventListener("change", () => this.take(by("catalogue-file").files));
     by("sending-stop").addEventListener("click", () => this.stopping?.abort());
     by("file").addEventListener("change", () => this.quiet());
   }
 
   // What is served.
-  fill({ models, stores, limits, rsd }) {
-    Object.assign(this, { models, stores, limits });
+  fill({ models, stores, limits, paint }) {
+    const rsd = paint.rsd.enum;
+    Object.assign(this, { models, stores, limits, offered: paint });
     by("model").replaceChildren(...models.map((model) => new Option(model.name)));
     const kept = this.stores.map((store) => new Option(`${this.nameOf(store.url)}${store.kind === "velocity" ? " (velocities)" : ""}`, store.id));
     by("store").replaceChildren(new Option(stores.length ? "choose a store…" : "none is served", ""), ...kept);
     const before = by("catalogue-rsd").value;
     by("catalogue-rsd").replaceChildren(new Option("choose…", ""), ...rsd.map((name) => new Option(SPACES[name]?.[0] ?? name, name)));
     by("catalogue-rsd").value = rsd.includes(before) ? before : "";
-    by("rsd-about").textContent = SPACES[by("catalogue-rsd").value]?.[1] ?? "";
+    this.spaceChosen();
     for (const one of document.querySelectorAll(".upload-limit")) one.textContent = size(limits.upload);
     if (!stores.length) {
       document.querySelector("input[name=source][value=store]").disabled = true;
@@ -69,6 +70,14 @@ export class Form {
     this.modelChosen();
     this.storeChosen();
     this.sourceChosen();
+  }
+
+  // What the space that was chosen means, and from where the halos are seen, if the service takes that.
+  spaceChosen() {
+    const space = by("catalogue-rsd").value;
+    by("rsd-about").textContent = SPACES[space]?.[1] ?? "";
+    by("catalogue-sight").hidden = !this.offered.line_of_sight || !["plane_parallel", "observed"].includes(space);
+    by("catalogue-observer").hidden = !this.offered.observer || !["random_radial", "observed"].includes(space);
   }
 
   nameOf(url) {
@@ -144,6 +153,11 @@ export class Form {
 
   // What must be known of a catalogue of this form.
   ask(file, form) {
+    if (this.file && this.file.file.name !== file.name) {
+      for (const one of document.querySelectorAll("[data-paint], [data-halo-column], [data-seen]")) if (one.tagName === "INPUT") one.value = ""; // they were of another
+      by("catalogue-rsd").value = "";
+      this.spaceChosen();
+    }
     this.file = { file, ...form };
     const columns = form.columns ?? [], lacks = form.columns ? missing(columns) : [];
     by("catalogue-columns").replaceChildren(...columns.map((name) => new Option("", name)));
@@ -159,6 +173,11 @@ export class Form {
     const wanted = { rsd: "redshift space is not chosen; say whether positions are in real or in redshift space", min_mass: "the least mass of the halos is not given; give it in h⁻¹M⊙, 0 to keep all" };
     if (this.file?.name === "CSV") Object.assign(wanted, { boxsize: "a CSV does not say how large its box is; give it in h⁻¹Mpc", redshift: "a CSV does not say its redshift; give it" });
     for (const one of document.querySelectorAll("[data-paint]")) if (!one.value.trim() && wanted[one.dataset.paint]) return [one, wanted[one.dataset.paint]];
+    const lacks = this.file?.columns ? missing(this.file.columns) : [];
+    for (const one of document.querySelectorAll("[data-halo-column]")) {
+      const name = one.dataset.haloColumn;
+      if ("xyz".includes(name) && lacks.includes(name) && !one.value.trim()) return [one, `no column is known for ${name}; name the one that holds it`];
+    }
     return null;
   }
 
@@ -167,10 +186,11 @@ export class Form {
     const paint = {};
     for (const one of document.querySelectorAll("[data-paint]")) {
       const { paint: name, number: numeric } = one.dataset, value = one.value.trim();
-      if (!value) continue;
-      if (numeric !== undefined && !Number.isFinite(Number(value))) throw new Refusal(`not a number: ${name}=${value.slice(0, 40)}; write it as 0.5 or 1e12`, one);
-      paint[name] = numeric === undefined ? value : Number(value);
+      if (!value || one.closest("[hidden]")) continue;
+      paint[name] = numeric === undefined ? value : numberIn(one, name);
     }
+    const seen = by("catalogue-observer").hidden ? [] : [...document.querySelectorAll("[data-seen]")];
+    if (seen.some((one) => one.value.trim())) paint.observer = seen.map((one) => numberIn(one, "observer"));
     const column = [...document.querySelectorAll("[data-halo-column]")].filter((one) => one.value.trim()).map((one) => `${one.dataset.haloColumn}=${one.value.trim()}`);
     return { ...paint, ...(column.length ? { column } : {}), periodic: by("periodic").checked };
   }
@@ -294,6 +314,12 @@ class Refusal extends Error {
     super(message);
     this.field = at;
   }
+}
+
+function numberIn(one, name) {
+  const value = one.value.trim();
+  if (!value || !Number.isFinite(Number(value))) throw new Refusal(`not a number: ${name}=${value.slice(0, 40)}; write it as 0.5 or 1e12`, one);
+  return Number(value);
 }
 
 function field(name) {
