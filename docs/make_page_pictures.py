@@ -32,7 +32,7 @@ def take(fields: Path) -> None:
     ):
         page.width(1280, 900)
         page.open()
-        page.until("document.getElementById('store').options.length")
+        page.until("document.getElementById('store').value")
         page.run("document.getElementById('submit').click()")
         page.until("document.getElementById('state').textContent === 'done'", 1800)
         page.until(READY)

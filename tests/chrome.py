@@ -92,6 +92,13 @@ class Browser:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
+    def drag(self, selector: str, *paths: Path, drop: bool = True) -> None:
+        """Hold files over the middle of an element as it is in the window, and drop them there."""
+        x, y = self.place(selector)
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", *(["drop"] if drop else [])):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def press(self, key: str, code: int = 0, text: str = "", *, shift: bool = False) -> None:
         """Press a key, where the focus is."""
         about = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 * shift}

@@ -38,7 +38,7 @@ USES = {
     ),
     "client": ("", "numpy xarray httpx"),
     "service": (
-        "answers catalogues files geometry network physics stores theory version",
+        "accuracy answers catalogues files geometry network physics stores theory version",
         "numpy xarray fastapi starlette pydantic uvicorn prometheus_client",
     ),
     "commands": (

@@ -12,8 +12,10 @@ from page_steps import arrived
 from served import ABOUT, cube, serving
 
 from velfield.answers.interpolate import MEANINGS
+from velfield.catalogues.meaning import MASSES, POSITIONS, VELOCITIES
 from velfield.client.client import Client
 from velfield.service.app import PAGE
+from velfield.service.paint import Paint
 
 TOKEN = "a-token-of-the-operator"
 FILES = sorted(PAGE.iterdir())
@@ -43,6 +45,17 @@ def test_tables_of_colours_are_matplotlibs():
 def test_flags_of_velocities_are_called_what_velfield_calls_them():
     listed = re.search(r"MEANINGS = \{(.*?)\}", (PAGE / "positions.js").read_text(encoding="utf-8"), re.DOTALL)[1]
     assert {int(bit): words for bit, words in re.findall(r'(\d+): "([^"]*)"', listed)} == MEANINGS
+
+
+def test_columns_of_halos_are_known_by_the_names_that_velfield_knows():
+    listed = re.search(r"KNOWN = (\[.*?\n\]);", (PAGE / "files.js").read_text(encoding="utf-8"), re.DOTALL)[1]
+    known = json.loads(re.sub(r",\s*\]", "]", listed))
+    assert known == [[list(names) for names in kinds] for kinds in (POSITIONS["halos"], VELOCITIES["halos"], MASSES)]
+
+
+def test_each_redshift_space_is_explained():
+    explained = re.findall(r'^  (\w+): \["', (PAGE / "request.js").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(Paint.model_json_schema()["properties"]["rsd"]["enum"]) <= set(explained)
 
 
 def test_text_stands_out():
@@ -137,14 +150,15 @@ def by_keyboard_alone(page):
         page.press("Tab", 9)
         reached.append(page.run("document.activeElement.id || document.activeElement.className"))
         assert page.run("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 3, reached
-    assert {"model", "store", "look-store", "average", "submit"} <= set(reached), reached
+    assert {"model", "store", "isolated", "average", "submit"} <= set(reached), reached
 
 
 def a_sentence_of_the_service(page, bad):
     page.file("#file", bad)
     page.run("document.getElementById('submit').click()")
-    page.until("!document.getElementById('error').hidden")
-    said = page.run("document.getElementById('error').textContent")
+    page.until("!document.getElementById('refusal').hidden")
+    said = page.run("document.getElementById('refusal').textContent")
+    assert page.run("document.getElementById('file').getAttribute('aria-invalid')") == "true"  # next to the file
     assert said.startswith("not an npz, or a damaged one; send numpy.savez(file, ")
     assert len(page.wrong) == 1
     assert "422" in page.wrong[0]
@@ -214,8 +228,9 @@ def downloads(page, folder, expected):
 
 
 def truth_of_a_store(page):
-    page.run("document.getElementById('look-store').parentElement.hidden = false")
-    page.run("document.getElementById('look-store').click()")
+    page.run("document.querySelector('input[name=source][value=store]').click()")
+    store = page.run("document.getElementById('store').options[1].value")
+    choose(page, "store", store)  # it is shown when it is chosen
     page.until("document.getElementById('look-title').textContent === 'fields.zarr'")
     page.until(READY)
     options = page.run("[...document.getElementById('colour').options].map((one) => one.value)")

@@ -218,13 +218,12 @@ def test_a_store_of_velocities_that_nobody_observes(models, cluster, tmp_path):
     with serving(tmp_path / "state", models[:1], cluster, allow=[url]) as service, chrome.browser(service.url) as page:
         page.width(1280, 900)
         page.open()
-        page.until("document.getElementById('store').options.length")
-        assert page.run("document.getElementById('store').options[0].text") == "v.zarr (velocities)"
+        page.until("document.getElementById('store').value")
+        assert page.run("document.getElementById('store').selectedOptions[0].text") == "v.zarr (velocities)"
         page.run("document.getElementById('submit').click()")  # it is to be looked at
-        page.until("!document.getElementById('error').hidden")
-        assert text(page, "error").startswith("no store of halos is chosen; ")
-        page.run("document.getElementById('look-store').click()")
-        page.until(READY)
+        page.until("!document.getElementById('refusal').hidden")
+        assert text(page, "refusal").startswith("no store of halos is chosen; ")
+        choose(page, "store", page.run("document.getElementById('store').value"))
         shared = page.run("location.hash")
         page.call("Page.navigate", url="about:blank")
         page.open(f"/{shared}")  # the address names it

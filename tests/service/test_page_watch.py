@@ -35,7 +35,7 @@ def gate(monkeypatch):
 def ask(page):
     page.width(1280, 900)
     page.open()
-    page.until("document.getElementById('store').options.length")
+    page.until("document.getElementById('store').value")
     page.click(*page.place("#submit"))
     page.until(f"{STATE} === 'running'")
     page.until("document.getElementById('pace').textContent === 'predict: 0 of 27 boxes'")
@@ -56,11 +56,11 @@ def test_a_running_job_is_cancelled_from_the_page(models, fields, cluster, gate,
         assert client.status(job)["state"] == "cancelled"
         assert not (tmp_path / "results" / job).exists()
         page.until("document.querySelector('#jobs span').textContent === 'fields.zarr by plain: cancelled'")
-        assert page.run("document.getElementById('field').hidden")
+        assert page.run("document.getElementById('look-title').textContent") == "fields.zarr"  # as before
         gate.set()
         page.click(*page.place("#submit"))  # the same again is not refused: it runs anew
         page.until(f"{STATE} === 'done'", 600)
-        page.until("!document.getElementById('field').hidden")
+        page.until("document.getElementById('look-title').textContent === 'plain on fields.zarr'")
         assert page.wrong == []
 
 
@@ -79,6 +79,6 @@ def test_the_page_goes_on_when_the_service_comes_back(models, fields, cluster, g
         page.until(f"{ALIVE}.textContent.startsWith('version')", 60)
         assert page.run(f"getComputedStyle({ALIVE}).position") != "fixed"
         page.until(f"{STATE} === 'done'", 600)
-        page.until("!document.getElementById('field').hidden")
+        page.until("document.getElementById('look-title').textContent === 'plain on fields.zarr'")
         page.until("document.querySelector('#jobs span').textContent === 'fields.zarr by plain: done'")
         assert all("net::ERR_" in one for one in page.wrong)  # what the browser itself logs of a connection

@@ -416,7 +416,7 @@ def test_what_is_too_much_to_read_is_refused_before_it_is_read(http, monkeypatch
     monkeypatch.setattr(volumes, "SECONDS", -1.0)
     answer = http.get(f"/stores/{name}/slice", params=whole | {"index": N})
     assert answer.status_code == 413
-    assert answer.json()["error"] == "too slow to read for one picture: pieces=9, seconds=-1"
+    assert answer.json()["error"] == "too slow to read for one request: pieces=9, seconds=-1"
 
 
 def test_boxes_with_observers_of_their_own_do_not_join(fields, tmp_path):

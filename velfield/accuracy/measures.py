@@ -141,6 +141,26 @@ def measure_box(
     return values
 
 
+def agreement_sums(predicted: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
+    """What `agreement` needs of a part (3, x, y, z) of a box, from the cells where both velocities are known.
+
+    The sums of several parts add up to those of all of them, so that a large box is measured a part at a time.
+    """
+    known = np.isfinite(true).all(axis=0) & np.isfinite(predicted).all(axis=0)
+    p, t = predicted[:, known].astype(np.float64), true[:, known].astype(np.float64)
+    return np.array([p.size, p.sum(), t.sum(), (p * p).sum(), (t * t).sum(), (p * t).sum(), ((p - t) ** 2).sum()])
+
+
+def agreement(sums: NDArray[np.float64]) -> dict[str, float]:
+    """``r`` and ``rms`` [km/s] as `metrics` has them, from `agreement_sums`; NaN where they are not defined."""
+    n, p, t, pp, tt, pt, dd = sums
+    if n == 0:
+        return {"r": np.nan, "rms": np.nan}
+    of_p, of_t, of_both = pp - p * p / n, tt - t * t / n, pt - p * t / n
+    r = of_both / np.sqrt(of_p * of_t) if of_p > 0 and of_t > 0 else np.nan
+    return {"r": float(r), "rms": float(np.sqrt(dd / n))}
+
+
 def combine(boxes: Sequence[Mapping[str, Any]]) -> Row:
     """Mean and scatter over boxes of what `measure_box` returned for each."""
     if not boxes:

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from velfield.errors import VelfieldError
@@ -69,6 +70,13 @@ class Allowed:
                 return about
         raise Problem(404, "no such store", "see GET /stores")
 
+    def input_of(self, about: dict[str, Any]) -> str | None:
+        """The field store of `stores` that a velocity store was predicted from, by its fingerprint."""
+        for one in self.stores():
+            if one["kind"] == "fields" and one["fingerprint"] and one["fingerprint"] == about["fingerprint"]:
+                return str(one["url"])
+        return None
+
 
 def normalised(url: str) -> str | None:
     """A URL as ``scheme://host/a/b`` or ``/a/b``; None for one that could mean something else than it shows."""
@@ -124,4 +132,16 @@ def _about(url: str) -> list[dict[str, Any]]:
     if kind not in KINDS:
         return []
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return [{"id": name, "url": url, "kind": kind, **{name: attrs[name] for name in TOLD if name in attrs}}]
+    fields = attrs.get("fingerprint" if kind == "fields" else "input_fingerprint")  # of what velocities are made of
+    told = {name: attrs[name] for name in TOLD if name in attrs}
+    return [{"id": name, "url": url, "kind": kind, "fingerprint": fields, "changed": _changed(url), **told}]
+
+
+def _changed(url: str) -> datetime | None:
+    """When a store was finished; None where its file system does not say."""
+    fs, path = storage.filesystem(storage.join(url, shards.ROOT))
+    try:
+        then = fs.modified(path)
+    except (OSError, NotImplementedError):
+        return None
+    return then if then.tzinfo else then.replace(tzinfo=UTC)

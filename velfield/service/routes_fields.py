@@ -45,6 +45,12 @@ class Look(BaseModel):
     box: int | None = Field(None, ge=0, le=10**9, description="Number of the box; without it the whole parent.")
 
 
+class Measured(BaseModel):
+    """What is measured."""
+
+    box: int | None = Field(None, ge=0, le=10**9, description="Number of the box; without it all of them.")
+
+
 class Plane(Look):
     """A plane of cells."""
 
@@ -103,6 +109,12 @@ async def job_block(request: Request, name: JobId, asked: Annotated[Block, Query
     return _answer(*await _run(request, lambda s: s.slices.block(_of_job(s, name), **asked.model_dump())))
 
 
+@router.get("/jobs/{name}/measures", responses=documented(*ALWAYS, 404, 409, 413, 422))
+async def job_measures(request: Request, name: JobId, asked: Annotated[Measured, Query()]) -> schemas.Measures:
+    """How near a job's velocities are to the true ones of its input, where it has them, and how large they are."""
+    return schemas.Measures(**await _run(request, lambda s: s.slices.measures(_of_job(s, name), asked.box)))
+
+
 @router.get("/stores/{name}/fields", responses=documented(*ALWAYS, 404, 422))
 async def store_fields(request: Request, name: StoreId) -> schemas.Fields:
     """What there is to look at in a store of GET /stores."""
@@ -121,6 +133,12 @@ async def store_block(request: Request, name: StoreId, asked: Annotated[Block, Q
     return _answer(*await _run(request, lambda s: s.slices.block(_of_store(s, name), **asked.model_dump())))
 
 
+@router.get("/stores/{name}/measures", responses=documented(*ALWAYS, 404, 413, 422))
+async def store_measures(request: Request, name: StoreId, asked: Annotated[Measured, Query()]) -> schemas.Measures:
+    """How near a store's velocities are to the true ones of its input, where that is served, too."""
+    return schemas.Measures(**await _run(request, lambda s: s.slices.measures(_of_store(s, name), asked.box)))
+
+
 def _of_job(service: Any, name: str) -> Source:
     """A job's result and, as long as it is there, what it was given."""
     job = service.results.finished(name)
@@ -137,9 +155,12 @@ def _of_job(service: Any, name: str) -> Source:
 
 
 def _of_store(service: Any, name: str) -> Source:
+    """A store; of velocities also the field store that they were predicted from, where that is served, too."""
     about = service.allowed.store(name)
-    made = about["kind"] == "velocity"
-    return Source(fields=None if made else about["url"], made=about["url"] if made else None)
+    if about["kind"] == "fields":
+        return Source(fields=about["url"])
+    source = Source(fields=service.allowed.input_of(about), made=about["url"])
+    return source if source.of_this_input() else Source(fields=None, made=about["url"])
 
 
 async def _run(request: Request, function: Callable[[Any], Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import io
 import json
@@ -83,6 +84,12 @@ async def models(request: Request) -> schemas.ModelCards:
 async def model(request: Request, name: str) -> schemas.ModelCard:
     """What a model takes, what it was trained on, and what it reached."""
     return _card(request.app.state.service.models.get(name))
+
+
+@router.get("/limits", responses=documented(*ALWAYS))
+async def limits(request: Request) -> schemas.LimitsCard:
+    """How much a client may send."""
+    return schemas.LimitsCard(**dataclasses.asdict(request.app.state.service.limits))
 
 
 @router.get("/stores", responses=documented(*ALWAYS))

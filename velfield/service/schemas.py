@@ -31,6 +31,16 @@ class Ready(BaseModel):
     scheduler: bool
 
 
+class LimitsCard(BaseModel):
+    """How much a client may send."""
+
+    upload: int = Field(description="Bytes of a cube or a catalogue that is uploaded.")
+    upload_cells: int = Field(description="Cells of a cube that is uploaded.")
+    table: int = Field(description="Bytes of a table of positions.")
+    rows: int = Field(description="Rows of a table of positions.")
+    grid: int = Field(description="Cells along the side of a parent that is painted from a catalogue.")
+
+
 class ModelCard(BaseModel):
     """What a model takes, what it was trained on and what it reached."""
 
@@ -77,6 +87,7 @@ class StoreCard(BaseModel):
     rsd: str | None = None
     min_mass: float | None = None
     periodic: bool | None = None
+    changed: datetime | None = Field(None, description="When it was finished, where its file system says so.")
 
 
 class StoreCards(BaseModel):
@@ -104,6 +115,26 @@ class Fields(BaseModel):
         description="Where the one observer is, in the parent [h⁻¹Mpc]: positions may be on the sky. Null without one."
     )
     line_of_sight: list[float] | None = Field(description="The one direction that all is seen along. Null without one.")
+
+
+class OverBoxes(BaseModel):
+    """A measure over boxes."""
+
+    mean: float
+    std: float | None = Field(description="Scatter from box to box; null of one box.")
+
+
+class Measures(BaseModel):
+    """How near velocities are to the truth, and how large each is: of a component [km/s], averaged over boxes."""
+
+    truth: bool = Field(description="Whether the true velocity is known: without it r and rms_error are null.")
+    boxes: int = Field(description="How many were asked for.")
+    measured: int = Field(description="Over how many of them these are: of very many some that are spread evenly.")
+    r: OverBoxes | None = Field(description="Correlation coefficient of predicted and true velocity.")
+    rms_error: OverBoxes | None = Field(description="Root mean square of their difference.")
+    rms_velocity: OverBoxes | None
+    rms_truth: OverBoxes | None
+    rms_error_bar: OverBoxes | None
 
 
 class Uploaded(BaseModel):

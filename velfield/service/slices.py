@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from velfield.answers.cells import shared
 from velfield.files import shards
+from velfield.service import measured
 from velfield.service.kept import Kept
 from velfield.service.problems import Problem
 from velfield.service.volumes import Together, Volume, span, stretches
@@ -185,6 +186,13 @@ class Slices:
         position = (index + 0.5) * layout_of(opened.main).cellsize
         told |= {"axis": axis, "index": index, "position": position, "low": float(low), "high": float(high)}
         return planes.take(index - first, axis=normal - 3), told
+
+    def measures(self, source: Source, box: int | None) -> dict[str, Any]:
+        """How near velocities are to the truth, and how large each is: see `velfield.service.measured`."""
+        opened = _opened(source, version := source.version())
+        rows = self.kept.get((version, "measures", box), lambda: measured.rows(opened, box))
+        boxes = opened.main.sizes["box"] if box is None else 1
+        return {"truth": "velocity_truth" in opened.variables, "boxes": boxes, **measured.summary(rows)}
 
     def block(self, source: Source, variable: str, box: int | None, most: int) -> tuple[NDArray[Any], dict[str, Any]]:
         """A box or the whole parent in at most ``most`` cells along a side: (x, y, z) or (3, x, y, z)."""

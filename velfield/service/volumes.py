@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ SPAN = (0.5, 99.5)  # percentiles that are called so
 SAMPLE = 2**18  # cells that they are taken from
 
 Together = Literal["mean", "rms", "highest"]
+Answer = TypeVar("Answer")
 _turns = threading.BoundedSemaphore(READERS)
 
 
@@ -136,23 +137,31 @@ class Volume:
         cells = [sum(one.end - one.first for one in along) for along in some]
         shape = [-(-n // step) for n, step in zip(cells, steps, strict=True)]
         sums = Sums((self.components, *shape), self.together)
-        end = time.monotonic() + SECONDS
 
         def take(piece: Sequence[Stretch]) -> None:
-            if time.monotonic() > end:
-                said = f"too slow to read for one picture: pieces={len(pieces)}, seconds={SECONDS:.0f}"
-                raise Problem(413, said, instead)
-            with _turns:
-                sums.add(self._piece(piece), [one.at - at for one, at in zip(piece, corner, strict=True)], steps)
+            sums.add(self._piece(piece), [one.at - at for one, at in zip(piece, corner, strict=True)], steps)
 
-        pool = ThreadPoolExecutor(min(READERS, len(pieces)))
-        try:
-            for _ in pool.map(take, pieces):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)
+        each(take, pieces, instead)
         made = sums.result()
         return made if self.components == 3 else made[0]
+
+
+def each(work: Callable[[Any], Answer], pieces: Sequence[Any], instead: str) -> list[Answer]:
+    """Do the work on each piece, a few at a time; ``instead`` is what to do where that takes too long."""
+    end = time.monotonic() + SECONDS
+
+    def one(piece: Any) -> Answer:
+        if time.monotonic() > end:
+            said = f"too slow to read for one request: pieces={len(pieces)}, seconds={SECONDS:.0f}"
+            raise Problem(413, said, instead)
+        with _turns:
+            return work(piece)
+
+    pool = ThreadPoolExecutor(min(READERS, len(pieces)))
+    try:
+        return list(pool.map(one, pieces))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Sums:

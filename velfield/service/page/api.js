@@ -75,7 +75,7 @@ export function exchange(path, { body, type, header, signal, sent, waiting, came
     request.onload = async () => {
       heard(true);
       const { status, response: blob } = request;
-      if (status === 200) done({ blob, head: request.getResponseHeader(header) });
+      if (status >= 200 && status < 300) done({ blob, head: header ? request.getResponseHeader(header) : null });
       else fail(new ServiceError(status, await sentence(new Response(blob, { status }))));
     };
     request.onerror = () => {

@@ -30,6 +30,15 @@ export class Asking {
     this.arrange();
   }
 
+  // A table that was dropped here.
+  take(files) {
+    document.querySelector("input[name=positions][value=table]").checked = true;
+    by("table-file").files = files;
+    this.quiet();
+    this.arrange();
+    by("positions-go").focus();
+  }
+
   // path: jobs/ID or stores/ID, or null; about: what the service says of it
   open(path, about) {
     this.path = path;

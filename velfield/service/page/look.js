@@ -1,6 +1,7 @@
 // Looking at a job or a store: controls, what is loaded for them, what is told of a cell, the slice as PNG.
 
 import { json, numbers, save } from "./api.js";
+import { Measured } from "./measured.js";
 import { Pictures } from "./pictures.js";
 import { AXES, Place } from "./place.js";
 import { png } from "./png.js";
@@ -17,6 +18,7 @@ export class Look {
   constructor(failed, opened) {
     Object.assign(this, { failed, opened });
     this.volume = new Volume(by("volume"));
+    this.measured = new Measured();
     this.source = null;
     this.pictures = new Pictures(by("panels"), {
       moved: () => this.tell(),
@@ -24,6 +26,7 @@ export class Look {
       chosen: () => this.into(),
       left: () => (this.place.whole || !this.about.whole ? this.pictures.forget() : this.out()),
     });
+    by("colour").addEventListener("input", () => (this.wanted = by("colour").value));
     for (const id of ["colour", "arrows", "axis", "box", "index"]) by(id).addEventListener("input", () => this.changed(id));
     by("solid").addEventListener("input", () => this.deepen());
     by("into").addEventListener("click", () => this.into());
@@ -45,18 +48,20 @@ export class Look {
     });
   }
 
-  // path: jobs/ID or stores/ID; name: what the heading says.
-  async open(path, name) {
+  // path: jobs/ID or stores/ID; name: what the heading says; predicted: whether its velocities were predicted
+  async open(path, name, predicted) {
     const about = await json(`${path}/fields`);
-    Object.assign(this, { source: path, about, job: path.startsWith("jobs"), arrays: null, solidKey: "" });
+    Object.assign(this, { source: path, about, predicted, arrays: null, solidKey: "" });
     this.pictures.cursor = null;
     by("told").hidden = true;
     by("look-title").textContent = name;
     by("empty").hidden = true;
     by("field").hidden = by("volume-card").hidden = false;
-    const before = by("colour").value;
+    by("unpredicted").hidden = predicted;
     by("colour").replaceChildren(...colours(about.variables).map(([value, text]) => new Option(text, value)));
-    if ([...by("colour").options].some((option) => option.value === before)) by("colour").value = before;
+    const offered = [...by("colour").options].map((option) => option.value);
+    const first = [this.wanted, predicted ? "speed" : offered[0]].find((value) => offered.includes(value));
+    if (first) by("colour").value = first;
     by("arrows").disabled = !about.variables.includes("velocity");
     by("boxes").textContent = `Box, 0 to ${about.boxes - 1}`;
     by("box").max = about.boxes - 1;
@@ -73,6 +78,7 @@ export class Look {
     if (this.source !== path) return;
     this.source = null;
     this.opened(null);
+    this.measured.clear();
     by("field").hidden = by("volume-card").hidden = true;
     by("empty").hidden = false;
     by("look-title").textContent = "Field";
@@ -91,6 +97,7 @@ export class Look {
     by("index").value = index;
     by("out").hidden = place.whole || !this.about.whole;
     this.where();
+    this.measured.show(this.source, place.box, this.about, this.predicted);
   }
 
   changed(id) {
@@ -260,7 +267,7 @@ export class Look {
       dims,
     };
     const about = (title) => `${title}: ${by("colour").selectedOptions[0].text}, ${by("where").textContent}`;
-    this.panels = panels(colour, this.arrays, dims, by("arrows").value === "yes", this.job).map((one) => ({ ...one, ...frame, about: about(one.title) }));
+    this.panels = panels(colour, this.arrays, dims, by("arrows").value === "yes", this.predicted).map((one) => ({ ...one, ...frame, about: about(one.title) }));
     by("pixel").textContent = place.words(step);
     by("keys-boxes").hidden = !place.divided;
     this.pictures.show(this.panels);
@@ -270,7 +277,7 @@ export class Look {
   tell() {
     const { cursor } = this.pictures;
     const cell = cursor && { at: cursor[0] * this.panels[0].n + cursor[1], place: this.middle(), box: this.place.divided ? this.place.boxAt(this.cell()) : null };
-    tell(this.panels, this.arrays, this.job, cell);
+    tell(this.panels, this.arrays, this.predicted, cell);
   }
 
   // Of the pixel which is pointed at, in the parent [h⁻¹Mpc].

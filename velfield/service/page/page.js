@@ -1,17 +1,20 @@
-// The page: choose, upload, submit, watch, take along. Pictures are `look.js`.
+// The page: what is seen first, jobs that are watched, what is taken along. Pictures are `look.js`, the form `request.js`.
 
 import { Asking } from "./asking.js";
 import { ask, connection, hasToken, json, save, setToken } from "./api.js";
 import { number } from "./colour.js";
+import { dropping } from "./dropping.js";
 import { Look } from "./look.js";
+import { Form } from "./request.js";
 
 const OVER = ["done", "failed", "cancelled"];
 const EVERY = 1000; // between two looks at a job [ms]
 const AGAIN = 2000; // after the service did not answer
+const NARROW = "(max-width: 60rem)"; // one column, as in style.css
 const by = (id) => document.getElementById(id);
 const look = new Look(failed, (path, about) => asking.open(path, about));
 const asking = new Asking(look, failed);
-const found = { models: [], stores: [] };
+const form = new Form({ looked: (store) => lookAt(store).catch(failed), accepted, failed });
 let watched = null; // id of the job that is watched
 let opened = null; // of the one whose field is shown
 let started = false;
@@ -48,30 +51,30 @@ function run(button, work) {
   };
 }
 
-const nameOf = (url) => (url.startsWith("upload:") ? `upload ${url.slice(7, 15)}` : url.split("/").filter(Boolean).pop());
-const chosen = () => document.querySelector("input[name=source]:checked").value;
-const span = (value) => (Array.isArray(value) ? `${number(value[0])} to ${number(value[1])}` : number(value ?? NaN));
-
 async function start() {
   await alive();
-  const [models, stores] = await Promise.all([json("models"), json("stores")]);
+  const [{ models }, { stores }, limits, described] = await Promise.all(["models", "stores", "limits", "openapi.json"].map((path) => json(path)));
   by("token").hidden = true;
-  Object.assign(found, models, stores);
-  by("model").replaceChildren(...found.models.map((model) => new Option(model.name)));
-  by("store").replaceChildren(...found.stores.map((store) => new Option(`${nameOf(store.url)}${store.kind === "velocity" ? " (velocities)" : ""}`, store.id)));
-  if (!found.stores.length) {
-    document.querySelector("input[value=store]").disabled = true;
-    document.querySelector("input[value=upload]").checked = true;
-  }
-  modelChosen();
-  storeChosen();
-  sourceChosen();
-  await jobs();
+  form.fill({ models, stores, limits, paint: described.components.schemas.Paint.properties });
+  const all = await jobs();
   started = true;
   const [, kind, id] = /^#(job|store)=([0-9a-f]+)$/.exec(location.hash) ?? [];
+  const store = kind === "store" && stores.find((one) => one.id === id);
   if (kind === "job") watch(id);
-  const store = kind === "store" && found.stores.find((one) => one.id === id);
-  if (store) await lookAt(store);
+  else if (store) await lookAt(store);
+  else await welcome(all, stores);
+}
+
+// What is seen first: the prediction that was finished last, else the first store of halos, else what there is to do.
+async function welcome(all, stores) {
+  const made = [
+    ...all.filter((job) => job.state === "done").map((job) => [job.changed, () => show(job)]),
+    ...stores.filter((store) => store.kind === "velocity").map((store) => [store.changed ?? "", () => lookAt(store, false)]),
+  ];
+  const newest = made.reduce((best, one) => (best && best[0] >= one[0] ? best : one), null);
+  if (!newest && !stores.length) return;
+  if (matchMedia(NARROW).matches) by("predict").open = by("all-jobs").open = false; // what is seen first on a phone is the field
+  await (newest ? newest[1]() : lookAt(stores[0], false));
 }
 
 async function alive() {
@@ -102,50 +105,9 @@ async function reconnect() {
   }
 }
 
-function modelChosen() {
-  const model = found.models.find((one) => one.name === by("model").value);
-  if (!model) return;
-  const takes = Object.keys(model.inputs).join(", ").replaceAll("_", " ");
-  by("model-about").textContent = `Takes ${takes}. Trained at redshift ${span(model.redshift)}, halos above ${span(model.min_mass)} h⁻¹M⊙, cells of ${model.cellsize} h⁻¹Mpc, redshift space ${model.rsd.replaceAll("_", " ")}. ${model.has_std ? "Gives error bars." : "Gives no error bars."}`;
-  const first = (value) => String(Array.isArray(value) ? value[0] : (value ?? ""));
-  const defaults = { cellsize: model.cellsize, redshift: first(model.redshift), min_mass: Number(first(model.min_mass)).toExponential(2), assignment: model.assignment };
-  for (const [name, value] of Object.entries(defaults)) document.querySelector(`[data-cube=${name}]`).value = value;
-}
-
-function storeChosen() {
-  const store = found.stores.find((one) => one.id === by("store").value);
-  by("look-store").disabled = !store;
-  by("isolated").parentElement.hidden = store?.kind === "velocity";
-  by("store-about").textContent = store
-    ? `${store.boxes ** 3} boxes of ${store.cells}³ cells of ${number(store.cellsize)} h⁻¹Mpc; redshift ${number(store.redshift)}; redshift space ${(store.rsd ?? "unknown").replaceAll("_", " ")}.${store.kind === "velocity" ? " It holds velocities that were predicted: look at it." : ""}`
-    : "The service was started without stores (velfield serve --allow).";
-}
-
-function sourceChosen() {
-  by("from-store").hidden = chosen() !== "store";
-  by("from-upload").hidden = chosen() !== "upload";
-}
-
-async function upload() {
-  const file = by("file").files[0];
-  if (!file) throw new Error("no file is chosen; choose an npz of your halos");
-  const query = new URLSearchParams();
-  for (const field of document.querySelectorAll("[data-cube]")) {
-    if (field.value.trim()) query.set(field.dataset.cube, field.value.trim());
-  }
-  if (by("rsd").value === "random_radial") {
-    for (const field of document.querySelectorAll("[data-observer]")) query.append("observer", field.value);
-  }
-  const answer = await json(`uploads?${query}`, { method: "POST", body: file, type: "application/x-npz" });
-  return answer.input;
-}
-
-async function submit() {
-  const store = found.stores.find((one) => one.id === by("store").value);
-  if (chosen() === "store" && store?.kind !== "fields") throw new Error("no store of halos is chosen; choose one, or upload a cube");
-  const input = chosen() === "upload" ? await upload() : store.url;
-  const body = JSON.stringify({ model: by("model").value, input, average: Number(by("average").value), isolated: chosen() === "store" && by("isolated").checked });
-  const job = await json("jobs", { method: "POST", body, type: "application/json" });
+// A job that was asked for: it is watched.
+async function accepted(job) {
+  by("watch").hidden = false;
   by("watch").scrollIntoView({ block: "nearest" });
   watch(job.id);
   await jobs();
@@ -165,7 +127,10 @@ async function watch(id) {
       if (OVER.includes(job.state)) {
         watched = null;
         await jobs();
-        if (job.state === "done") await show(job);
+        form.over(job);
+        if (job.state !== "done") return;
+        await show(job);
+        if (!matchMedia(NARROW).matches) by("look-title").scrollIntoView({ block: "nearest" });
         return;
       }
       await new Promise((done) => setTimeout(done, EVERY));
@@ -203,11 +168,14 @@ function tell(job) {
   by("progress").value = job.done;
   const rate = job.a_second ? `, ${number(job.a_second)} a second, ${time(job.seconds_left)} left` : "";
   by("pace").textContent = job.total ? `${job.stage}: ${job.done} of ${job.total} ${job.unit}${rate}` : "";
-  const notes = job.notes.map((text) => Object.assign(document.createElement("li"), { textContent: text }));
-  if (by("notes").children.length !== notes.length || by("notes").textContent !== job.notes.join("")) by("notes").replaceChildren(...notes);
+  if (by("notes").children.length !== job.notes.length || by("notes").textContent !== job.notes.join("")) list("notes", job.notes);
   by("cancel").parentElement.hidden = OVER.includes(job.state);
   by("to-field").hidden = job.state !== "done";
   by("cancel").onclick = run(by("cancel"), () => ask(`jobs/${job.id}/cancel`, { method: "POST" }));
+}
+
+function list(id, texts) {
+  by(id).replaceChildren(...texts.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
 }
 
 function time(seconds) {
@@ -217,29 +185,35 @@ function time(seconds) {
 async function show(job) {
   const path = `jobs/${job.id}`;
   opened = job;
-  await look.open(path, `${job.model} on ${nameOf(job.input)}`);
+  const store = form.stores.find((one) => one.url === job.input);
+  if (form.store()?.id !== store?.id) form.point(null); // what is shown is not what is chosen
+  list("field-notes", job.notes);
+  await look.open(path, `${job.model} on ${form.nameOf(job.input)}`, true);
   by("take").hidden = false;
   by("take-npz").hidden = by("take-nc").hidden = by("zarr-label").hidden = false;
   by("zarr").value = new URL(job.result.store, location.href).href;
 }
 
-async function lookAt(store) {
+async function lookAt(store, address = true) {
   opened = null;
-  history.replaceState(null, "", `#store=${store.id}`);
-  await look.open(`stores/${store.id}`, nameOf(store.url));
+  form.point(store.id);
+  list("field-notes", []);
+  if (address) history.replaceState(null, "", `#store=${store.id}`);
+  await look.open(`stores/${store.id}`, form.nameOf(store.url), store.kind === "velocity");
   by("take").hidden = false;
   by("take-npz").hidden = by("take-nc").hidden = by("zarr-label").hidden = true;
 }
 
 async function jobs() {
-  const list = (await json("jobs")).jobs.reverse();
-  by("no-jobs").hidden = list.length > 0;
-  by("jobs").replaceChildren(...list.slice(0, 20).map(entry));
+  const all = (await json("jobs")).jobs.reverse();
+  by("no-jobs").hidden = all.length > 0;
+  by("jobs").replaceChildren(...all.slice(0, 20).map(entry));
+  return all;
 }
 
 function entry(job) {
   const item = document.createElement("li");
-  const text = Object.assign(document.createElement("span"), { textContent: `${nameOf(job.input)} by ${job.model}: ${job.state}` });
+  const text = Object.assign(document.createElement("span"), { textContent: `${form.nameOf(job.input)} by ${job.model}: ${job.state}` });
   item.append(text);
   const add = (name, work) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
@@ -270,12 +244,13 @@ by("token").addEventListener("submit", run(by("token").querySelector("button"), 
   by("token-value").value = "";
   await start();
 }));
-by("request").addEventListener("submit", run(by("submit"), submit));
-by("model").addEventListener("input", modelChosen);
-by("store").addEventListener("input", storeChosen);
-for (const choice of document.querySelectorAll("input[name=source]")) choice.addEventListener("input", sourceChosen);
-by("rsd").addEventListener("input", () => (by("observer").hidden = by("rsd").value !== "random_radial"));
-by("look-store").addEventListener("click", run(by("look-store"), () => lookAt(found.stores.find((one) => one.id === by("store").value))));
+for (const one of document.querySelectorAll(".choose-catalogue")) one.addEventListener("click", () => by("catalogue-file").click());
+dropping(by("drop"), (files, where) => {
+  failed(null);
+  const at = where.closest?.("#positions");
+  if (at && files.length === 1) asking.take(files);
+  else form.take(files);
+});
 by("take-npz").addEventListener("click", run(by("take-npz"), () => take("npz")));
 by("take-nc").addEventListener("click", run(by("take-nc"), () => take("nc")));
 by("take-png").addEventListener("click", run(by("take-png"), () => look.savePng()));

@@ -13,13 +13,13 @@ function row([head, ...texts]) {
 }
 
 // cell: {at: where in the arrays, place [h⁻¹Mpc], box: that may be looked at, or null}, or null
-export function tell(panels, arrays, job, cell) {
+export function tell(panels, arrays, predicted, cell) {
   by("told").hidden = !cell;
   by("keys").hidden = Boolean(cell);
   if (cell) {
-    by("said").textContent = words(arrays, cell.at, cell.place, job);
+    by("said").textContent = words(arrays, cell.at, cell.place, predicted);
     by("place").textContent = where(arrays, cell.at, cell.place);
-    by("velocities").replaceChildren(...rows(arrays, cell.at, job).map((texts) => row(texts)));
+    by("velocities").replaceChildren(...rows(arrays, cell.at, predicted).map((texts) => row(texts)));
     by("velocities").parentElement.hidden = !by("velocities").children.length;
     by("into").hidden = cell.box === null;
     by("into").textContent = `Into box ${cell.box}`;

@@ -50,15 +50,15 @@ export function reachOf(arrays) {
   return Math.max(arrays.velocity?.high ?? 0, arrays.velocity_truth?.high ?? 0);
 }
 
-// Pictures of a plane: [{title, values, scale, label, arrows}], from arrays by name. `job`: whether it is a prediction.
-export function panels(colour, arrays, dims, arrowed, job) {
+// Pictures of a plane: [{title, values, scale, label, arrows}], from arrays by name. `predicted`: whether velocities were.
+export function panels(colour, arrays, dims, arrowed, predicted) {
   const made = arrays.velocity && vectors(arrays.velocity);
   const truth = arrays.velocity_truth && vectors(arrays.velocity_truth);
   const apart = made && truth && made.map((part, c) => part.map((v, i) => v - truth[c][i]));
   const reach = reachOf(arrays);
   const [h, v] = dims.map((name) => AXES.indexOf(name));
   const over = (parts) => (arrowed && parts ? { u: parts[h], v: parts[v], reach } : null);
-  const title = job ? "Prediction" : "The store";
+  const title = predicted ? "Prediction" : "The store";
   if (DENSITIES[colour]) {
     const { data, low, high } = arrays[colour];
     const one = { values: data, scale: contrast("cividis", low, high), label: "1 + δ" };
@@ -69,7 +69,7 @@ export function panels(colour, arrays, dims, arrowed, job) {
   }
   if (colour === "flag") {
     const { data, meanings } = arrays.velocity_flag;
-    return [{ title: job ? "What the prediction knows" : "What is known", values: data, scale: flags(meanings), label: "", arrows: over(made) }];
+    return [{ title: predicted ? "What the prediction knows" : "What is known", values: data, scale: flags(meanings), label: "", arrows: over(made) }];
   }
   if (colour === "error") {
     const scale = linear("magma", 0, Math.max(arrays.velocity_std.high, arrays.velocity_error?.high ?? 0) / Math.sqrt(3));
@@ -119,12 +119,12 @@ export function solidValues(colour, { name, title }, found) {
 }
 
 // The velocities of a pixel: [[what, x, y, z, size]], in km/s.
-export function rows(arrays, at, job) {
+export function rows(arrays, at, predicted) {
   const vector = (name) => arrays[name] && vectors(arrays[name]).map((part) => part[at]);
   const made = vector("velocity"), truth = vector("velocity_truth");
   const row = (name, v, long = true) => [name, ...v, long ? size(v) : NaN].map((x, i) => (i === 0 ? x : i === 4 && !long ? "" : number(Math.round(x), 6)));
   const found = [];
-  if (made) found.push(row(job ? "predicted" : "velocity", made));
+  if (made) found.push(row(predicted ? "predicted" : "velocity", made));
   if (arrays.velocity_std) found.push(row("± error bar", vector("velocity_std"), false));
   if (truth) found.push(row("truth", truth));
   if (made && truth) found.push(row("apart", made.map((m, c) => m - truth[c])));
@@ -157,12 +157,12 @@ export function correlation(a, b) {
 }
 
 // A pixel in one sentence, for who hears it.
-export function words(arrays, at, position, job) {
+export function words(arrays, at, position, predicted) {
   const vector = (name) => arrays[name] && vectors(arrays[name]).map((part) => part[at]);
   const told = (v) => `(${v.map((x) => number(Math.round(x), 6)).join(", ")})`;
   const made = vector("velocity"), truth = vector("velocity_truth"), std = vector("velocity_std");
   const parts = [where(arrays, at, position)];
-  if (made) parts.push(`${job ? "predicted" : "velocity"} ${told(made)}${std ? ` ± ${told(std)}` : ""} km/s`);
+  if (made) parts.push(`${predicted ? "predicted" : "velocity"} ${told(made)}${std ? ` ± ${told(std)}` : ""} km/s`);
   if (truth) parts.push(`truth ${told(truth)} km/s`);
   if (made && truth) parts.push(`apart by ${number(Math.round(size(made.map((m, c) => m - truth[c]))), 6)} km/s`);
   return parts.join("; ");
