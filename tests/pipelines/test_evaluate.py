@@ -14,10 +14,13 @@ from velfield.files import storage
 from velfield.pipelines.evaluate import evaluate, measure
 
 
-def test_rows_and_files_are_the_same(client, fields, tmp_path):
-    rows = evaluate(client, "linear_padded", fields, str(tmp_path / "there"), box=20)
-    assert rows == here("linear_padded", fields, str(tmp_path / "here"), box=20)
-    for name in ("metrics.json", "evaluation.json", "table.md", "figures/contours.png", "figures/error_by.png"):
+@pytest.mark.parametrize("figures", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_rows_and_files_are_the_same(client, fields, tmp_path, figures):
+    asked = {"figures": True, "box": 20} if figures else {"figures": False}
+    rows = evaluate(client, "linear_padded", fields, str(tmp_path / "there"), **asked)
+    assert rows == here("linear_padded", fields, str(tmp_path / "here"), **asked)
+    drawn = ["figures/contours.png", "figures/error_by.png"] if figures else []
+    for name in ["metrics.json", "evaluation.json", "table.md", *drawn]:
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 

@@ -299,6 +299,7 @@ def test_an_interrupted_universe_is_drawn_again_and_its_finished_stores_are_not_
     assert not any(label.startswith(("draw", "gravity", "paint")) for label in begun)
 
 
+@pytest.mark.slow
 def test_universes_that_are_there_are_painted_from_and_stay(done, files, tmp_path, monkeypatch):
     shutil.copytree(done / "universes", tmp_path / "universes")
     before = times(tmp_path)

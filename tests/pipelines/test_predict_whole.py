@@ -39,16 +39,16 @@ from velfield.theory.parent import Parent
 GRID = 32
 
 
+def in_this_process(_client, task, items, *common, **_named):
+    for item in items:
+        yield item, task(item, *common)
+
+
 @pytest.fixture
 def here(monkeypatch):
     """In the place of a cluster: tasks run in this process, one after the other."""
-
-    def run_tasks(_client, task, items, *common, **_named):
-        for item in items:
-            yield item, task(item, *common)
-
-    monkeypatch.setattr(predict_module, "run_tasks", run_tasks)
-    monkeypatch.setattr(verify_module, "run_tasks", run_tasks)
+    monkeypatch.setattr(predict_module, "run_tasks", in_this_process)
+    monkeypatch.setattr(verify_module, "run_tasks", in_this_process)
 
 
 @pytest.fixture(scope="module")
@@ -268,10 +268,12 @@ def test_the_edge_of_a_parent_that_ends(here, tmp_path):
     assert any("an unknown flag: variable=velocity_flag, box=6" in line for line in lines)
 
 
-def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tmp_path):
+@pytest.mark.usefixtures("one_thread")
+def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tmp_path, monkeypatch):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
-    with connect(workers=1, quiet=True) as alone:
-        assert predict(alone, prepare(local, whole, one, tile=34, overlap=18))
+    with monkeypatch.context() as patched:
+        patched.setattr(predict_module, "run_tasks", in_this_process)
+        assert predict(None, prepare(local, whole, one, tile=34, overlap=18))
     job = prepare(local, whole, two, tile=34, overlap=18)
     job.receipts.begin({})
     predict_row(3, job)  # then nothing
@@ -300,6 +302,7 @@ def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tm
         predict(client, prepare(local, whole, two, tile=36, overlap=18))
 
 
+@pytest.mark.slow
 def test_a_worker_killed_meanwhile_loses_nothing(whole, local, tmp_path):
     """The same bytes; rows and shards that were finished are not made again."""
     out, other = str(tmp_path / "v"), str(tmp_path / "w")

@@ -172,6 +172,7 @@ def test_stopped_before_its_turn_nothing_is_waited_for(gpus, fields, tmp_path):
     assert not storage.exists(str(tmp_path / "model"))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced(gpus, fields, whole, tmp_path):
     out, notes = str(tmp_path / "model"), []
     pid_of = gpus.run(os.getpid)
@@ -196,6 +197,7 @@ def test_a_worker_that_leaves_hands_over(gpus, fields, whole, tmp_path):
     assert (first, second > 0) == (0, True)
 
 
+@pytest.mark.slow
 def test_seen_on_the_dashboard_and_stopped_when_its_client_is_gone(gpus, cluster, fields, tmp_path):
     out, seen = str(tmp_path / "model"), []
 
