@@ -2,7 +2,7 @@
 
 Nothing is written twice: the page's text, Python and commands become cells, its pictures cells that show them. What
 the page says that is printed must be what is printed, and the page's pictures are those of this run. The bucket is one
-on an S3 server of this machine's own. Needs the dependency group ``docs`` and the extra ``formats``.
+on an S3 server of this machine's own. Needs the dependency group ``docs``.
 """
 
 from __future__ import annotations

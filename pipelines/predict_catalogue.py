@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,7 +98,7 @@ class FromCatalogue:
         prediction = json.loads(store.attributes(self.out).get("prediction", "{}"))
         if prediction.get("asked_for") != self.asked_for:
             raise StoreError(f"another store is here: out={self.out}; name another place, or remove it")
-        storage.remove(self.paint.out)  # of a run that was stopped before it came to this
+        self.clear()  # of a run that was stopped before it came to this
         return True
 
     def expected(self) -> tuple[Job, xr.Dataset]:
@@ -117,6 +118,21 @@ class FromCatalogue:
         options = {name: value for name, value in self.options.items() if name != "asked_for"}
         return prepare(self.model, job.out, self.out, expected=ds, **options), ds
 
+    @contextmanager
+    def clearing(self) -> Iterator[None]:
+        """Remove the fields at the end of a run: also of one that failed, unless it can go on later.
+
+        It can if it was interrupted, or wants workers, disk or memory. Best around the cluster, whose tasks may write
+        until it is closed.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not (isinstance(error, OSError | MemoryError) or getattr(error, "status", 2) == 1):
+                self.clear()
+            raise
+        self.clear()
+
     def painted(self, client: Client, progress: Progress) -> Job:
         """Paint, or go on with it; the prediction that is left to do."""
         painting.paint(client, self.paint, progress)
@@ -132,8 +148,14 @@ class FromCatalogue:
         return {"input": url, "catalogue": json.dumps(known | painted)}
 
     def clear(self) -> None:
-        """Remove the fields."""
-        storage.remove(self.paint.out)
+        """Remove the fields, or what there is of them; never another store that lies at their place."""
+        out = self.paint.out
+        if shards.published(out):
+            ours = store.attributes(out).get("fingerprint") == self.paint.fingerprint
+        else:
+            ours = storage.exists(self.paint.receipts.work)
+        if ours:
+            storage.remove(out)
 
 
 def from_catalogue(

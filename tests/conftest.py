@@ -1,8 +1,24 @@
 """What tests of several modules need."""
 
 import contextlib
+import functools
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_cluster():
+    """Called, it gives one small cluster for all tests; who does not call it does not wait for it."""
+    from velfield.pipelines.cluster import connect  # not for tests that need none
+
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda: stack.enter_context(connect(workers=2, quiet=True)))
+
+
+@pytest.fixture(scope="session")
+def client(shared_cluster):
+    """Two workers that all tests share: a cluster of one's own takes some ten seconds of the processor."""
+    return shared_cluster()
 
 
 @pytest.fixture(scope="module")

@@ -133,8 +133,3 @@ WRITERS = {
     "csv": write_csv,
     "fits": write_fits,
 }
-LIBRARY = {"parquet": "pyarrow", "hdf5": "h5py", "opencosmo": "h5py", "fits": "astropy", "csv": "numpy"}
-
-
-def library_of(form):
-    return LIBRARY[form.split()[0]]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from small_store import BOXES, arrays_of, spec_of
 
@@ -30,7 +31,7 @@ def run(*arguments):
         (["info", "/nowhere"], "velfield: no such file: file=/nowhere; check the path"),
         (["info", str(DATA)], "velfield: nothing of velfield's is here"),
         (["info", str(DATA / "README.md")], "velfield: not a catalogue in a known format"),
-        (["predict", "m", "/nowhere", "o"], "velfield: no store here: url=/nowhere; make one with velfield paint"),
+        (["predict", "m", "/nowhere", "o"], "velfield: no such file or folder: input=/nowhere; check the path"),
         (
             ["paint", "o", "--boxes", "2", "--cells", "8", "--cosmology", "planck"],
             "velfield: no such cosmology: cosmology",
@@ -91,13 +92,25 @@ def test_help_fits_a_narrow_terminal(monkeypatch, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
-def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "at", "said"),
+    [
+        (["info", "x"], "velfield.commands.info.describe", "run the same command again: it begins anew"),
+        (
+            ["simulate", "x", "--boxsize", "8", "--particles", "8", "--seed", "1"],
+            "velfield.simulation.simulate.simulate",
+            "run the same command again: snapshots that are written stay, gravity is computed anew",
+        ),
+        (["demo", "x"], "velfield.pipelines.demo.demo", "run the same command again to go on"),
+    ],
+)
+def test_an_interrupt_says_what_the_same_command_does(monkeypatch, capsys, command, at, said):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("velfield.commands.info.describe", interrupted)
-    assert main(["info", "x"]) == 130
-    assert capsys.readouterr().err.strip() == "velfield: interrupted; run the same command again to go on"
+    monkeypatch.setattr(at, interrupted)
+    assert main(command) == 130
+    assert capsys.readouterr().err.strip() == f"velfield: interrupted; {said}"
 
 
 def test_a_closed_pipe_is_no_traceback():
@@ -267,3 +280,45 @@ def test_negative_seeds_are_refused(tmp_path, monkeypatch, capsys, command):
     assert captured.count("\n") == 1
     assert "-3" in captured
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [["info"], ["verify"], ["predict", "linear_halo"], ["evaluate", "linear"], ["export"], ["query"]]
+)
+def test_a_path_that_is_a_typo_is_called_that(tmp_path, capsys, command):
+    (tmp_path / "fields-1.zarr").mkdir()
+    more = {"query": ["t.csv"], "info": [], "verify": []}.get(command[0], [])
+    out = [] if command[0] in ("info", "verify") else [str(tmp_path / "out")]
+    assert main([*command, str(tmp_path / "field-1.zarr"), *more, *out]) == 2
+    said = capsys.readouterr().err
+    assert "no such file" in said
+    assert "did you mean fields-1.zarr? check the path" in said
+
+
+def test_a_model_that_is_a_typo_is_called_that(tmp_path, capsys):
+    fields = tmp_path / "fields.zarr"
+    store.write_fields(str(fields), spec_of(BOXES), arrays_of(BOXES))
+    for given, meant in (("linear_hallo", "linear_halo"), ("pretraind", "pretrained")):
+        assert main(["predict", given, str(fields), str(tmp_path / "out")]) == 2
+        assert f"did you mean {meant}? " in capsys.readouterr().err
+
+
+def test_the_help_of_predict_is_in_groups(capsys):
+    assert main(["predict", "--help"]) == 0
+    said = capsys.readouterr().out
+    titles = [line for line in said.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [
+        "For a catalogue, how it is painted:",
+        "For a catalogue, how it is read:",
+        "How the volume is cut:",
+        "For linear theory:",
+        "For a network:",
+        "The run:",
+    ]
+    place = {
+        option: said.index(f"  --{option}") for option in ("rsd", "boxes", "table", "tile", "tracer", "gpu", "plan")
+    }
+    assert list(place) == sorted(place, key=lambda option: place[option])
+    for parameter in cli.commands["predict"].params:  # none is lost
+        if isinstance(parameter, click.Option):
+            assert said.count(f"  {max(parameter.opts, key=len)} ") == 1 or parameter.name == "help", parameter.name

@@ -113,6 +113,7 @@ def test_linear_power_falls_with_the_primordial_slope_on_large_scales():
     assert np.log2(low[1] / low[0]) == pytest.approx(0.963, abs=0.02)  # the transfer function bends by then
 
 
+@pytest.mark.peers
 def test_linear_power_equals_camb():
     camb = pytest.importorskip("camb", reason="the peers extra is not installed")
     parameters = camb.set_params(

@@ -2,17 +2,18 @@
 
 import json
 import pickle
-import sys
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow
 import pytest
+from astropy.io import fits
+from pyarrow import parquet
 from table_files import (
     OPENCOSMO_UNITS,
     UNITS,
     WRITERS,
-    library_of,
     write_csv,
     write_hdf5,
     write_opencosmo,
@@ -45,7 +46,6 @@ def small(rows=40, seed=0, dtype=np.float32):
 
 
 def write(form, path, table, *args, **options):
-    pytest.importorskip(library_of(form))
     return WRITERS[form](path, table, *args, **options)
 
 
@@ -155,7 +155,6 @@ def test_stated_units_are_converted(tmp_path, form):
 
 
 def test_names_units_and_components_can_be_given(tmp_path):
-    pytest.importorskip("pyarrow")
     table = small()
     vectors = {
         "pos": np.stack([table[x] for x in "xyz"], 1),
@@ -323,7 +322,6 @@ def test_outside_the_box_wrapped_or_dropped(tmp_path):
 
 
 def opencosmo(path, table, **options):
-    pytest.importorskip("h5py")
     return write_opencosmo(path, table, **options)
 
 
@@ -445,8 +443,6 @@ def test_numbers_come_back_to_the_last_bit(tmp_path):
 
 
 def test_missing_values_in_parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     table = {name: values.tolist() for name, values in small(5).items()}
     table["vz"][2] = None
     parquet.write_table(pyarrow.table(table), tmp_path / "c")
@@ -455,7 +451,6 @@ def test_missing_values_in_parquet(tmp_path):
 
 
 def test_parts_of_one_table_only(tmp_path):
-    pytest.importorskip("pyarrow")
     (tmp_path / "c").mkdir()
     write_parquet(tmp_path / "c" / "a.parquet", small(5))
     write_parquet(tmp_path / "c" / "b.parquet", small(5, dtype=np.float64))
@@ -464,7 +459,6 @@ def test_parts_of_one_table_only(tmp_path):
 
 
 def test_fits_with_scaled_unsigned_and_other_columns(tmp_path):
-    fits = pytest.importorskip("astropy.io.fits")
     table = small(5)
     scaled = np.array([1, 2, 3, 4, 5], "i2")
     columns = [fits.Column(n, "E", array=v) for n, v in table.items()]
@@ -491,8 +485,6 @@ def test_fits_with_scaled_unsigned_and_other_columns(tmp_path):
 
 
 def test_which_fits_or_hdf5_table_is_asked(tmp_path):
-    fits = pytest.importorskip("astropy.io.fits")
-    pytest.importorskip("h5py")
     made = [fits.BinTableHDU.from_columns([fits.Column(n, "E", array=v) for n, v in small(n).items()]) for n in (3, 4)]
     made[0].name, made[1].name = "ONE", "TWO"
     fits.HDUList([fits.PrimaryHDU(), *made]).writeto(tmp_path / "c")
@@ -535,15 +527,6 @@ def test_a_damaged_file_is_one_line(tmp_path, form):
         except VelfieldError:
             refused += 1
     assert refused > 10
-
-
-@pytest.mark.parametrize(("form", "library"), [("parquet", "pyarrow"), ("hdf5", "h5py"), ("fits", "astropy")])
-def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch, form, library):
-    url = write(form, tmp_path / "c", small(5))
-    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(VelfieldError, match=rf"a library is missing: library={library}, needed for .*; pip install"):
-        open_catalogue(url)
 
 
 def test_no_catalogue(tmp_path):

@@ -29,6 +29,7 @@ USES = {
     "analysis": ("accuracy files stores theory version", "numpy scipy xarray matplotlib"),
     "simulation": ("catalogues files kernel physics version", "numpy scipy torch"),
     "network": ("accuracy files geometry physics stores theory version", "numpy xarray torch safetensors"),
+    "models": ("network theory", ""),
     "learning": ("accuracy files geometry network physics stores theory version", "numpy zarr torch safetensors"),
     "pipelines": (
         "accuracy analysis catalogues files geometry learning network painting physics simulation stores theory"
@@ -52,7 +53,7 @@ USES = {
 ALSO = {"service.runner": ("pipelines", "distributed"), "service.painted": ("pipelines", "distributed")}
 # exceptions, inside a function only: who evaluates or verifies a network loads its bundle, and torch with it
 DEFERRED = {"analysis.judged": "network", "verification.verify": "network"}
-FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # an extra brings them: only inside functions, of these
+FORMATS = {"pyarrow", "h5py", "h5netcdf", "astropy"}  # slow to import: only inside functions, of these
 READ_FORMATS = ("catalogues", "answers")
 
 

@@ -270,6 +270,7 @@ def test_mistakes_are_named():
             paint(pos, **{**window, **wrong})
 
 
+@pytest.mark.peers
 def test_tsc_agrees_with_abacusutils():
     tsc = pytest.importorskip("abacusnbody.analysis.tsc", reason="the peers extra is not installed")
     pos, _, mass = tracers(20_000, seed=3)

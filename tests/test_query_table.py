@@ -3,8 +3,12 @@
 import csv
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from numpy.testing import assert_allclose, assert_array_equal
 from test_queries import OBSERVER, linear, observed
 from velocity_stores import in_memory, written
@@ -32,7 +36,6 @@ def text_table(path, delimiter=",", end=".csv"):
 
 
 def rows_in_arrow(**columns):
-    pa = pytest.importorskip("pyarrow")
     made = pa.table(
         {
             "name": ["a", None, "c", "d"],
@@ -48,13 +51,12 @@ def rows_in_arrow(**columns):
 
 
 def parquet_table(path, **columns):
-    pq = pytest.importorskip("pyarrow.parquet")
     pq.write_table(rows_in_arrow(**columns), path / "in.parquet", row_group_size=3)
     return str(path / "in.parquet")
 
 
 def arrow_table(path, compression=None, **columns):
-    pa, made = pytest.importorskip("pyarrow"), rows_in_arrow(**columns)
+    made = rows_in_arrow(**columns)
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.OSFile(str(path / "in.arrow"), "wb") as file, pa.ipc.new_stream(file, made.schema, options=options) as out:
         out.write_table(made, max_chunksize=3)
@@ -62,13 +64,11 @@ def arrow_table(path, compression=None, **columns):
 
 
 def stream_of(file):
-    pa = pytest.importorskip("pyarrow")
     with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
         return stream.read_all()
 
 
 def fits_table(path, units=("", "", "")):
-    fits = pytest.importorskip("astropy.io.fits")
     columns = [
         fits.Column("name", "6A", array=["a", "b", "c", "d"]),
         fits.Column("ok", "L", array=[True, False, True, True]),
@@ -86,7 +86,6 @@ def fits_table(path, units=("", "", "")):
 
 
 def hdf5_table(path, records=False, end=".h5"):
-    h5py = pytest.importorskip("h5py")
     columns = {
         "name": np.array([b"a", b"bb", "ç".encode(), b"d"]),
         "ID": 2**60 + np.arange(4),
@@ -156,7 +155,6 @@ def test_parquet_keeps_types_nulls_and_metadata(ds, tmp_path):
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_a_stream_keeps_types_nulls_and_metadata(ds, tmp_path, compression):
-    pa = pytest.importorskip("pyarrow")
     words = pa.array(["low", None, "high", "low"]).dictionary_encode()
     table, out = arrow_table(tmp_path, compression, words=words), str(tmp_path / "out.arrows")
     assert query_table(ds, table, out, rows=2)[GOOD] == 2
@@ -169,7 +167,6 @@ def test_a_stream_keeps_types_nulls_and_metadata(ds, tmp_path, compression):
 
 
 def test_a_stream_becomes_another_format_and_back(ds, tmp_path):
-    pytest.importorskip("pyarrow")
     text_table(tmp_path)
     query_table(ds, str(tmp_path / "in.csv"), str(tmp_path / "a.arrow"))
     query_table(ds, str(tmp_path / "a.arrow"), str(tmp_path / "b.csv"), prefix="b_")
@@ -182,7 +179,7 @@ def test_a_stream_becomes_another_format_and_back(ds, tmp_path):
 
 
 def test_mistakes_with_streams_are_said_in_a_line(ds, tmp_path):
-    pa, out = pytest.importorskip("pyarrow"), str(tmp_path / "o.arrow")
+    out = str(tmp_path / "o.arrow")
     whole = Path(arrow_table(tmp_path)).read_bytes()
     (tmp_path / "cut.arrow").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CatalogueError, match=r"file cannot be read as Arrow: file=.*cut.arrow, reason="):
@@ -221,7 +218,6 @@ def test_fits_keeps_types_units_and_header(ds, tmp_path):
 
 @pytest.mark.parametrize("records", [False, True])
 def test_hdf5_keeps_all_that_is_in_the_file(ds, tmp_path, records):
-    h5py = pytest.importorskip("h5py")
     table, out = hdf5_table(tmp_path, records), str(tmp_path / "out.hdf5")
     assert query_table(ds, table, out, rows=3, extension="deep/gals" if records else None)[GOOD] == 2
     with h5py.File(table) as old, h5py.File(out) as new:
@@ -244,7 +240,6 @@ def test_hdf5_keeps_all_that_is_in_the_file(ds, tmp_path, records):
 
 
 def test_hdf5_becomes_another_format_and_back(ds, tmp_path):
-    h5py, pq = pytest.importorskip("h5py"), pytest.importorskip("pyarrow.parquet")
     query_table(ds, hdf5_table(tmp_path), str(tmp_path / "a.parquet"), rows=3)
     made = pq.read_table(tmp_path / "a.parquet")
     assert made["name"].to_pylist() == ["a", "bb", "ç", "d"]
@@ -265,7 +260,6 @@ def test_hdf5_becomes_another_format_and_back(ds, tmp_path):
 
 
 def test_mistakes_with_hdf5_are_said_in_a_line(ds, tmp_path):
-    h5py = pytest.importorskip("h5py")
     table = hdf5_table(tmp_path)
     with pytest.raises(CatalogueError, match=r"not a single number a row: .*column=v3, type=.*; name another"):
         query_table(ds, table, str(tmp_path / "o.h5"), columns=["x=v3"])
@@ -292,7 +286,6 @@ def test_mistakes_with_hdf5_are_said_in_a_line(ds, tmp_path):
 
 
 def test_one_format_becomes_another_with_its_types(ds, tmp_path):
-    fits, pq = pytest.importorskip("astropy.io.fits"), pytest.importorskip("pyarrow.parquet")
     ways = [("in.csv", "a.parquet"), ("a.parquet", "b.fits"), ("b.fits", "c.parquet"), ("c.parquet", "d.csv")]
     text_table(tmp_path)
     for i, (table, out) in enumerate(ways):
@@ -335,7 +328,6 @@ def test_parts_give_the_same_table(ds, tmp_path):
 
 def test_units_and_names_of_columns(ds, tmp_path):
     table = fits_table(tmp_path, units=("kpc", "", "Mpc/h"))
-    fits = pytest.importorskip("astropy.io.fits")
     with fits.open(table) as hdus:
         hdus[1].data["x"] *= 1000 / 0.71
         hdus[1].columns.change_name("x", "X_POS")
@@ -378,7 +370,6 @@ def test_the_sky_from_the_command_line(tmp_path, capsys):
 
 
 def test_a_unit_of_ours_in_the_letters_of_fits(ds, tmp_path):
-    fits = pytest.importorskip("astropy.io.fits")
     (tmp_path / "in.csv").write_text("x [h⁻¹Mpc],y,z,m [h⁻¹M⊙]\n20,30,40,5\n")
     query_table(ds, str(tmp_path / "in.csv"), str(tmp_path / "out.fits"))
     with fits.open(tmp_path / "out.fits") as hdus:
@@ -420,7 +411,6 @@ def test_texts_bring_numbers_back(kind):
 
 @pytest.mark.parametrize("end", ["csv", "parquet", "fits", "h5"])
 def test_a_full_disk_is_said_in_a_line_and_leaves_nothing(ds, tmp_path, little_room, end):
-    pytest.importorskip({"csv": "numpy", "parquet": "pyarrow", "fits": "astropy", "h5": "h5py"}[end])
     rows = np.random.default_rng(1).uniform(10, 110, (5000, 3))
     np.savetxt(tmp_path / "in.csv", rows, delimiter=",", header="x,y,z", comments="")
     out = str(tmp_path / f"out.{end}")

@@ -141,6 +141,10 @@ def test_wheel_and_sdist_have_it(tmp_path):
         subprocess.run(command, cwd=source, check=True, capture_output=True)
     (packed,) = (source / "dist").glob("*.whl")
     (archive,) = (source / "dist").glob("*.tar.gz")
+    (about,) = (name for name in zipfile.ZipFile(packed).namelist() if name.endswith(".dist-info/METADATA"))
+    about = zipfile.ZipFile(packed).read(about).decode()
+    assert "Provides-Extra: formats" in about.splitlines()  # an older name, which brings nothing more
+    assert "extra == 'formats'" not in about.replace('"', "'")
     for name in FILES:
         data = (shipped.FOLDER / name).read_bytes()
         assert zipfile.ZipFile(packed).read(f"velfield/pretrained/{name}") == data

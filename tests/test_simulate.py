@@ -197,7 +197,7 @@ def test_same_seed_same_bytes(tmp_path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_interrupted_it_begins_again(tmp_path):
+def test_interrupted_it_keeps_the_snapshots_that_are_written(tmp_path):
     class StopAtSecond(Silent):
         def start(self, label, total, _unit):  # noqa: ARG002
             if label == "write halos, z = 0":
@@ -208,7 +208,23 @@ def test_interrupted_it_begins_again(tmp_path):
     assert not (tmp_path / "a" / "simulation.json").exists()
     with pytest.raises(VelfieldError, match=r"another simulation is there: .*seed=1; ask for these parameters"):
         simulate(str(tmp_path / "a"), dataclasses.replace(SMALL, seed=2))
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("m000*331*")}
+    assert kept
     assert not simulate(str(tmp_path / "a"), SMALL).already_there
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    simulate(str(tmp_path / "b"), SMALL)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_snapshot_whose_catalogue_is_gone_is_written_again(tmp_path):
+    class StopAtTheEnd(Silent):
+        def done(self, note=""):  # noqa: ARG002
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(str(tmp_path / "a"), SMALL, StopAtTheEnd())
+    (tmp_path / "a" / "m000.mpicosmo.331").unlink()
+    simulate(str(tmp_path / "a"), SMALL)
     simulate(str(tmp_path / "b"), SMALL)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 

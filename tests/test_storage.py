@@ -73,3 +73,12 @@ def test_what_cannot_be_removed_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="not empty"):
         storage.remove(str(tmp_path / "file"))
     assert len(tries) == storage.REMOVALS
+
+
+def test_what_was_perhaps_meant(tmp_path):
+    (tmp_path / "data" / "fields-1.zarr").mkdir(parents=True)
+    assert storage.did_you_mean(f"{tmp_path}/data/field-1.zarr") == "did you mean fields-1.zarr? "
+    assert storage.did_you_mean(f"{tmp_path}/dta/fields-1.zarr") == "did you mean data? "
+    assert storage.did_you_mean(f"{tmp_path}/data/velocity") == ""
+    assert storage.did_you_mean(f"{tmp_path}/data/fields-1.zarr") == ""  # it is there
+    assert storage.did_you_mean("memory://nowhere") == ""

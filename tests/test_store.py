@@ -59,7 +59,7 @@ def test_shards_stay_below_their_size():
 def test_store_opens_only_when_published(url):
     layout = store_layout.field_layout(spec_of(BOXES))
     shards.create(url, layout)
-    with pytest.raises(StoreError, match=r"no store here: url=.*; make one with velfield paint"):
+    with pytest.raises(StoreError, match=r"no store here, or an unfinished one: url=.*; .*velfield paint"):
         store.open_fields(url)
     storage.write_json(f"{url}/{store.WORK}/job.json", {})
     with pytest.raises(StoreError, match="not finished"):

@@ -129,7 +129,8 @@ def test_an_observer_must_turn_too_unless_in_the_centre(s):
 
 @every
 def test_torch_tensors_turn_as_arrays_do(s):
-    torch = pytest.importorskip("torch")
+    import torch
+
     vector = np.random.default_rng(7).normal(size=(2, 3, 4, 4, 4)).astype(np.float32)
     tensor = torch.from_numpy(vector.copy())
     np.testing.assert_array_equal(apply_vector(tensor, s).numpy(), apply_vector(vector, s))

@@ -17,7 +17,7 @@ _HOME = {
     "open_fields": "stores.store",
     "open_velocity": "stores.store",
     "linear_velocity": "physics.linear",
-    "load_model": "network.model",
+    "load_model": "models",
     "metrics": "accuracy.measures",
     "query": "answers.queries",
     "query_positions": "answers.queries",

@@ -1,17 +1,10 @@
-"""One small cluster for all pipeline tests."""
+"""A small store and models of it."""
 
 import pytest
 from small_store import arrays_of, spec_of
 
 from velfield.geometry.boxes import BoxLayout
-from velfield.pipelines.cluster import connect
 from velfield.stores import store
-
-
-@pytest.fixture(scope="session")
-def client():
-    with connect(workers=2, quiet=True) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

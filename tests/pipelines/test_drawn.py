@@ -55,7 +55,7 @@ def painted_from_memory(folder, threads=2):
 
 
 @pytest.fixture(scope="module")
-def files(client, tmp_path_factory):
+def files(memory, client, tmp_path_factory):  # noqa: ARG001 - workers find compiled what memory was painted with
     """All paintings, from files."""
     folder = tmp_path_factory.mktemp("files")
     simulate(str(folder / "universe"), CONFIG)

@@ -17,6 +17,7 @@ from velfield.errors import StoreError, VelfieldError
 from velfield.files import shards, storage
 from velfield.physics.cosmology import OUTER_RIM, Cosmology
 from velfield.physics.redshift_space import redshift_space
+from velfield.pipelines.here import Threads
 from velfield.pipelines.paint import _check_sums, paint
 from velfield.pipelines.paint_job import PaintConfig, prepare, spec_of
 from velfield.pipelines.paint_plan import check_fits, plan_of
@@ -242,8 +243,8 @@ def _has_receipt(out, path):
 
 def test_workers_do_not_change_the_bytes(client, tmp_path):
     painted(client, tmp_path / "two", assignment="cic", boxes=4, cells=8)
-    assert main(["paint", str(tmp_path / "one"), "--halos", HALOS, "--particles", PARTICLES, "--boxes", "4", "--cells",
-                 "8", "--rsd", "none", "--assignment", "cic", "--workers", "1"]) == 0  # fmt: skip
+    one = config_of(assignment="cic", boxes=4, cells=8)
+    assert paint(Threads(1), prepare(str(tmp_path / "one"), one))
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
@@ -301,8 +302,9 @@ def test_a_plan_that_does_not_fit_is_refused(client):
         (["--halos", HALOS, "--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(tmp_path, capfd, options, message):
-    status = main(["paint", str(tmp_path / "f"), "--boxes", "2", "--cells", "8", "--workers", "1", *options])
+def test_mistakes_are_one_line_and_exit_2(client, tmp_path, capfd, options, message):
+    scheduler = ["--scheduler", client.scheduler.address]
+    status = main(["paint", str(tmp_path / "f"), "--boxes", "2", "--cells", "8", *scheduler, *options])
     captured = capfd.readouterr().err.splitlines()
     line = [text for text in captured if text.startswith("velfield: ")]
     assert status == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from table_files import WRITERS, library_of, write_csv
+from table_files import WRITERS, write_csv
 
 from velfield.catalogues.catalogue import open_catalogue
 from velfield.commands.cli import main
@@ -29,7 +29,6 @@ def expected(client, tmp_path_factory):
 
 @pytest.mark.parametrize("form", list(WRITERS))
 def test_the_same_fields_from_every_format(client, tmp_path, expected, form):
-    pytest.importorskip(library_of(form))
     cat = open_catalogue(HALOS)
     url = WRITERS[form](tmp_path / "c", cat.read(cat.tracer_columns()))
     found = painted(client, tmp_path / "f", url)

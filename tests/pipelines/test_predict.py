@@ -116,12 +116,12 @@ def test_a_model_that_does_not_fit_is_refused(bundle, tmp_path, capsys):
     assert "the store does not fit the model: cellsize=7.5" in capsys.readouterr().err
 
 
-def test_the_verb_names_what_differs_from_training(bundle, fields, tmp_path, capfd):
+def test_the_verb_names_what_differs_from_training(client, bundle, fields, tmp_path, capfd):
     changed = str(tmp_path / "fields.zarr")
     shutil.copytree(fields, changed)
     root = tmp_path / "fields.zarr" / "zarr.json"
     root.write_text(root.read_text().replace('"redshift": 0.212', '"redshift": 0.5', 1))
-    assert main(["predict", bundle, changed, str(tmp_path / "v"), "--workers", "1"]) == 0
+    assert main(["predict", bundle, changed, str(tmp_path / "v"), "--scheduler", client.scheduler.address]) == 0
     captured = capfd.readouterr()
     assert "note: the model was trained at redshift=0.212, the store has redshift=0.5" in captured.err
     assert "predicted 27 boxes" in captured.out

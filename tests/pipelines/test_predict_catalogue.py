@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from arbitrary_bundle import bundle
 
 from velfield.catalogues.catalogue import open_catalogue
 from velfield.commands.cli import main
+from velfield.errors import ClusterError
 from velfield.files import storage
+from velfield.files.progress import Silent
 from velfield.pipelines import paint_plan
 from velfield.pipelines.paint import paint
 from velfield.pipelines.paint_job import PaintConfig, prepare
@@ -38,7 +41,7 @@ def painted(client, tmp_path_factory):
 def test_the_same_as_painting_it_first(client, painted, tmp_path, capsys):
     fields, model = painted
     out, expected = str(tmp_path / "v"), str(tmp_path / "w")
-    options = ["predict", model, HALOS, out, "--min-mass", "1e13", "--workers", "1"]
+    options = ["predict", model, HALOS, out, "--min-mass", "1e13", "--scheduler", client.scheduler.address]
     assert main([*options, "--plan"]) == 0
     said = capsys.readouterr().out
     assert "paint: store" in said
@@ -108,3 +111,44 @@ def test_options_of_catalogues_and_models_that_take_none(painted, tmp_path, caps
     assert "this model takes particles: model=linear" in capsys.readouterr().err
     assert main(["predict", "linear_whole", HALOS, str(tmp_path / "v")]) == 2
     assert "no cell size to take: model=linear_whole takes any; give --boxes and --cells" in capsys.readouterr().err
+
+
+WHOLE = ("--boxes", "1", "--cells", "8", "--workers", "1", "--rsd", "random_radial")
+
+
+def test_a_run_that_fails_leaves_no_fields(tmp_path, capsys):
+    out = str(tmp_path / "v")
+    assert main(["predict", "linear_whole", HALOS, out, *WHOLE, "--max-shift", "0.01"]) == 2
+    assert "max_shift=0.01" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_fields_of_somebody_else_stay(painted, tmp_path, capsys):
+    out = str(tmp_path / "v")
+    shutil.copytree(painted[0], f"{out}.fields")
+    before = sorted(Path(f"{out}.fields").rglob("*"))
+    assert main(["predict", "linear_whole", HALOS, out, *WHOLE]) == 2
+    assert "another store is here: out=" in capsys.readouterr().err
+    assert sorted(Path(f"{out}.fields").rglob("*")) == before
+    shutil.move(f"{out}.fields", tmp_path / "mine")
+    assert main(["predict", "linear_whole", HALOS, out, *WHOLE]) == 0
+    shutil.move(tmp_path / "mine", f"{out}.fields")
+    assert main(["predict", "linear_whole", HALOS, out, *WHOLE]) == 0  # done before
+    assert "already predicted, nothing done" in capsys.readouterr().out
+    assert sorted(Path(f"{out}.fields").rglob("*")) == before
+
+
+def test_what_a_run_that_can_go_on_has_painted_stays(client, tmp_path):
+    out = str(tmp_path / "v")
+    work = from_catalogue(
+        "linear_whole", HALOS, out, boxes=1, cells=8, paint={"rsd": "random_radial"}, options={},
+    )  # fmt: skip
+    for error, stays in (
+        (ClusterError("no worker works"), True),
+        (KeyboardInterrupt(), True),
+        (ValueError("a"), False),
+    ):
+        with suppress(type(error)), work.clearing():
+            work.painted(client, Silent())
+            raise error
+        assert storage.exists(f"{out}.fields") == stays

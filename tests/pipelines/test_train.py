@@ -125,7 +125,7 @@ def test_the_weights_are_those_of_a_training_here(gpus, fields, whole, tmp_path,
 
 
 def test_mistakes_are_raised_here(gpus, fields, tmp_path):
-    with pytest.raises(StoreError, match="no store here: url="):
+    with pytest.raises(StoreError, match="no such file or folder: url="):
         train(gpus, [str(tmp_path / "nothing")], str(tmp_path / "model"), ASKED)
     train(gpus, [fields], str(tmp_path / "model"), dataclasses.replace(ASKED, steps=1))
     with pytest.raises(StoreError, match=r"another training is at this place: .*seed=1 there and 2 asked"):
@@ -214,9 +214,8 @@ def test_seen_on_the_dashboard_and_stopped_when_its_client_is_gone(gpus, cluster
             gpus.sync(_on_the_loop, look)
         assert re.match(r"train: \d+/40k steps, \S+ steps/s, \d+ s left, loss \d", seen[0])
         assert "train" in cluster.scheduler.task_prefixes
-        began = time.perf_counter()
         busy = gpus.run(lambda dask_worker: len(dask_worker.active_threads))
-        assert time.perf_counter() - began < 5  # a worker answers while it trains
+        assert not training.done()  # a worker answers while it trains
         assert sorted(busy.values()) == [0, 1]
         other.close()
         with pytest.raises(ClusterError, match="scheduler was lost"):

@@ -137,7 +137,7 @@ def test_command_says_what_is_wrong_and_exits_1(client, url, capsys):
 
 @pytest.mark.parametrize(
     ("place", "message"),
-    [("nowhere", "nothing is here: url=.*; check the path"), (".", "nothing of velfield's is here")],
+    [("nowhere", "no such file or folder: url=.*; check the path"), (".", "nothing of velfield's is here")],
 )
 def test_nothing_to_verify_exits_2(tmp_path, capsys, place, message):
     assert main(["verify", str(tmp_path / place)]) == 2

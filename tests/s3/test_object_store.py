@@ -1,7 +1,6 @@
 """Files on object storage, from a server that fails in every way that the proxy knows."""
 
 import os
-import time
 
 import numpy as np
 import pytest
@@ -280,10 +279,8 @@ def test_zarr_goes_the_same_way(place, proxy):
 
 def test_a_wrong_endpoint_is_given_up_soon(place):
     storage.use_options({"endpoint_url": "http://127.0.0.1:1"})
-    start = time.monotonic()
-    with pytest.raises(StorageError, match="cannot be reached"):
+    with pytest.raises(StorageError, match=r"cannot be reached: .*attempts=3"):
         storage.exists(place)
-    assert time.monotonic() - start < 5
 
 
 def test_the_environment_is_heard(place, server):

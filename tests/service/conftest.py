@@ -1,8 +1,5 @@
 """Small models, a store, and a service that most tests share."""
 
-import functools
-from contextlib import ExitStack
-
 import chrome
 import pytest
 from page_steps import READY, side_by_side
@@ -11,7 +8,6 @@ from small_store import arrays_of, spec_of
 
 from velfield.client.client import Client
 from velfield.geometry.boxes import BoxLayout
-from velfield.pipelines.cluster import connect
 from velfield.stores import store
 
 
@@ -37,10 +33,8 @@ def models(fields, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def cluster():
-    """Called, it gives one small cluster for all; who does not call it does not wait for it."""
-    with ExitStack() as stack:
-        yield functools.cache(lambda: stack.enter_context(connect(workers=1, quiet=True)))
+def cluster(shared_cluster):
+    return shared_cluster
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,12 @@ import threading
 import time
 from pathlib import Path
 
+import astropy.io.fits
+import h5py
 import httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from served import serving, until, write_model
 
@@ -38,18 +42,16 @@ def csv(path, columns):
 
 
 def parquet(path, columns):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table(columns), path)
 
 
 def fits(path, columns):
-    library = pytest.importorskip("astropy.io.fits")
-    made = [library.Column(name, "D", array=values) for name, values in columns.items()]
-    library.HDUList([library.PrimaryHDU(), library.BinTableHDU.from_columns(made)]).writeto(path)
+    made = [astropy.io.fits.Column(name, "D", array=values) for name, values in columns.items()]
+    astropy.io.fits.BinTableHDU.from_columns(made).writeto(path)
 
 
 def hdf5(path, columns):
-    with pytest.importorskip("h5py").File(path, "w") as file:
+    with h5py.File(path, "w") as file:
         for name, values in columns.items():
             file[f"halos/{name}"] = values
 
@@ -198,7 +200,6 @@ def virtual(h5py, file):
 
 @pytest.mark.parametrize("make", [linked, stored_elsewhere, virtual])
 def test_hdf5_whose_values_lie_elsewhere(client, tmp_path, make):
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "in.hdf5", "w") as file:
         for name in NAMES[1:]:
             file[f"halos/{name}"] = np.ones(4)
@@ -293,27 +294,27 @@ def test_what_is_cancelled_leaves_no_fields(models, root, cluster, tmp_path, mon
 
 @pytest.mark.parametrize("asked", ["cancelled", "stopped"])
 def test_reading_a_catalogue_ends_at_once(models, root, cluster, tmp_path, monkeypatch, asked):
-    begun = threading.Event()
+    begun, slept = threading.Event(), threading.Event()
 
     def for_long(function, *arguments, **how):
         if function is not painted.read_through:
             return apart(function, *arguments, **how)
         begun.set()
-        return apart(time.sleep, 600, **how)
+        apart(time.sleep, 600, **how)
+        slept.set()
 
     monkeypatch.setattr(painted, "apart", for_long)
     with serving(tmp_path, models[:1], cluster) as service, Client(service.url) as client:
         job = client.submit("plain", client.upload_catalogue(str(root / "halos.csv")), paint=PAINT)
         until(begun.is_set, 120)
         assert client.status(job)["stage"] == "read the catalogue"
-        then = time.monotonic()
         if asked == "cancelled":
             client.cancel(job)
-            until(lambda: client.status(job)["state"] == "cancelled", 30)
+            until(lambda: client.status(job)["state"] == "cancelled", 120)
         else:
             service.runner.stop()
             assert client.status(job)["state"] == "running"  # for the next start
-        assert time.monotonic() - then < 30  # it would sleep for 600 s; the machine may be busy
+        assert not slept.is_set()  # it was ended
         assert not service.runner.alive() or asked == "cancelled"
 
 

@@ -18,7 +18,6 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_schemathesis_finds_nothing(models, cluster, fields, tmp_path):
-    pytest.importorskip("schemathesis")
     with serving(tmp_path / "state", models, cluster, allow=[fields], queue=1000) as service:
         assert apart(len, "abc", memory=2**30, seconds=600, names={}) == 3  # what the first waits for
         command = [

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield.catalogues.table_format import library
 from velfield.files.hdf5_file import HDF5File
 from velfield.geometry.boxes import BoxLayout
 
@@ -73,7 +72,9 @@ class Cubes(Protocol):
 @contextmanager
 def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[Cubes]:
     """NetCDF 4 at a local path, a chunk for each box."""
-    h5netcdf, h5py = library("h5netcdf", "NetCDF"), library("h5py", "NetCDF")
+    import h5netcdf
+    import h5py
+
     layout = frame.layout
     with HDF5File(path) as written, h5netcdf.File(written, "w") as file:
         n = layout.cells if frame.boxes is not None else layout.ngrid
@@ -178,7 +179,9 @@ class _FITS:
 
 
 def _primary(frame: Frame) -> bytes:
-    header = library("astropy.io.fits", "FITS").PrimaryHDU().header
+    from astropy.io import fits
+
+    header = fits.PrimaryHDU().header
     for name, (word, comment) in WORDS.items():
         if name in frame.attrs:
             header[word] = (frame.attrs[name], comment)
@@ -192,8 +195,10 @@ def _image(
     quantity: Quantity, frame: Frame, shape: tuple[int, ...], box: int | None, place: tuple[int, int, int]
 ) -> bytes:
     """Header of an image; FITS counts axes from the fastest: z, y, x, component."""
+    from astropy.io import fits
+
     layout = frame.layout
-    header = library("astropy.io.fits", "FITS").Header()
+    header = fits.Header()
     for word, value, comment in (
         ("XTENSION", "IMAGE", "image extension"),
         ("BITPIX", -32, "float32"),

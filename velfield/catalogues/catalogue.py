@@ -228,7 +228,7 @@ def _open_table(url: str, table: str | None, kind: str | None) -> Table:
         if fs.isdir(path) and (files := table_parquet.parts(url)):
             return table_parquet.open_table(url, files)
         if isinstance(error, FileNotFoundError):
-            raise CatalogueError(f"no such file: file={url}; check the path") from error
+            raise CatalogueError(f"no such file: file={url}; {storage.did_you_mean(url)}check the path") from error
         raise CatalogueError(f"file cannot be read: file={url}, reason={error}; check path and permissions") from error
     if head.startswith(table_hdf5.MAGIC):
         return table_hdf5.open_table(url, table, kind)

@@ -100,8 +100,9 @@ def raise_unread(url: str, result: Any) -> None:
     if isinstance(result, VelfieldError):
         raise result
     if isinstance(result, FileNotFoundError):
+        meant = "" if "#" in url else storage.did_you_mean(url)
         raise CatalogueError(
-            f"no such file: file={url}; check the path, and copy all of a catalogue's # files"
+            f"no such file: file={url}; {meant}check the path, and copy all of a catalogue's # files"
         ) from result
     if isinstance(result, BaseException):
         raise CatalogueError(

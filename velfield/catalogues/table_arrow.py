@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from velfield.catalogues.table_format import Column, Facts, library, no_numbers, reading
+from velfield.catalogues.table_format import Column, Facts, no_numbers, reading
 from velfield.catalogues.table_parquet import column_of
 from velfield.catalogues.table_text import ROWS
 from velfield.errors import CatalogueError
@@ -40,8 +40,9 @@ class ArrowRows:
             raise CatalogueError(f"columns of one name: file={url}, column={twice}; rename them")
 
     def _opened(self) -> Any:
+        from pyarrow import ipc
+
         fs, path = storage.filesystem(self.url)
-        ipc = library("pyarrow", "Arrow").ipc
         return ipc.open_stream(fs.open(path, "rb"), options=ipc.IpcReadOptions(use_threads=False))
 
     def parts(self, rows: int = ROWS) -> Iterator[BatchPart]:
@@ -64,16 +65,20 @@ class BatchPart:
 
     def numbers(self, name: str, component: int | None = None) -> NDArray[np.float64]:
         """A column, or a component of a vector one, as numbers (N,), NaN where there is none."""
-        types, values = library("pyarrow", "Arrow").types, self.raw.column(name)
+        from pyarrow import compute, types
+
+        values = self.raw.column(name)
         if component is not None:
-            values = library("pyarrow.compute", "Arrow").list_element(values, component)
+            values = compute.list_element(values, component)
         if not (types.is_integer(values.type) or types.is_floating(values.type)):
             raise no_numbers(self._url, name, str(values.type))
         return np.asarray(values.cast("float64", safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False))
 
     def column(self, name: str) -> NDArray[Any]:
         """A column as values of its type; refuses types and missing values that other formats do not have."""
-        types, values = library("pyarrow", "Arrow").types, self.raw.column(name)
+        from pyarrow import types
+
+        values = self.raw.column(name)
         kind = values.type
         if types.is_string(kind) or types.is_large_string(kind):
             return np.array(values.fill_null("").to_pylist(), dtype=object)
@@ -93,6 +98,7 @@ class BatchPart:
 
 def columns_of(schema: Any) -> dict[str, Column]:
     """The columns of a schema, by name; those of truth values are numbers to no catalogue, but values of a row."""
-    boolean = library("pyarrow", "Arrow").types.is_boolean
-    found = {field.name: (column_of(field), boolean(field.type)) for field in schema}
+    from pyarrow import types
+
+    found = {field.name: (column_of(field), types.is_boolean(field.type)) for field in schema}
     return {name: replace(column, dtype=np.dtype(bool)) if truth else column for name, (column, truth) in found.items()}

@@ -37,6 +37,11 @@ class TableCatalogue:
         self.redshift, self.boxsize, self.outside = redshift, boxsize, outside
         self._first_rows = np.concatenate([[0], np.cumsum([b.nrows for b in self.blocks], dtype=np.int64)])
 
+    def __repr__(self) -> str:
+        side = "boxsize not stated" if self.boxsize is None else f"boxsize {self.boxsize:g} h⁻¹Mpc"
+        redshift = "redshift not stated" if self.redshift is None else f"redshift {self.redshift:.4g}"
+        return f"<velfield.Catalogue: {len(self):,} {self.kind}, {side}, {redshift}; {self.format}, {self.url}>"
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 that other values change; see the format's own."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues.blocks import Block, check_names, chosen_blocks
-from velfield.catalogues.table_format import BLOCK_ROWS, Column, Facts, TableReader, fetch, library, reading, row_blocks
+from velfield.catalogues.table_format import BLOCK_ROWS, Column, Facts, TableReader, fetch, reading, row_blocks
 from velfield.errors import CatalogueError
 from velfield.files import storage
 
@@ -91,7 +91,8 @@ class FITSTable(TableReader):
 
 def open_table(url: str, table: str | None = None) -> FITSTable:
     """Open a binary table: the one that there is, or the one of this name or number."""
-    fits = library("astropy.io.fits", "FITS")
+    from astropy.io import fits
+
     fs, path = storage.filesystem(url)
     with reading(url, "FITS"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a short file is an error here, and other remarks concern its author

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -207,7 +206,7 @@ def reading(url: str, form: str) -> Iterator[None]:
     except (VelfieldError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise CatalogueError(f"no such file: file={url}; check the path") from error
+        raise CatalogueError(f"no such file: file={url}; {storage.did_you_mean(url)}check the path") from error
     except Exception as error:  # there is no end to what libraries raise at damaged files
         if "can't start new thread" in str(error):  # for want of memory for its stack
             raise MemoryError(str(error)) from error
@@ -234,14 +233,3 @@ def fetch(url: str, start: int, stop: int) -> bytes:
         if len(data) < stop - start:
             raise ValueError("it has become shorter")
     return bytes(data)
-
-
-def library(name: str, what: str) -> Any:
-    """Import a library that only some formats need."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise VelfieldError(
-            f"a library is missing: library={name.partition('.')[0]}, needed for {what}; "
-            "pip install 'velfield[formats]'"
-        ) from error

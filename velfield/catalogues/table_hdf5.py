@@ -23,7 +23,6 @@ from velfield.catalogues.table_format import (
     Column,
     Facts,
     TableReader,
-    library,
     reading,
     row_blocks,
 )
@@ -129,7 +128,8 @@ def open_table(url: str, table: str | None = None, kind: str | None = None) -> H
 
 def elsewhere(url: str) -> Iterator[str]:
     """Names in a file of what lies in none or another: links but hard ones, external and virtual datasets."""
-    h5py = library("h5py", "HDF5")
+    import h5py
+
     with opened(url) as root:
         nodes = [root]
         root.visititems(lambda _, node: nodes.append(node))
@@ -144,7 +144,8 @@ def elsewhere(url: str) -> Iterator[str]:
 @contextlib.contextmanager
 def opened(url: str) -> Iterator[Any]:
     """The top of an HDF5 file."""
-    h5py = library("h5py", "HDF5")
+    import h5py
+
     fs, path = storage.filesystem(url)
     with reading(url, "HDF5"):
         if storage.is_local(url):

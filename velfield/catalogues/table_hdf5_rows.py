@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues import table_hdf5
-from velfield.catalogues.table_format import Column, library, no_numbers, reading
+from velfield.catalogues.table_format import Column, no_numbers, reading
 from velfield.catalogues.table_text import ROWS
 from velfield.errors import CatalogueError
 from velfield.files.hdf5_file import HDF5File
@@ -83,7 +83,8 @@ class HDF5Writer:
     """HDF5: the file as it was with columns added, or columns at its top."""
 
     def __init__(self, path: str, source: Source, added: Mapping[str, Column]) -> None:
-        h5py = library("h5py", "HDF5")
+        import h5py
+
         self._source, self._rows = source, 0
         self._own = isinstance(source, HDF5Rows)
         self._text = h5py.string_dtype()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velfield.catalogues.blocks import Block, check_names, chosen_blocks
-from velfield.catalogues.table_format import BLOCK_ROWS, Column, Facts, TableReader, fetch, library, reading
+from velfield.catalogues.table_format import BLOCK_ROWS, Column, Facts, TableReader, fetch, reading
 from velfield.errors import CatalogueError
 from velfield.files import storage
 
@@ -95,7 +95,8 @@ class ParquetTable(TableReader):
         return out
 
     def _batches(self, columns: Sequence[str], block: Block, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
-        parquet = library("pyarrow.parquet", "Parquet")
+        from pyarrow import parquet
+
         f, groups = self._places[block.index]
         fs, path = storage.filesystem(self.files[f])
         few = self.stored_bytes(columns, [block.index]) <= AT_ONCE
@@ -121,7 +122,8 @@ def parts(url: str) -> list[str]:
 
 def open_table(url: str, files: Sequence[str] | None = None) -> ParquetTable:
     """Open a Parquet file, or the parts of a folder as one table: their footers are read."""
-    parquet = library("pyarrow.parquet", "Parquet")
+    from pyarrow import parquet
+
     files = [url] if files is None else list(files)
     fs, path = storage.filesystem(url)
     paths = [path.rstrip("/") + name[len(url.rstrip("/")) :] for name in files]
@@ -160,13 +162,14 @@ def _row_groups(footer: Any) -> Iterator[tuple[list[int], int]]:
 
 def column_of(field: Any) -> Column:
     """The column that a field of Arrow's schema stands for; unit and description are in its metadata."""
-    arrow = library("pyarrow", "Parquet")
+    from pyarrow import types
+
     metadata = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in (field.metadata or {}).items()}
     kind = field.type
     shape: tuple[int, ...] = ()
-    if arrow.types.is_fixed_size_list(kind):
+    if types.is_fixed_size_list(kind):
         shape, kind = (kind.list_size,), kind.value_type
-    number = arrow.types.is_integer(kind) or arrow.types.is_floating(kind)
+    number = types.is_integer(kind) or types.is_floating(kind)
     dtype = np.dtype(kind.to_pandas_dtype() if number else object)
     return Column(
         dtype=np.dtype((dtype, shape)) if shape else dtype,

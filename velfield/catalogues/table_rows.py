@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from velfield.catalogues import table_arrow, table_fits, table_hdf5, table_parquet
 from velfield.catalogues.genericio_layout import BYTE_ORDERS
 from velfield.catalogues.table_arrow import ArrowRows, BatchPart, columns_of
-from velfield.catalogues.table_format import Column, Facts, library, no_numbers, reading
+from velfield.catalogues.table_format import Column, Facts, no_numbers, reading
 from velfield.catalogues.table_genericio import GenericIORows
 from velfield.catalogues.table_hdf5_rows import HDF5Rows
 from velfield.catalogues.table_text import ROWS, CSVRows
@@ -117,8 +117,10 @@ class ParquetRows:
         self.columns: Mapping[str, Column] = columns_of(self.schema)
 
     def _opened(self, file: str) -> Any:
+        from pyarrow import parquet
+
         fs, path = storage.filesystem(file)
-        return library("pyarrow.parquet", "Parquet").ParquetFile(fs.open(path, "rb"))
+        return parquet.ParquetFile(fs.open(path, "rb"))
 
     def parts(self, rows: int = ROWS) -> Iterator[BatchPart]:
         """The table in parts of at most ``rows`` rows, in order."""

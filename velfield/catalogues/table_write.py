@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from velfield.catalogues import units
 from velfield.catalogues.table_arrow import ArrowRows
-from velfield.catalogues.table_format import Column, library
+from velfield.catalogues.table_format import Column
 from velfield.catalogues.table_hdf5_rows import HDF5Writer
 from velfield.catalogues.table_rows import FORMATS, FITSRows, ParquetRows, Part, Source, format_of
 from velfield.catalogues.table_text import CSVRows, texts_of
@@ -128,7 +128,9 @@ class ParquetWriter:
     own: type = ParquetRows
 
     def __init__(self, path: str, source: Source, added: Mapping[str, Column]) -> None:
-        self._arrow = library("pyarrow", "Parquet")
+        import pyarrow
+
+        self._arrow: Any = pyarrow
         new = [self._field(name, column) for name, column in added.items()]
         self._names = list(source.columns)
         self._own = isinstance(source, self.own)
@@ -140,7 +142,9 @@ class ParquetWriter:
         self._writer = self._begun(path, schema)
 
     def _begun(self, path: str, schema: Any) -> Any:
-        return library("pyarrow.parquet", "Parquet").ParquetWriter(path, schema)
+        from pyarrow import parquet
+
+        return parquet.ParquetWriter(path, schema)
 
     def _field(self, name: str, column: Column) -> Any:
         base = column.dtype.base
@@ -189,7 +193,8 @@ class FITSWriter:
     """A FITS binary table, the only one of its file; the number of rows is put into its header at the end."""
 
     def __init__(self, path: str, source: Source, added: Mapping[str, Column]) -> None:
-        fits = library("astropy.io.fits", "FITS")
+        from astropy.io import fits
+
         self._own = isinstance(source, FITSRows)
         self._names, self._source = list(source.columns), source
         known = {} if self._own else dict(source.columns)

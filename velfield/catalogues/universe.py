@@ -81,7 +81,7 @@ def read_cosmology(text: str) -> Cosmology:
         )
     data = storage.find_bytes(text)
     if data is None:
-        raise VelfieldError(f"no such file: cosmology={text}; check the path")
+        raise VelfieldError(f"no such file: cosmology={text}; {storage.did_you_mean(text)}check the path")
     try:
         values: Any = json.loads(data) if text.endswith(".json") else tomllib.loads(data.decode())
     except ValueError as error:

@@ -45,6 +45,10 @@ class Connection:
             verify=self.url.startswith("https"),  # without TLS nobody's certificates need be read
         )  # fmt: skip
 
+    def __repr__(self) -> str:
+        token = ", with a token" if self._headers else ""  # which never shows
+        return f"<velfield.{type(self).__name__}: {self.url}{token}>"
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,14 +1,16 @@
 """The command line: one verb for each step of the journey.
 
 Every verb shows its progress on standard error, can be interrupted and run again, and exits 0 only if the work is done;
-2 on a user's mistake, with one line that says what to do; 130 when interrupted. The verbs are in ``cli_make``,
-``cli_learn``, ``cli_use``, ``cli_ask`` and ``cli_serve``; heavy imports happen inside them.
+2 on a user's mistake, with one line that says what to do; 130 when interrupted, with a line that says whether the same
+command goes on. The verbs are in ``cli_make``, ``cli_learn``, ``cli_use``, ``cli_ask`` and ``cli_serve``; heavy imports
+happen inside them.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -35,6 +37,17 @@ VERBS = (
     cli_serve.serve,
 )
 
+GOES_ON = "run the same command again to go on"
+AGAIN = {  # what the same command does after an interruption; any other verb begins anew
+    **dict.fromkeys(("paint", "train", "calibrate", "predict", "demo", "experiment"), GOES_ON),
+    "simulate": "run the same command again: snapshots that are written stay, gravity is computed anew",
+}
+ANEW = "run the same command again: it begins anew"
+
+
+class VerbInterrupted(Exception):
+    """A verb was interrupted; the message says what the same command would do."""
+
 
 def _use_options(context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> None:
     if given:
@@ -59,6 +72,13 @@ class Verbs(click.Group):
         )
         cmd.params.append(option)
         super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; an interruption knows which it was."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise VerbInterrupted(AGAIN.get(ctx.invoked_subcommand or "", ANEW)) from interrupt
 
 
 @click.group(cls=Verbs, context_settings=CONTEXT)
@@ -92,9 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error.format_message().rstrip(".") + hint)
     except VelfieldError as error:
         return _fail(str(error), status=error.status)
-    except (KeyboardInterrupt, click.Abort):
-        print("velfield: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
-        return 130
+    except (VerbInterrupted, KeyboardInterrupt, click.Abort) as error:
+        again = str(error) if isinstance(error, VerbInterrupted) else ANEW
+        return _fail(f"interrupted; {again}", status=130)
     except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise

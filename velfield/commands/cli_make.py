@@ -33,7 +33,10 @@ from velfield.files.progress import Terminal
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @config_option
 def simulate(url: str, steps: int | None, redshift: tuple[float, ...], **options: Any) -> None:
-    """Make a universe: particles and halos as GenericIO, in the Outer Rim release's names, beneath URL."""
+    """Make a universe: particles and halos as GenericIO, in the Outer Rim release's names, beneath URL.
+
+    Interrupted, the same command keeps the snapshots that are written and computes gravity anew for the others.
+    """
     from velfield.simulation.simulate import SimulateConfig
     from velfield.simulation.simulate import simulate as run
 

@@ -20,7 +20,37 @@ ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
 VELOCITY = click.Choice(["comoving", "proper"])
 AVERAGE_HELP = "Orientations of each box whose predictions by a network are averaged: 1, 8, 16 or 48."
 COLUMN_HELP = "The file's name of x, y, z, vx, vy, vz or mass; may be repeated. With its unit: 'mass=M200c [Msun]'."
+RUNNING = "The run"
 COSMOLOGY_HELP = "outer-rim, or a .json or .toml file with omega_m, omega_b, h, sigma8, n_s."
+
+
+class Grouped(click.Command):
+    """A verb whose help lists its options by `option_group`, in the order in which the groups are named there."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each group's options beneath its title; those of no group, last, are how the verb runs."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                groups.setdefault(getattr(parameter, "group", RUNNING), []).append(record)
+        for title in sorted(groups, key=lambda title: title == RUNNING):
+            with formatter.section(title):
+                formatter.write_dl(groups[title])
+
+
+def option_group(title: str, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add options to a verb, top to bottom, as one group of a `Grouped` verb's help."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        before = len(getattr(command, "__click_params__", ()))
+        for option in reversed(options):
+            command = option(command)
+        for parameter in command.__click_params__[before:]:  # type: ignore[attr-defined]
+            parameter.group = title
+        return command
+
+    return add
 
 
 def note(text: str) -> None:

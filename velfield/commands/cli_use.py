@@ -11,8 +11,10 @@ from velfield.commands.cli_options import (
     AVERAGE_HELP,
     OUTSIDE,
     Cluster,
+    Grouped,
     cluster_options,
     note,
+    option_group,
     painting_options,
     reading_options,
 )
@@ -30,28 +32,50 @@ left: run the same command until it exits with 0.
 """
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("model")
 @click.argument("fields", metavar="INPUT")
 @click.argument("out")
-@click.option(
-    "--batch",
-    type=click.IntRange(1),
-    help="Boxes or tiles that go through a network together; by default 4 of the training's size, fewer larger ones.",
+@option_group(
+    "For a catalogue, how it is painted",
+    painting_options,
+    click.option("--boxes", type=int, help="Boxes along the parent's side.  [default: as the model's]"),
+    click.option("--cells", type=int, help="Cells along a box's side.  [default: as the model's]"),
 )
-@click.option("--average", type=int, default=1, help=AVERAGE_HELP)
-@click.option("--tile", type=click.IntRange(1), help="Cells along a tile's side.  [default: the training's, or wider]")
-@click.option("--overlap", type=click.IntRange(0), help="Cells that neighbouring tiles share.")
-@click.option("--guide-margin", type=click.IntRange(0), help="Cells around a tile that a network's guide sees.")
-@click.option("--isolated", is_flag=True, help="Predict box by box, also where the boxes are one parent.")
-@click.option("--tracer", type=click.Choice(["number", "mass"]), default="number", help="Weighting, of linear_halo….")
-@click.option("--smoothing", type=float, help="Gaussian radius of analytic models [h⁻¹Mpc].")
-@click.option("--gpu", is_flag=True, help="Give the network's work to workers that offer GPU=1.")
-@click.option("--boxes", type=int, help="Of a catalogue: boxes along the parent's side.  [default: as the model's]")
-@click.option("--cells", type=int, help="Of a catalogue: cells along a box's side.  [default: as the model's]")
-@painting_options
-@reading_options
-@click.option("--outside", type=OUTSIDE, default="refuse", help="Positions outside the parent.")
+@option_group(
+    "For a catalogue, how it is read",
+    reading_options,
+    click.option("--outside", type=OUTSIDE, default="refuse", help="Positions outside the parent."),
+)
+@option_group(
+    "How the volume is cut",
+    click.option("--isolated", is_flag=True, help="Predict box by box, also where the boxes are one parent."),
+    click.option(
+        "--tile", type=click.IntRange(1), help="Cells along a tile's side.  [default: the training's, or wider]"
+    ),
+    click.option("--overlap", type=click.IntRange(0), help="Cells that neighbouring tiles share."),
+)
+@option_group(
+    "For linear theory",
+    click.option(
+        "--tracer",
+        type=click.Choice(["number", "mass"]),
+        default="number",
+        help="How halos are weighted in linear_halo, linear_halo_padded and linear_whole.",
+    ),
+    click.option("--smoothing", type=float, help="Gaussian radius [h⁻¹Mpc].  [default: the model's own]"),
+)
+@option_group(
+    "For a network",
+    click.option("--average", type=int, default=1, help=AVERAGE_HELP),
+    click.option("--guide-margin", type=click.IntRange(0), help="Cells around a tile that its guide sees."),
+    click.option(
+        "--batch",
+        type=click.IntRange(1),
+        help="Boxes or tiles at a time.  [default: 4 of the training's size, fewer larger ones]",
+    ),
+    click.option("--gpu", is_flag=True, help="Give its work to workers that offer GPU=1."),
+)
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
 @cluster_options()
 @config_option
@@ -63,10 +87,12 @@ def predict(model: str, fields: str, out: str, plan: bool, cluster: Cluster, **o
 
     A network is shown a store whose boxes are one parent, all seen by one observer, as overlapping tiles with
     their real neighbours, and any other box by box (docs/prediction.md). A catalogue is painted to OUT.fields
-    first, by the options from --boxes to --outside; that is removed at the end.
+    first, which needs --rsd; that store is removed at the end.
     """
     from velfield.pipelines.predict_job import prepare
 
+    if not storage.exists(fields):  # before an option is taken for wrong that fits what was meant
+        raise VelfieldError(f"no such file or folder: input={fields}; {storage.did_you_mean(fields)}check the path")
     asked = {name: options.pop(name) for name in PREDICTING}
     settings = {"model": model, "input": fields, "out": out} | asked
     if _is_catalogue(fields):
@@ -160,13 +186,12 @@ def _from_catalogue(
         click.echo(both(planned, prediction))
         return
     settings = {"model": model, "input": url, "out": out, "boxes": boxes, "cells": cells} | asked | options
-    with cluster.running("predict", settings) as (client, progress):
+    with work.clearing(), cluster.running("predict", settings) as (client, progress):
         check_fits(planned, client)
         check_prediction(prediction, client)
         job = work.painted(client, progress)
         _announce(job)
         _run(client, job, progress)
-        work.clear()
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
 
 

@@ -6,6 +6,7 @@ are offered here, too.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import json
@@ -16,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -28,6 +30,7 @@ from velfield.files.storage_options import use_options as use_options
 
 AGAIN = 3  # more fetches of a range that came short, from file systems that do not look themselves
 AT_ONCE = 16  # requests side by side where fsspec has no call for many files
+CLOSE = 0.75  # likeness of a name that was perhaps meant, from 0 to 1
 REMOVALS = 20  # tries, 0.1 s apart, to remove a local folder in which somebody still writes
 
 
@@ -66,6 +69,26 @@ def is_folder(url: str) -> bool:
     """Whether there is a folder at ``url``."""
     fs, path = filesystem(url)
     return bool(fs.isdir(path))
+
+
+def did_you_mean(url: str) -> str:
+    """For an error about a path that is not there: ``did you mean NAME? ``, or nothing.
+
+    NAME is most like the part of the path that is the first not to be there, among what lies beside it on this
+    machine's disk; nothing is listed elsewhere.
+    """
+    if not is_local(url):
+        return ""
+    path = Path(filesystem(url)[1])
+    missing = next((one for one in reversed((path, *path.parents)) if not one.exists()), None)
+    if missing is None:
+        return ""
+    try:
+        beside = [one.name for one in missing.parent.iterdir() if not one.name.startswith(".")]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(missing.name, beside, 1, CLOSE)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def names(url: str) -> list[str]:

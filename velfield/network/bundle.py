@@ -7,6 +7,7 @@ opens is complete. Nothing on the way in is executed: safetensors and JSON only,
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import platform
@@ -28,6 +29,7 @@ from velfield.network.unet import UNet, UNetConfig
 from velfield.physics.condition import NUMBERS
 from velfield.stores.store import INPUTS
 from velfield.theory.guide import COMPONENTS, Guide
+from velfield.theory.settings import NAMES
 from velfield.version import __version__
 
 SCHEMA = 1
@@ -92,9 +94,11 @@ def read_metadata(url: str) -> dict[str, Any]:
     """What a bundle says about itself; refuses what is not a bundle of this schema."""
     file = storage.join(shipped.place(url), METADATA)
     if not storage.exists(file):
+        near = difflib.get_close_matches(url, (*NAMES, shipped.PRETRAINED), 1)
+        meant = f"did you mean {near[0]}? " if near else storage.did_you_mean(url)
         raise StoreError(
-            f"no model here, or an unfinished one: model={url}; make one with velfield train, or take "
-            f"{shipped.PRETRAINED}"
+            f"no model here, or an unfinished one: model={url}; {meant}make one with velfield train, or take "
+            f"{shipped.PRETRAINED} or one of {', '.join(NAMES)}"
         )
     try:
         metadata = json.loads(_read(file, LARGEST_METADATA))

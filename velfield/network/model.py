@@ -22,10 +22,8 @@ from velfield.network.parent_norm import Statistics, observed, with_statistics
 from velfield.network.unet import UNet
 from velfield.physics.condition import Condition
 from velfield.stores.sources import condition_of, describe, differing, symmetries_of_boxes
-from velfield.stores.store_layout import PREDICTED
+from velfield.stores.store import velocity_in_memory
 from velfield.theory.guide import Guide
-
-KEPT = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")  # by predict
 
 
 class Model:
@@ -58,6 +56,15 @@ class Model:
         self.normalisation = normalisation
         self.metadata = metadata
         self.calibration = calibration or Calibration.from_dict(metadata.get("calibration", {}))
+
+    def __repr__(self) -> str:
+        trained = self.metadata["trained_on"]
+        guide = "" if self.guide is None else f", guide {self.guide.name}"
+        return (
+            f"<velfield.Model: {', '.join(self.inputs)} → {', '.join(self.variables)}{guide}; trained on boxes of "
+            f"{trained['cells']}³ cells of {trained['cellsize']:g} h⁻¹Mpc from {len(self.metadata['parents'])} "
+            f"universes; on {self.device}>"
+        )
 
     @property
     def has_std(self) -> bool:
@@ -195,20 +202,11 @@ class Model:
         numbers = list(range(ds.sizes["box"]) if boxes is None else boxes)
         if not numbers:
             raise VelfieldError("no box to predict: box=0; select at least one")
-        core = ds.velfield.core(ds).isel(box=numbers)
-        dims = ("box", "component", "x", "y", "z")
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self.variables}
         for made in self._predicted(ds, numbers, batch, symmetries):
             for name, values in zip(parts, made, strict=False):
                 parts[name].append(values)
-        made_of = {
-            name: xr.DataArray(np.concatenate(some), dims=dims, attrs=dict(PREDICTED[name]))
-            for name, some in parts.items()
-        }
-        coords = core.coords.to_dataset().load().coords
-        attrs = {name: ds.attrs[name] for name in KEPT if name in ds.attrs}
-        attrs |= {"velfield_kind": "velocity", "margin": 0}
-        return xr.Dataset(made_of, coords=coords, attrs=attrs)
+        return velocity_in_memory(ds, numbers, {name: np.concatenate(some) for name, some in parts.items()})
 
     def statistics(self, inputs: NDArray[Any], *given: Any, **more: Any) -> Statistics:
         """What the network's GroupNorm layers see of boxes; arguments as of `predict_arrays`."""

@@ -67,8 +67,8 @@ class Work:
 
             apart(read_through, halos, memory=MEMORY, seconds=READING, names={}, check=check)
         check_fits(plan_of(self.of.paint), client)
-        predict.predict(client, change(self.of.painted(client, told)), told)
-        self.of.clear()
+        with self.of.clearing():
+            predict.predict(client, change(self.of.painted(client, told)), told)
 
 
 def settled(

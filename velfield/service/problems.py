@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from velfield.errors import VelfieldError
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST = 2000  # characters of a message
+NEIGHBOUR = re.compile(r"did you mean .*\? ")  # names a file of this machine that the client did not
 LOG = logging.getLogger("velfield.service")
 TO_DO = {404: "see /openapi.json for what there is", 405: "see /openapi.json for the methods that there are"}
 
@@ -63,10 +65,13 @@ class Problem(Exception):
 
 
 def hidden(text: str, names: Mapping[str, str]) -> str:
-    """A message with what the client calls them in place of this machine's places, longest first; not a whole file."""
+    """A message with what the client calls them in place of this machine's places, longest first; not a whole file.
+
+    Names that lie beside a path that is not there are left out.
+    """
     for place in sorted(names, key=len, reverse=True):
         text = text.replace(place, names[place])
-    return " ".join(text.split())[:LONGEST]
+    return " ".join(NEIGHBOUR.sub("", text).split())[:LONGEST]
 
 
 def documented(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:

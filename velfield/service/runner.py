@@ -33,7 +33,9 @@ PAUSE = 2.0  # before the second, then twice as long each time [s]
 
 
 class StoppedError(VelfieldError):
-    """The job was cancelled, or the service ends."""
+    """The job was cancelled, or the service ends: what it has done stays, for the next start."""
+
+    status = 1
 
 
 class Runner:

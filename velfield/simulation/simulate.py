@@ -67,7 +67,8 @@ class SimulationResult:
 def simulate(url: str, config: SimulateConfig, progress: Progress = Silent()) -> SimulationResult:  # noqa: B008
     """Write a universe's snapshots as partitioned GenericIO beneath ``url``, and ``url/simulation.json`` last.
 
-    Interrupted, it begins again; finished, it does nothing. Another universe at the same place is refused.
+    Interrupted and called again, it keeps the snapshots that it has written and computes gravity anew for the others;
+    finished, it does nothing. Another universe at the same place is refused.
     """
     record, begun = storage.join(url, RECORD), storage.join(url, BEGUN)
     for path in (record, begun):
@@ -76,12 +77,27 @@ def simulate(url: str, config: SimulateConfig, progress: Progress = Silent()) ->
     if storage.exists(record):
         return _result(url, storage.read_json(record)["snapshots"], already_there=True)
     _refuse_without_halos(config)
-    storage.write_json(begun, {"parameters": config.parameters()})
-    written = [_write(url, snapshot, config, progress) for snapshot in evolve(config, progress)]
-    about = {"velfield_version": __version__, "parameters": config.parameters(), "snapshots": written}
+    written = _written_before(url, begun)
+    storage.write_json(begun, {"parameters": config.parameters(), "snapshots": list(written.values())})
+    if len(written) < len(config.outer_rim_steps):
+        for snapshot in evolve(config, progress):
+            step = redshift_to_step(snapshot.redshift)
+            if step in written:
+                continue
+            written[step] = _write(url, snapshot, config, progress)
+            storage.write_json(begun, {"parameters": config.parameters(), "snapshots": list(written.values())})
+    snapshots = [written[step] for step in config.outer_rim_steps]
+    about = {"velfield_version": __version__, "parameters": config.parameters(), "snapshots": snapshots}
     storage.write_json(record, about)
     storage.remove(begun)
-    return _result(url, written, already_there=False)
+    return _result(url, snapshots, already_there=False)
+
+
+def _written_before(url: str, begun: str) -> dict[int, dict[str, Any]]:
+    """What an earlier call that was interrupted says of its snapshots, by step: those whose catalogues are there."""
+    said = storage.read_json(begun).get("snapshots", []) if storage.exists(begun) else []
+    there = [one for one in said if all(storage.exists(storage.join(url, one[n])) for n in ("halos", "particles"))]
+    return {one["step"]: one for one in there}
 
 
 def _refuse_without_halos(config: SimulateConfig) -> None:

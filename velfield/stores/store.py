@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import shards, storage
 from velfield.physics.cosmology import Cosmology
-from velfield.stores.store_layout import SCHEMA, FieldSpec, field_layout
+from velfield.stores.store_layout import OF_THE_FIELDS, PREDICTED, SCHEMA, FieldSpec, field_layout
 
 WORK = ".work"  # beneath a store: what an unfinished job has done so far
 INPUTS = {  # what a network or linear theory may take: the variable and how it is scaled
@@ -55,6 +55,25 @@ def fields_in_memory(spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> xr.
     return xr.Dataset(made, coords=coords, attrs=dict(layout.attrs))
 
 
+def velocity_in_memory(fields: xr.Dataset, boxes: Sequence[int], made: Mapping[str, NDArray[Any]]) -> xr.Dataset:
+    """Velocities of boxes of a field store on the coordinates of its cores, as a velocity store has them.
+
+    Parameters
+    ----------
+    fields : xarray.Dataset
+        What they were predicted from, as `open_fields` gives it.
+    boxes : sequence of int
+        Their numbers in it.
+    made : mapping of str to ndarray (box, 3, x, y, z)
+        ``velocity`` and, where the model gives it, ``velocity_std`` [km/s].
+    """
+    dims = ("box", "component", "x", "y", "z")
+    arrays = {name: xr.DataArray(values, dims=dims, attrs=dict(PREDICTED[name])) for name, values in made.items()}
+    coords = fields.velfield.core(fields).isel(box=list(boxes)).coords.to_dataset().load().coords
+    attrs = {name: fields.attrs[name] for name in OF_THE_FIELDS if name in fields.attrs}
+    return xr.Dataset(arrays, coords=coords, attrs=attrs | {"velfield_kind": "velocity", "margin": 0})
+
+
 def open_fields(url: str, *, chunks: Any = "box") -> xr.Dataset:
     """Open a field store lazily.
 
@@ -83,7 +102,10 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
     if not shards.published(url):
         if storage.exists(storage.join(url, WORK)):
             raise StoreError(f"this store is not finished: url={url}; run the same {verb} command again to go on")
-        raise StoreError(f"no store here: url={url}; make one with {verb}")
+        if not storage.exists(url):
+            meant = storage.did_you_mean(url)
+            raise StoreError(f"no such file or folder: url={url}; {meant}check the path, or make a store with {verb}")
+        raise StoreError(f"no store here, or an unfinished one: url={url}; name another, or make one with {verb}")
     if chunks == "box":
         chunks = {} if importlib.util.find_spec("dask") else None
     ds = xr.open_zarr(shards.zarr_store(url), chunks=chunks)

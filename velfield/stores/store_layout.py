@@ -30,6 +30,8 @@ PAINTED = {  # what is painted of which catalogue, and which of its sums
 }
 PLAIN = ("redshift", "periodic", "rsd", "observer_per_box", "min_mass", "assignment", "seed", "fingerprint")
 VARIABLES = (*PAINTED, "velocity", "velocity_flag", "velocity_std")
+# attributes that a velocity store takes from the field store that it was predicted from
+OF_THE_FIELDS = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")
 VELOCITY_ATTRS = {
     "units": "km/s",
     "long_name": "proper peculiar velocity of the dark matter, mean per cell, real space",
@@ -153,8 +155,7 @@ def velocity_layout(
         str(name): Coordinate(dims=tuple(map(str, c.dims)), values=c.values, attrs=dict(c.attrs))
         for name, c in core.coords.items()
     }
-    kept = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")
-    attrs = {name: fields.attrs[name] for name in kept} | {
+    attrs = {name: fields.attrs[name] for name in OF_THE_FIELDS} | {
         "velfield_schema": SCHEMA,
         "velfield_kind": "velocity",
         "velfield_version": __version__,

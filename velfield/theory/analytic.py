@@ -15,6 +15,7 @@ Names and settings are in `velfield.theory.settings`, and offered here, too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from velfield.physics.linear import components, linear_velocity
 from velfield.physics.modes import cells_of, forward, room
 from velfield.physics.reconstruction import matter_modes
 from velfield.physics.wiener import Survey, wiener_velocity
-from velfield.stores.store import cosmology_of
+from velfield.stores.store import cosmology_of, velocity_in_memory
 from velfield.theory.settings import HALOS as HALOS
 from velfield.theory.settings import NAMES as NAMES
 from velfield.theory.settings import TRACERS as TRACERS
@@ -49,6 +50,44 @@ from velfield.theory.whole import (
 )
 
 KEPT = Cache()  # of this process
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyticModel:
+    """A model of linear theory as it is used, like a network: shown field stores, asked for velocities.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    tracer : str
+        ``number`` or ``mass``: how halos are weighted in the ``linear_halo`` rows and ``linear_whole``.
+    smoothing : float, optional
+        Gaussian radius [h⁻¹Mpc]; by default the model's own.
+    """
+
+    name: str
+    tracer: str = "number"
+    smoothing: float | None = None
+
+    def __post_init__(self) -> None:
+        check_tracer(self.name, self.tracer)
+
+    def predict(self, ds: xr.Dataset, *, boxes: Sequence[int] | None = None) -> xr.Dataset:
+        """Velocities of boxes of a field store, on the coordinates of its cores; held in memory.
+
+        Parameters
+        ----------
+        ds : xarray.Dataset
+            The field store, all of it for ``linear_whole``.
+        boxes : sequence of int, optional
+            Which boxes; all by default.
+        """
+        how = settings(self.name, ds, tracer=self.tracer, smoothing=self.smoothing)
+        numbers = list(range(ds.sizes["box"]) if boxes is None else boxes)
+        if not numbers:
+            raise VelfieldError("no box to predict: box=0; select at least one")
+        return velocity_in_memory(ds, numbers, {"velocity": velocities(how, ds, numbers)})
 
 
 def reconstruct(

@@ -63,7 +63,7 @@ def kind_of(url: str) -> str:
     if storage.exists(storage.join(url, store.WORK)):
         raise StoreError(f"this store is not finished: url={url}; run the command that makes it again to go on")
     if not storage.exists(url):
-        raise VelfieldError(f"nothing is here: url={url}; check the path")
+        raise VelfieldError(f"no such file or folder: url={url}; {storage.did_you_mean(url)}check the path")
     if storage.is_folder(url):
         raise VelfieldError(f"nothing of velfield's is here: url={url}; name a catalogue, a store or a model bundle")
     return CATALOGUE
