@@ -26,8 +26,14 @@ from velfield.pipelines.steps import Evaluate, Paint, Predict, Simulate, Train
 from velfield.simulation.simulate import SimulateConfig
 from velfield.version import __version__
 
-ROWS = ("unet", "linear", "linear_padded", "linear_halo_padded")
-COMPARED = ("linear", "linear_padded")  # drawn beside the network
+SAME_HALOS = ("unet", "wiener", "linear_halo_padded")  # given the halos of one box in redshift space
+DARK_MATTER = ("linear", "linear_padded")  # given the dark matter itself
+ROWS = (*SAME_HALOS, *DARK_MATTER)
+COMPARED = ("linear", "wiener")  # drawn beside the network
+LEGEND = (
+    f"{', '.join(SAME_HALOS)} are given the halos of each box in redshift space, {', '.join(DARK_MATTER)} its dark "
+    "matter itself in real space; * marks the best of a line."
+)
 RECORD, RESULTS = "demo.json", ("metrics.json", "report.html")
 CELL = 5.0  # h⁻¹Mpc, the paper's
 COARSEST = 3.1  # h⁻¹Mpc between particles: beyond it too many cells have none
@@ -206,10 +212,12 @@ def _what_was_run(config: DemoConfig, diary: Diary, trained: dict[str, Any]) -> 
             "loss": "mean square + dice + ½ speed-weighted mean square",
         },
         "Compared with": {
+            "wiener": "the Wiener filter of what the network is given: halos in redshift space, by number, each box "
+            "alone",
+            "linear_halo_padded": "linear theory of the same, smoothed and divided by the halos' bias, with as much "
+            "empty space around the box as it has itself",
             "linear": "the paper's FFT: dark matter in real space, each box alone and taken as periodic",
-            "linear_padded": "the same, with as much empty space around the box as it has itself",
-            "linear_halo_padded": "linear theory on what the network is given: halos in redshift space, by number, "
-            "smoothed and divided by their bias, zero-padded",
+            "linear_padded": "the same, with as much empty space around",
         },
         "Seconds": {name: f"{seconds:.0f}" for name, seconds in diary.seconds.items()},
         "Software": {

@@ -11,7 +11,7 @@ import pytest
 from gaussian import write_fields
 
 from velfield.accuracy.measures import MEASURES, PARTS, metrics
-from velfield.analysis.evaluate import evaluate
+from velfield.analysis.evaluate import evaluate, read_rows
 from velfield.commands.cli import main
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import storage
@@ -292,7 +292,7 @@ def test_a_box_that_lost_a_shard_is_refused(tmp_path, fields, variable, said):
         evaluate("linear", url)
 
 
-def test_progress_is_told(fields):
+def test_progress_is_told_the_mean_over_the_boxes_so_far(fields, tmp_path):
     told = []
 
     class Listening:
@@ -305,10 +305,12 @@ def test_progress_is_told(fields):
         def done(self, note=""):
             told.append(note)
 
-    evaluate("linear", fields, progress=Listening())
+    row = evaluate("linear", fields, str(tmp_path / "out"), figures=False, progress=Listening())["linear"]
     assert told[0] == ("evaluate linear", 8, "boxes")
     assert len(told) == 10
-    assert "cos θ" in told[1][1]
+    boxes = read_rows(str(tmp_path / "out"))["linear"]["cos_theta"]["boxes"]
+    assert f"{boxes[-1]:.2f}" != f"{row['cos_theta']['mean']:.2f}"
+    assert [note for _, note in told[1:9]] == [f"mean cos θ {np.mean(boxes[:n]):.2f}" for n in range(1, 9)]
 
 
 def test_analytic_rows_need_neither_torch_nor_matplotlib(fields):

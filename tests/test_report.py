@@ -4,12 +4,14 @@ import base64
 import re
 from html.parser import HTMLParser
 
+import chrome
 import numpy as np
 import pytest
 from gaussian import universe
 from matplotlib.figure import Figure
 
 from velfield.accuracy.measures import metrics
+from velfield.accuracy.standing import lost, standings
 from velfield.analysis import figure_style
 from velfield.analysis.report import CAPTIONS, load_figures, write_report
 from velfield.errors import VelfieldError
@@ -67,9 +69,15 @@ def test_every_row_and_the_comparison_first(tmp_path, rows, picture):
     run = {"Universe": {"seed": 7, "particles": "192³"}, "Commands": ["velfield demo here", "velfield info x"]}
     text, page = page_of(tmp_path, metrics=rows, figures={"slices": picture}, run=run)
     words = re.sub(r"\s+", " ", page.text)
-    assert re.search(r"The U-Net beats the paper's FFT on \d of 4 measures\.", words)  # noise leaves the slope as it is
-    assert "The U-Net is behind the zero-padded FFT, which is given the dark matter itself in real space: " in words
-    assert words.index("beats") < words.index("One box in slices") < words.index("The numbers")
+    for one in standings(rows):
+        for clause in one.clauses():
+            assert re.sub(r"\s+", " ", clause) in words[words.index(one.against) :]
+    assert re.sub(r"\s+", " ", lost(rows)) in words
+    assert re.search(r"<h1>The U-Net errs more than the zero-padded FFT, which is given the dark matter itself", text)
+    assert words.index("errs more than") < words.index("behind in") < words.index("One box in slices")
+    assert words.index("One box in slices") < words.index("The numbers")
+    assert "Y. Wang and X. Yang (2024), Peculiar Velocity Reconstruction From Simulations" in words
+    assert "arXiv:2406.14101" in words
     for name, row in rows.items():
         assert figure_style.label(name) in words
         assert f"{row['cos_theta']['mean']:.2f}" in words
@@ -77,6 +85,43 @@ def test_every_row_and_the_comparison_first(tmp_path, rows, picture):
     assert "velfield demo here\nvelfield info x" in page.text
     bold = re.findall(r'<tr><td>cos θ</td>.*?<td class="best">([\d.]+)', text)
     assert bold == [f"{rows['linear_padded']['cos_theta']['mean']:.2f}"]
+
+
+def test_the_page_says_what_turned_numbers_say(tmp_path, rows):
+    """The two rows exchanged: what was behind is ahead."""
+    swapped = rows | {"unet": rows["linear_padded"], "linear_padded": rows["unet"]}
+    for given, verb, side in ((rows, "errs more than", "behind"), (swapped, "errs less than", "ahead")):
+        _, page = page_of(tmp_path, metrics=given, figures={}, run={})
+        assert f"The U-Net {verb} the zero-padded FFT" in page.text
+        (clause,) = (clause for clause in standings(given)[0].clauses() if "rms error" in clause)
+        assert clause.startswith(f"{side} in ")
+        assert clause in page.text
+
+
+def test_rows_stand_beside_each_other_with_what_they_are_given(tmp_path, rows):
+    made = {"unet": rows["unet"], "wiener": rows["linear_padded"], "linear": rows["linear"]}
+    text, _ = page_of(tmp_path, metrics=made, figures={}, run={})
+    heads = re.findall(r'<th>([^<]*)<span class="err">([^<]*)</span></th>', text)
+    assert heads == [("U-Net", "halos"), ("Wiener filter", "halos"), ("linear (FFT)", "dark matter")]
+    assert re.search(r"<tr><td>cos θ</td><td>[^/]*</span></td><td class=\"best\">", text)
+
+
+@chrome.needed
+@pytest.mark.parametrize("width", [320, 500, 1200])
+def test_the_page_fits_its_window(tmp_path, rows, picture, width):
+    made = {**rows, "wiener": rows["linear"], "linear_halo_padded": rows["linear"]}
+    run = {"Commands": ["velfield paint " + 60 * "fields-3.zarr "], "Seed": {"a": "0123456789abcdef" * 12}}
+    page_of(tmp_path, metrics=made, figures={"slices": picture, "line": picture}, run=run)
+    with chrome.browser(f"file://{tmp_path}") as tab:
+        tab.width(width, 900, phone=width < 600)
+        tab.open("/report.html")
+        assert tab.run("document.documentElement.scrollWidth") <= width
+        assert tab.run("[...document.images].every(i => i.getBoundingClientRect().right <= innerWidth)")
+        wide = "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+        assert tab.run(f"{wide}.every(e => e.closest('.scroll'))")  # only tables, which scroll by themselves
+        if width == 320:
+            assert tab.run(f"{wide}.length") > 0
+        assert tab.wrong == []
 
 
 def test_pictures_are_inside_and_nothing_is_outside(tmp_path, rows, picture):

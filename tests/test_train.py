@@ -268,11 +268,13 @@ def test_divergence_is_one_line(fields, tmp_path, monkeypatch):
         train(fields, str(tmp_path / "model"), config())
 
 
-def test_progress_shows_losses(fields, tmp_path):
+def test_progress_shows_losses(fields, tmp_path, monkeypatch):
+    monkeypatch.setattr("velfield.learning.training.RECENT", 3)
     progress = Watch(100, int)
-    train(fields, str(tmp_path / "model"), config(), progress)
+    losses = [loss for _, loss in train(fields, str(tmp_path / "model"), config(), progress).losses["train"]]
+    for step, note in enumerate(progress.notes[-1 - len(losses) : -1], 1):  # the last steps' mean, not the last step's
+        assert note.split(", ")[0] == f"mean loss {np.mean(losses[max(step - 3, 0) : step]):.4f}"
     *steps, end = progress.notes[-7:]
-    assert "loss " in steps[0]
     assert end == steps[-1]
     assert "validation " not in steps[0]
     assert "validation " in steps[-1]

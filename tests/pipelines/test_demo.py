@@ -1,13 +1,18 @@
 """The demo: small, whole, and nothing the second time."""
 
 import json
+import re
 import shlex
+from html import escape
 
 import pytest
 
+from velfield.accuracy.standing import headline, lost, standings
+from velfield.accuracy.tables import ENTRIES, table
+from velfield.analysis.figure_style import label
 from velfield.commands.cli import main
 from velfield.errors import VelfieldError
-from velfield.pipelines.demo import DemoConfig
+from velfield.pipelines.demo import DARK_MATTER, LEGEND, ROWS, SAME_HALOS, DemoConfig, rows_of
 
 SMALL = ["--boxes", "2", "--cells", "8", "--particles", "32", "--min-halo-mass", "1e12", "--steps", "4"]
 
@@ -20,11 +25,24 @@ def test_the_whole_journey_and_nothing_the_second_time(tmp_path, capfd):
     assert "already there" not in first.out
     assert "cos θ" in first.out
     rows = json.loads((folder / "metrics.json").read_text())
-    assert list(rows) == ["unet", "linear", "linear_padded", "linear_halo_padded"]
+    assert list(rows) == ["unet", "wiener", "linear_halo_padded", "linear", "linear_padded"]
     assert len({tuple(sorted(row)) for row in rows.values()}) == 1  # the same keys in each
     page = (folder / "report.html").read_text()
     assert "<img" in page
     assert "velfield simulate" in page
+    for row in rows:
+        assert f"| {row} " in first.out.replace("  ", "")
+        assert label(row) in page
+    measured = rows_of(str(folder))
+    said = standings(measured)
+    assert {one.other for one in said} == {*rows} - {"unet"}
+    for sentence in (LEGEND, headline(measured), said[0].sentence(), lost(measured)):
+        assert " ".join(sentence.split()) in " ".join(first.out.split())
+    for sentence in (headline(measured), lost(measured), *(clause for one in said for clause in one.clauses())):
+        assert escape(sentence) in page
+    evaluated = re.findall(r"evaluate (\w+): done in .*, mean cos θ (\S+)", first.err)
+    assert evaluated == [(name, f"{row['cos_theta']['mean']:.2f}") for name, row in rows.items()]
+    assert re.search(r"train: done in .*, mean loss [\d.]+", first.err)
     times = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     assert main(["demo", str(folder), *SMALL]) == 0
     second = capfd.readouterr()
@@ -37,7 +55,7 @@ def test_the_whole_journey_and_nothing_the_second_time(tmp_path, capfd):
     assert "<img" in (folder / "report.html").read_text()
     metrics = (folder / "evaluation" / "unet" / "metrics.json").read_bytes()
     commands = json.loads((folder / "demo.json").read_text())["commands"]
-    assert len(commands) == 12
+    assert len(commands) == 13
     for command in commands:  # just what was run: each finds its work done, and measures the same
         assert main(shlex.split(command)[1:]) == 0, command
         said = capfd.readouterr().out
@@ -45,6 +63,14 @@ def test_the_whole_journey_and_nothing_the_second_time(tmp_path, capfd):
     assert (folder / "evaluation" / "unet" / "metrics.json").read_bytes() == metrics
     assert main(["demo", str(folder), *SMALL, "--seed", "9"]) == 2
     assert "another demo is here" in capfd.readouterr().err
+
+
+def test_the_demos_table_is_of_those_given_the_same_halos_and_then_of_those_given_the_dark_matter():
+    row = {entry.name: {"mean": 0.5, "std": 0.05} for entry in ENTRIES if entry.label != "rms"}
+    text = table(dict.fromkeys(ROWS, row))
+    assert max(map(len, text.splitlines())) <= 80
+    heads = [line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| mean")]
+    assert [tuple(name.strip() for name in head) for head in heads] == [SAME_HALOS, DARK_MATTER]
 
 
 def test_the_test_parent_is_not_among_the_training_parents():

@@ -213,13 +213,15 @@ def _collect(
 ) -> tuple[list[dict[str, Any]], NDArray[Any] | None]:
     """Measures of each box, in their order, and the prediction of the one that is drawn."""
     found: dict[Piece, list[dict[str, Any]]] = {}
-    kept = None
+    kept, angles = None, []
     progress.start(f"evaluate {row}", sum(len(piece.boxes) for piece in pieces), "boxes")
     for piece, (measured, drawn) in answers:
         found[piece] = measured
         kept = drawn if drawn is not None else kept
         for one in measured:
-            progress.advance(note=f"cos θ {one['cos_theta']:.2f}")
+            if np.isfinite(one["cos_theta"]):
+                angles.append(one["cos_theta"])
+            progress.advance(note=f"mean cos θ {np.mean(angles):.2f}" if angles else "")
     progress.done()
     return [one for piece in pieces for one in found[piece]], kept
 

@@ -38,6 +38,7 @@ DASHES = {
     "linear": "--",
     "linear_padded": "-.",
     "linear_halo": (0, (4, 1, 1, 1, 1, 1)),
+    "linear_halo_padded": (0, (3, 1)),
     "wiener": ":",
     "linear_whole": (0, (6, 2)),
 }

@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from velfield.accuracy.tables import BY_NAME, HEADLINE, best, entries_of, headline
+from velfield.accuracy.standing import headline, lost, standings
+from velfield.accuracy.tables import BY_NAME, HEADLINE, best, entries_of
 from velfield.analysis import curves
 from velfield.analysis import figure_style as drawing
 from velfield.errors import VelfieldError
@@ -63,7 +64,19 @@ CAPTIONS = {  # in the order of the page
     ),
 }
 WIDE = ("slices", "contours", "contours_centre", "divergence", "error_by", "misalignment")
-TILES = ("unet", "linear", "linear_padded", "linear_halo_padded", "wiener", "linear_whole")
+TILES = ("unet", "wiener", "linear_halo_padded", "linear_halo", "linear", "linear_padded", "linear_whole")
+
+GIVEN = {  # what a row of the table is made from
+    **dict.fromkeys(("unet", "wiener", "linear_halo", "linear_halo_padded"), "halos"),
+    "linear": "dark matter",
+    "linear_padded": "dark matter",
+    "linear_whole": "halos, whole volume",
+}
+PAPER = (
+    "The network, its loss, the redshift-space patterns, and slope, residuals, cos θ and Γ as measures follow Y. Wang "
+    "and X. Yang (2024), Peculiar Velocity Reconstruction From Simulations and Observations Using Deep Learning "
+    "Algorithms, arXiv:2406.14101. Not in it are the Wiener filter, linear theory of halos, and measures by scale."
+)
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fbfaf7;--ink:#1d1d1f;--soft:#5d6068;--line:#dedbd3;--card:#fff;--mark:#0060a0}
@@ -83,12 +96,12 @@ p{margin:.4rem 0;max-width:72ch}.soft,figcaption,footer{color:var(--soft);font-s
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(27rem,100%),1fr));gap:1rem}
 .wide{grid-column:1/-1}
 figure img{display:block;width:100%;height:auto;background:#fff;border-radius:6px;margin:.3rem 0 .5rem}
-.picture{overflow-x:auto}.wide img{max-width:60rem;min-width:36rem;margin-inline:auto}
-.scroll{overflow-x:auto}
+.picture,.scroll{overflow-x:auto}.wide img{max-width:60rem;margin-inline:auto}
+.standing{padding:0;list-style:none}.standing li{max-width:80ch;margin:.5rem 0}.hint{display:none}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 th,td{padding:.35rem .8rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}
-thead th{font-weight:600;white-space:normal;vertical-align:bottom}
+th:first-child,td:first-child{text-align:left;padding-left:0;position:sticky;left:0;background:var(--bg)}
+thead th{font-weight:600;white-space:normal;vertical-align:bottom}thead span{display:block;font-weight:400}
 .best{font-weight:700;color:var(--mark)}.err{color:var(--soft);font-weight:400;font-size:.85em}
 .run{width:100%}.run th,.run td{text-align:left;vertical-align:top;white-space:normal;overflow-wrap:anywhere}
 .run th{font-weight:500;color:var(--soft);width:11rem;padding-left:0}
@@ -96,9 +109,10 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:8px;paddin
 font:.84rem/1.5 ui-monospace,Menlo,Consolas,monospace;margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;font-size:.9rem}dt{font-weight:600}dd{margin:0}
 @media(max-width:560px){main{padding-top:1.2rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}
-.run th{width:7.5rem}table{font-size:.82rem}th,td{padding:.3rem .35rem}}
+.run th{width:7.5rem}table{font-size:.82rem}th,td{padding:.3rem .35rem}.hint{display:block}
+.wide img:focus{width:60rem;max-width:none}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#444;--line:#bbb;--card:#fff;--mark:#004a80}
-main{max-width:none;padding:0}.picture img{min-width:0!important}
+main{max-width:none;padding:0}
 figure,.tile,tr{break-inside:avoid}h2{break-after:avoid}body{font-size:11pt}}
 """
 
@@ -113,6 +127,8 @@ MEANING = (
      "their units, 1 where they are true."),
     ("centre, edge", "The central 200 h⁻¹Mpc of a box and its outer 50 h⁻¹Mpc; 2/3 and 1/6 of the side in boxes under "
      "300 h⁻¹Mpc."),
+    (drawing.label("wiener"), "The linear method of least error for what the network is given: the halos' number in "
+     "redshift space, each scale weighted by what the noise of few halos and the box's edges leave of it."),
     (drawing.label("linear"), "The paper's FFT: linear theory on the dark matter in real space, one box alone, taken "
      "as periodic."),
     (drawing.label("linear_padded"), "The same with as much empty space around the box as it has itself."),
@@ -165,7 +181,6 @@ def load_figures(url: str) -> dict[str, bytes]:
 
 
 def _page(title: str, metrics: Mapping[str, Any], pictures: Mapping[str, bytes], run: Mapping[str, Any]) -> str:
-    first, *more = headline(metrics) or [title]
     order = [*(n for n in CAPTIONS if n in pictures), *(n for n in pictures if n not in CAPTIONS)]
     upper, lower = order[:1], order[1:]
     return "\n".join(
@@ -175,20 +190,23 @@ def _page(title: str, metrics: Mapping[str, Any], pictures: Mapping[str, bytes],
             '<meta name="viewport" content="width=device-width,initial-scale=1">',
             f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>",
             f'<p class="soft">velfield {escape(__version__)} · {escape(title)}</p>',
-            f"<h1>{escape(first)}</h1>",
-            *(f"<p>{escape(sentence)}</p>" for sentence in more),
+            f"<h1>{escape(headline(metrics) or title)}</h1>",
             _tiles(metrics),
+            _standings(metrics),
+            '<p class="soft hint">Tap a wide figure to enlarge it.</p>' if pictures else "",
             f'<div class="figures">{_figures(upper, pictures)}</div>',
             "<h2>The numbers</h2>",
             _table(metrics),
             '<p class="soft">Mean over boxes ± scatter of one box. Bold: the best of a line; for slopes and coherence '
-            "that is the one nearest to 1.</p>",
+            "that is the one nearest to 1. Below a model's name stands what it is given.</p>",
             "<h2>Figures</h2>" if lower else "",
             f'<div class="figures">{_figures(lower, pictures)}</div>' if lower else "",
             "<h2>What was run</h2>",
             _run(run),
             "<h2>What the words mean</h2>",
             f"<dl>{''.join(f'<dt>{escape(t)}</dt><dd>{escape(d)}</dd>' for t, d in MEANING)}</dl>",
+            "<h2>The paper</h2>",
+            f"<p>{escape(PAPER)}</p>",
             "</main></body></html>\n",
         ]
     )
@@ -200,19 +218,35 @@ def _tiles(metrics: Mapping[str, Any]) -> str:
     tiles = []
     for name in HEADLINE:
         entry = BY_NAME[name]
-        unit = "\u00a0%" if entry.scale == 100 else ""
-        values = [entry.text(metrics[model]).split("±")[0] + unit for model in shown]
+        values = [entry.value(metrics[model]) for model in shown]
         rest = "".join(
             f"<span>{escape(drawing.label(model))} {escape(value)}</span>"
             for model, value in zip(shown[1:], values[1:], strict=True)
         )
-        label = f"{drawing.label(shown[0])}, {HEADLINE[name]}"
+        label = f"{drawing.label(shown[0])}, {entry.words or entry.label}"
         tiles.append(f'<div class="tile"><span>{escape(label)}</span><b>{escape(values[0])}</b>{rest}</div>')
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
+def _standings(metrics: Mapping[str, Any]) -> str:
+    """Where the network is ahead of each row and where behind, an item for each."""
+    items = []
+    for one in standings(metrics):
+        clauses = "".join(f"<p>{escape(clause)}.</p>" for clause in one.clauses())
+        items.append(f"<li><b>{escape(one.against)}</b>{clauses}</li>")
+    if not items:
+        return ""
+    return f"""<h2>Where the network is ahead, and where behind</h2>
+<ul class="standing">{"".join(items)}</ul><p>{escape(lost(metrics))}</p>
+<p class="soft">Ahead or behind is a mean difference over the same boxes of more than two of its standard errors, which
+stand behind ± (positive is better for the network); curves are compared by their means. Boxes of one universe share its
+long waves, so the errors are rather too small.</p>"""
+
+
 def _table(metrics: Mapping[str, Any]) -> str:
-    head = "".join(f"<th>{escape(drawing.label(name))}</th>" for name in metrics)
+    head = "".join(
+        f'<th>{escape(drawing.label(name))}<span class="err">{GIVEN.get(name, "")}</span></th>' for name in metrics
+    )
     lines = []
     for entry in entries_of(metrics):
         winners = best(entry, metrics)
@@ -237,7 +271,7 @@ def _figures(names: Sequence[str], pictures: Mapping[str, bytes]) -> str:
         width, height = (int.from_bytes(data[i : i + 4]) for i in (16, 20))
         parts.append(
             f"<figure{' class=wide' if name in WIDE else ''}><h3>{escape(heading)}</h3>"
-            f'<div class="picture"><img alt="{escape(heading)}" width="{width}" height="{height}" '
+            f'<div class="picture"><img tabindex="0" alt="{escape(heading)}" width="{width}" height="{height}" '
             f'src="data:image/png;base64,{base64.b64encode(data).decode()}"></div>'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
@@ -248,7 +282,7 @@ def _run(run: Mapping[str, Any]) -> str:
     if not run:
         return '<p class="soft">Not recorded.</p>'
     lines = [f"<tr><th>{escape(str(name))}</th><td>{_value(value)}</td></tr>" for name, value in run.items()]
-    return f'<table class="run"><tbody>{"".join(lines)}</tbody></table>'
+    return f'<div class="scroll"><table class="run"><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _value(value: Any) -> str:

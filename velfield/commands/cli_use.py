@@ -219,18 +219,19 @@ def _run(client: Any, job: Any, progress: Any) -> None:
 @click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one a core]")
 def demo(folder: str, workers: int | None, **options: Any) -> None:
     """The whole journey on a miniature universe, on this machine, in minutes; ends with a table and report.html."""
-    from velfield.accuracy.tables import headline, table
-    from velfield.pipelines.demo import DemoConfig, rows_of
+    from velfield.accuracy.standing import headline, lost, standings
+    from velfield.accuracy.tables import table
+    from velfield.pipelines.demo import LEGEND, DemoConfig, rows_of
     from velfield.pipelines.demo import demo as run
 
     with Terminal() as progress:
         new = run(folder, DemoConfig(**options), progress, workers)
     if not new:
         click.echo(f"already there, nothing done: {folder}")
-    rows = rows_of(folder)
-    click.echo(table(rows, width=shutil.get_terminal_size().columns))
-    for sentence in headline(rows):
-        click.echo(click.wrap_text(sentence, width=min(shutil.get_terminal_size().columns, 100)))
+    rows, width = rows_of(folder), shutil.get_terminal_size().columns
+    click.echo(table(rows, width=width))
+    for sentence in (LEGEND, headline(rows), standings(rows)[0].sentence(), lost(rows)):
+        click.echo(click.wrap_text(sentence, width=min(width, 100)))
     click.echo(f"report: {storage.join(folder, 'report.html')}")
 
 

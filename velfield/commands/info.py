@@ -88,12 +88,12 @@ def _evaluation(url: str, record: dict[str, Any]) -> dict[str, Any]:
     if not storage.exists(metrics):
         return record
     ((_, row),) = storage.read_json(metrics).items()
-    return record | {"metrics": {name: row[name] for name in (*HEADLINE, "rms") if name in row}}
+    return record | {"metrics": {name: row[name] for name in HEADLINE if name in row}}
 
 
 def _experiment(_url: str, record: dict[str, Any]) -> dict[str, Any]:
     kept = {name: record[name] for name in ("title", "reproduces", "boxes", "parents")}
-    rows = {row["label"]: {n: row["measured"][n] for n in (*HEADLINE, "rms") if n in row["measured"]}
+    rows = {row["label"]: {n: row["measured"][n] for n in HEADLINE if n in row["measured"]}
             for row in record["rows"]}  # fmt: skip
     return kept | {"scale": record["scale"]["name"], "rows": rows}
 

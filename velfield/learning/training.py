@@ -27,6 +27,8 @@ from velfield.network.model import Model
 from velfield.network.unet import UNet
 from velfield.stores.sources import FieldSource, boxes_of, symmetries_of
 
+RECENT = 20  # steps whose mean loss is shown
+
 
 class Training:
     """The state of a training: network, optimiser, batches, and the record of its losses."""
@@ -211,8 +213,9 @@ class Training:
         return value
 
     def _note(self) -> str:
-        recent = self.losses[-20:]
-        note = f"loss {sum(recent) / max(len(recent), 1):.4f}"
+        """The mean loss of the last steps, lest a step's few boxes be taken for how the training goes."""
+        recent = self.losses[-RECENT:]
+        note = f"mean loss {sum(recent) / max(len(recent), 1):.4f}"
         if self.validations:
             note += f", validation {self.validations[-1][1]:.4f}"
         return note
