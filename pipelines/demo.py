@@ -31,8 +31,8 @@ DARK_MATTER = ("linear", "linear_padded")  # given the dark matter itself
 ROWS = (*SAME_HALOS, *DARK_MATTER)
 COMPARED = ("linear", "wiener")  # drawn beside the network
 LEGEND = (
-    f"{', '.join(SAME_HALOS)} are given the halos of each box in redshift space, {', '.join(DARK_MATTER)} its dark "
-    "matter itself in real space; * marks the best of a line."
+    f"{', '.join(SAME_HALOS)} are given the halos of each box in redshift space; {', '.join(DARK_MATTER)} its dark "
+    "matter itself, in real space. * marks the best of a line."
 )
 RECORD, RESULTS = "demo.json", ("metrics.json", "report.html")
 CELL = 5.0  # h⁻¹Mpc, the paper's

@@ -82,10 +82,12 @@ def headline(metrics: Rows, model: str = "unet") -> str:
     if len(SAME_HALOS.keys() & metrics.keys()) > 1:
         name = f"the best linear method of the same halos, {SAME_HALOS[best]}"
     side, found = _side(entry, mine, theirs), difference(entry, mine, theirs)
-    verb, than = {"ahead": ("errs less than", "less"), "behind": ("errs more than", "more")}.get(
-        side, ("errs as much as", "apart")
-    )
-    said = f"The U-Net {verb} {name}: rms error {entry.text(mine).split('±')[0]} against {entry.value(theirs)}"
+    verb, within, than = {
+        "ahead": ("errs less than", "", "less"),
+        "level": ("errs as much as", ", within the errors", "apart"),
+        "behind": ("errs more than", "", "more"),
+    }[side]
+    said = f"The U-Net {verb} {name}{within}: rms error {entry.text(mine).split('±')[0]} against {entry.value(theirs)}"
     if found is not None:
         boxes = len(_pairs(entry, mine, theirs))
         said += f", {abs(found[0]):.1f} ± {found[1]:.1f} km/s {than} over {boxes} boxes"
@@ -192,7 +194,7 @@ def _by_scale(mine: Mapping[str, Any], theirs: Mapping[str, Any], best: str) -> 
         found["ahead"] = _scales(k, better > TELLING)
     if (better < -TELLING).any():
         widest = int(np.argmin(better))
-        gap = f"{_short(p[widest])} against {_short(q[widest])} at k = {k[widest]:.2f}"
+        gap = f"{_short(p[widest])} against {_short(q[widest])} at k\u00a0=\u00a0{k[widest]:.2f}"
         found["behind"] = f"{_scales(k, better < -TELLING)} ({gap})"
     return found
 
@@ -206,8 +208,9 @@ def _scales(k: NDArray[np.float64], chosen: NDArray[np.bool_]) -> str:
         last = first + len(list(run)) - 1
         if value:
             low, high = f"{k[first]:.2f}", f"{k[last]:.2f}"
-            between = f"k = {low}" if first == last else f"k = {low}–{high}"
-            parts.append(f"k ≤ {high}" if first == 0 else f"k ≥ {low}" if last == len(k) - 1 else between)
+            between = low if first == last else f"{low}–{high}"
+            sign, edge = ("≤", high) if first == 0 else ("≥", low) if last == len(k) - 1 else ("=", between)
+            parts.append(f"k\u00a0{sign}\u00a0{edge}")
         first = last + 1
     return f"at {_listed(parts)} {K_UNIT}"
 
@@ -224,7 +227,7 @@ def lost(metrics: Rows, model: str = "unet") -> str:
             k, mean = k[np.isfinite(mean)], mean[np.isfinite(mean)]
             below = mean < LOST
             if mean.size:
-                where = _scales(k, below) if below.any() else f"at no k up to {k[-1]:.2f} {K_UNIT}"
+                where = _scales(k, below) if below.any() else f"nowhere up to k\u00a0=\u00a0{k[-1]:.2f} {K_UNIT}"
                 said.append(f"{words} {where}")
     if row.get("vorticity_ratio"):
         share = np.array(row["vorticity_ratio"]["mean"], dtype=np.float64)
@@ -236,7 +239,10 @@ def lost(metrics: Rows, model: str = "unet") -> str:
 
 def _short(value: float) -> str:
     """Two decimals, below 0.1 and from 10 on two digits; what is below a thousandth is 0."""
-    shown = "0" if abs(value) < 1e-3 else f"{value:.2f}" if 0.095 <= abs(value) < 9.95 else f"{value:.2g}"
+    if 0.095 <= abs(value) < 9.95:
+        shown = f"{value:.2f}"
+    else:
+        shown = f"{float(f'{value:.2g}'):g}" if abs(value) >= 1e-3 else "0"
     return shown.replace("-", MINUS)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from velfield.analysis.figure_style import LENGTH, STYLE, VELOCITY, colour, label, legend_above, line_of
 
 Rows = Mapping[str, Mapping[str, Any]]
-RATIOS = (1e-3, 1e2)  # of power that are shown at most: linear theory has no vorticity but that of rounding
+RATIOS = (1e-3, 1e3)  # of power that are shown at most: linear theory has no vorticity but that of rounding
 K = "k [$h$ Mpc$^{-1}$]"
 PLACES = {  # measure: its axis
     "error_by_density": r"1 + $\delta$ of the cell",

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from velfield.accuracy.standing import headline, lost, standings
+from velfield.accuracy.standing import Standing, headline, lost, standings
 from velfield.accuracy.tables import BY_NAME, HEADLINE, best, entries_of
 from velfield.analysis import curves
 from velfield.analysis import figure_style as drawing
@@ -21,7 +21,8 @@ CAPTIONS = {  # in the order of the page
     "slices": (
         "One box in slices",
         "Arrows show the velocity in the slice, colour the velocity out of it. Above through the middle of the box, "
-        "below at its face, where a box without surroundings is hardest to reconstruct.",
+        "below at its face, where a box without surroundings is hardest to reconstruct. Linear (FFT) and linear, "
+        "zero-padded, are given the dark matter itself, all others the halos.",
     ),
     "contours": (
         "Predicted against true components",
@@ -64,7 +65,7 @@ CAPTIONS = {  # in the order of the page
     ),
 }
 WIDE = ("slices", "contours", "contours_centre", "divergence", "error_by", "misalignment")
-TILES = ("unet", "wiener", "linear_halo_padded", "linear_halo", "linear", "linear_padded", "linear_whole")
+TILES = (("unet", "wiener", "linear_halo_padded", "linear_halo"), ("unet", "linear", "linear_padded", "linear_whole"))
 
 GIVEN = {  # what a row of the table is made from
     **dict.fromkeys(("unet", "wiener", "linear_halo", "linear_halo_padded"), "halos"),
@@ -72,6 +73,11 @@ GIVEN = {  # what a row of the table is made from
     "linear_padded": "dark matter",
     "linear_whole": "halos, whole volume",
 }
+SIGNIFICANT = (
+    "Ahead or behind is a mean difference over the same boxes of more than two of its standard errors, which stand "
+    "behind ± (positive is better for the network); curves are compared by their means. Boxes of one universe share "
+    "its long waves, so the errors are rather too small."
+)
 PAPER = (
     "The network, its loss, the redshift-space patterns, and slope, residuals, cos θ and Γ as measures follow Y. Wang "
     "and X. Yang (2024), Peculiar Velocity Reconstruction From Simulations and Observations Using Deep Learning "
@@ -93,6 +99,7 @@ p{margin:.4rem 0;max-width:72ch}.soft,figcaption,footer{color:var(--soft);font-s
 .tile,figure{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;margin:0}
 .tile b{display:block;font-size:1.7rem;line-height:1.2;color:var(--mark);font-variant-numeric:tabular-nums}
 .tile span{display:block;font-size:.88rem;color:var(--soft);font-variant-numeric:tabular-nums}
+.tile i{font-style:normal;white-space:nowrap}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(27rem,100%),1fr));gap:1rem}
 .wide{grid-column:1/-1}
 figure img{display:block;width:100%;height:auto;background:#fff;border-radius:6px;margin:.3rem 0 .5rem}
@@ -183,6 +190,7 @@ def load_figures(url: str) -> dict[str, bytes]:
 def _page(title: str, metrics: Mapping[str, Any], pictures: Mapping[str, bytes], run: Mapping[str, Any]) -> str:
     order = [*(n for n in CAPTIONS if n in pictures), *(n for n in pictures if n not in CAPTIONS)]
     upper, lower = order[:1], order[1:]
+    against = standings(metrics)
     return "\n".join(
         [
             "<!doctype html>",
@@ -192,13 +200,16 @@ def _page(title: str, metrics: Mapping[str, Any], pictures: Mapping[str, bytes],
             f'<p class="soft">velfield {escape(__version__)} · {escape(title)}</p>',
             f"<h1>{escape(headline(metrics) or title)}</h1>",
             _tiles(metrics),
-            _standings(metrics),
+            *_standings("Where the network is ahead, and where behind", against[:1]),
+            f"<p>{escape(lost(metrics))}</p>",
             '<p class="soft hint">Tap a wide figure to enlarge it.</p>' if pictures else "",
             f'<div class="figures">{_figures(upper, pictures)}</div>',
             "<h2>The numbers</h2>",
             _table(metrics),
             '<p class="soft">Mean over boxes ± scatter of one box. Bold: the best of a line; for slopes and coherence '
             "that is the one nearest to 1. Below a model's name stands what it is given.</p>",
+            *_standings("Against the other rows", against[1:]),
+            f'<p class="soft">{SIGNIFICANT}</p>' if against else "",
             "<h2>Figures</h2>" if lower else "",
             f'<div class="figures">{_figures(lower, pictures)}</div>' if lower else "",
             "<h2>What was run</h2>",
@@ -213,14 +224,15 @@ def _page(title: str, metrics: Mapping[str, Any], pictures: Mapping[str, bytes],
 
 
 def _tiles(metrics: Mapping[str, Any]) -> str:
-    """The headline's measures, large for the first model, small for the others."""
-    shown = [name for name in TILES if name in metrics] or list(metrics)[:1]
+    """The headline's measures, large for the network, small for rows given the same halos, else for the others."""
+    fair, others = ([name for name in names if name in metrics] for names in TILES)
+    shown = (fair if len(fair) > 1 else others) or list(metrics)[:1]
     tiles = []
     for name in HEADLINE:
         entry = BY_NAME[name]
         values = [entry.value(metrics[model]) for model in shown]
         rest = "".join(
-            f"<span>{escape(drawing.label(model))} {escape(value)}</span>"
+            f"<span>{escape(drawing.label(model))} <i>{escape(value)}</i></span>"
             for model, value in zip(shown[1:], values[1:], strict=True)
         )
         label = f"{drawing.label(shown[0])}, {entry.words or entry.label}"
@@ -228,19 +240,16 @@ def _tiles(metrics: Mapping[str, Any]) -> str:
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _standings(metrics: Mapping[str, Any]) -> str:
-    """Where the network is ahead of each row and where behind, an item for each."""
+def _standings(heading: str, against: Sequence[Standing]) -> list[str]:
+    """A heading, and an item for each row that the network is compared with."""
     items = []
-    for one in standings(metrics):
-        clauses = "".join(f"<p>{escape(clause)}.</p>" for clause in one.clauses())
-        items.append(f"<li><b>{escape(one.against)}</b>{clauses}</li>")
-    if not items:
-        return ""
-    return f"""<h2>Where the network is ahead, and where behind</h2>
-<ul class="standing">{"".join(items)}</ul><p>{escape(lost(metrics))}</p>
-<p class="soft">Ahead or behind is a mean difference over the same boxes of more than two of its standard errors, which
-stand behind ± (positive is better for the network); curves are compared by their means. Boxes of one universe share its
-long waves, so the errors are rather too small.</p>"""
+    for one in against:
+        clauses = []
+        for clause in one.clauses():
+            side, rest = clause.split(" ", 1)
+            clauses.append(f"<p><b>{side.capitalize()}</b> {escape(rest)}.</p>")
+        items.append(f"<li><h3>{escape(one.against)}</h3>{''.join(clauses)}</li>")
+    return [f"<h2>{heading}</h2>", f'<ul class="standing">{"".join(items)}</ul>'] if items else []
 
 
 def _table(metrics: Mapping[str, Any]) -> str:

@@ -231,8 +231,8 @@ def demo(folder: str, workers: int | None, **options: Any) -> None:
     rows, width = rows_of(folder), shutil.get_terminal_size().columns
     click.echo(table(rows, width=width))
     for sentence in (LEGEND, headline(rows), standings(rows)[0].sentence(), lost(rows)):
-        click.echo(click.wrap_text(sentence, width=min(width, 100)))
-    click.echo(f"report: {storage.join(folder, 'report.html')}")
+        click.echo("\n" + click.wrap_text(sentence, width=min(width, 100)))
+    click.echo(f"\nreport: {storage.join(folder, 'report.html')}")
 
 
 @click.command(help=EXPERIMENT_HELP)
