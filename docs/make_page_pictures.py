@@ -20,11 +20,12 @@ FIGURES = HERE / "figures"
 SOLID = "!/^$|loading/.test(document.getElementById('solid-about').textContent)"
 READY = "!document.getElementById('loading').textContent && document.querySelectorAll('#panels canvas').length === 3"
 POSITIONS = "120 80.5 33\n301.25 17 210\n162.5 162.5 162.5"
+CATALOGUE = "x,y,z,vx,vy,vz,mass\n12.5,140.25,301.0,-210.5,88.25,14.0,2.5e12\n"
 DRAWN = "new Promise((done) => setTimeout(done, 1500))"  # a new width is drawn when it is seen
 
 
 def take(fields: Path) -> None:
-    """Predict a store on the page, look at its speeds, ask for positions; a picture of each width and of the form."""
+    """Predict a store on the page, look at its speeds, ask for positions, drop a catalogue; a picture of each."""
     with (
         tempfile.TemporaryDirectory() as state,
         process(Path(state), "pretrained", "--allow", str(fields), "--workers", "1") as (_, url),
@@ -55,6 +56,15 @@ def take(fields: Path) -> None:
         page.run(DRAWN)
         page.picture(FIGURES / "page-positions.png", of="#positions")
         page.run("document.querySelector('#positions summary').click()")
+        table = Path(state) / "halos.csv"
+        table.write_text(CATALOGUE)
+        page.drag("#look-title", table)
+        page.until("document.getElementById('catalogue-about').textContent.startsWith('halos.csv')")
+        page.run("document.getElementById('submit').click()")
+        page.until("!document.getElementById('refusal').hidden")
+        page.run("document.activeElement.blur()")
+        page.picture(FIGURES / "page-catalogue.png", of="#predict")
+        page.run("document.querySelector('input[name=source][value=store]').click()")
         choose(page, "vx")
         page.width(390, 1680, phone=True)
         page.run(DRAWN)

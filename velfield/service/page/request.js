@@ -10,10 +10,10 @@ const span = (value) => (Array.isArray(value) ? `${number(value[0])} to ${number
 const mega = (bytes) => (bytes / 1e6).toFixed(1);
 const SPACES = {
   none: ["none: real space", "Positions are in real space, and stay there."],
-  plane_parallel: ["plane_parallel: along z", "Positions are in real space; they are moved along z by the velocities, as a distant observer sees them."],
-  center_radial: ["center_radial: from the centre", "Positions are in real space; they are moved by the velocities, as an observer in the centre of each box sees them."],
-  random_radial: ["random_radial: from a random place", "Positions are in real space; they are moved by the velocities, as an observer at a random place sees them."],
-  observed: ["observed: redshift space already", "Positions are in redshift space already, as a survey measures them."],
+  plane_parallel: ["plane_parallel", "Positions are in real space; they are moved along z by the velocities, as a distant observer sees them."],
+  center_radial: ["center_radial", "Positions are in real space; they are moved by the velocities, as an observer in the centre of each box sees them."],
+  random_radial: ["random_radial", "Positions are in real space; they are moved by the velocities, as an observer at a random place sees them."],
+  observed: ["observed", "Positions are in redshift space already, as a survey measures them."],
 };
 // Which field a sentence of the service is about, by what it says to do, or else by what it says is wrong.
 const ABOUT = [
