@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield.arguments import POSITIONS, VELOCITIES, number, numbers, rows
 from velfield.errors import VelfieldError
 from velfield.painting.clouds import CELLS_PER_AXIS, NO_PERIOD, add_clouds
 
@@ -70,12 +71,13 @@ class Canvas:
     ) -> None:
         if assignment not in CELLS_PER_AXIS:
             raise VelfieldError(f"unknown assignment: assignment={assignment!r}; choose ngp, cic or tsc")
+        cellsize = number(cellsize, "cellsize", "length")
         if not 0 < cellsize < math.inf or min(shape) < 1 or (ngrid is not None and ngrid < max(shape)):
             raise VelfieldError(
                 f"no such window: cellsize={cellsize}, shape={tuple(shape)}, ngrid={ngrid}; "
                 "sizes and counts must be positive, and a window no larger than its parent"
             )
-        self.cellsize, self.ngrid = float(cellsize), ngrid
+        self.cellsize, self.ngrid = cellsize, ngrid
         self.start, self.shape = start, shape
         self.mass, self.momentum = mass, momentum
         self._cells = CELLS_PER_AXIS[assignment]
@@ -171,9 +173,9 @@ def split_sums(sums: NDArray[np.float64], *, mass: bool, momentum: bool) -> Pain
 
 
 def _check_tracers(pos: Any, vel: Any, mass: Any) -> tuple[Any, Any, Any]:
-    pos = np.ascontiguousarray(pos)
-    vel = None if vel is None else np.ascontiguousarray(vel)
-    mass = None if mass is None else np.ascontiguousarray(mass)
+    pos = np.ascontiguousarray(rows(pos, "pos", POSITIONS))
+    vel = None if vel is None else np.ascontiguousarray(rows(vel, "vel", VELOCITIES))
+    mass = None if mass is None else np.ascontiguousarray(numbers(mass, "mass", "mass"))
     n = len(pos) if pos.ndim else 0
     if pos.shape != (n, 3) or (vel is not None and vel.shape != (n, 3)) or (mass is not None and mass.shape != (n,)):
         raise VelfieldError(
