@@ -140,6 +140,16 @@ def overdensity(value: Any, name: str, mask: NDArray[np.bool_] | None = None) ->
     )
 
 
+def marks(value: Any, name: str, dims: Sequence[str]) -> NDArray[np.bool_]:
+    """Which cells count, true or false; a masked one does not."""
+    if _is(value, "xarray", "DataArray"):
+        value = _ordered(value, name, dims).data
+    found = np.asarray(np.ma.filled(value, False) if isinstance(value, np.ma.MaskedArray) else value)
+    if found.dtype.kind not in "biu":
+        raise VelfieldError(f"not a mask: {name} is {found.dtype}, shape={found.shape}; give truth values")
+    return found.astype(bool)
+
+
 def redshift_of(value: Any, name: str = "redshift") -> float:
     """The redshift of a snapshot: one finite number from 0 on."""
     found = number(value, name, "redshift")
@@ -337,19 +347,23 @@ def _converted(found: NDArray[Any], unit: Any, name: str, quantity: str, h: floa
 
 def _labelled(value: Any, name: str, quantity: str, h: float | None, dims: Sequence[str]) -> NDArray[Any]:
     """A DataArray in the order of its dimensions' names, in the unit that its attributes say."""
+    value = _ordered(value, name, dims)
+    found = numbers(np.asarray(value.data) if _dask(value.data) else value.data, name, quantity, h=h)
+    unit = value.attrs.get("units", value.attrs.get("unit"))
+    plain = unit is None or str(unit).strip() in ("", "1", "-") or _unit(value.data) is not None
+    return found if plain else _converted(found, str(unit), name, quantity, h)
+
+
+def _ordered(value: Any, name: str, dims: Sequence[str]) -> Any:
+    """A DataArray in the order of its dimensions' names; without names one of a single dimension, or of none."""
     if set(value.dims) != set(dims) and not (not dims and value.ndim <= 1):
         raise VelfieldError(
             f"dimensions of other names: {name} has {', '.join(map(str, value.dims)) or 'none'}; "
             + (f"name them {', '.join(dims)}" if dims else "give a plain array")
         )
-    if dims:
-        value = value.transpose(*dims)
     for dim in set("xyz") & set(dims):
         _check_even(value, name, dim)
-    found = numbers(np.asarray(value.data) if _dask(value.data) else value.data, name, quantity, h=h)
-    unit = value.attrs.get("units", value.attrs.get("unit"))
-    plain = unit is None or str(unit).strip() in ("", "1", "-") or _unit(value.data) is not None
-    return found if plain else _converted(found, str(unit), name, quantity, h)
+    return value.transpose(*dims) if dims else value
 
 
 def _dask(data: Any) -> bool:

@@ -1,11 +1,13 @@
-"""How far positions reach, and what that says of their unit: a parent is filled from side to side, or they are in another.
+"""How far positions reach, and what that says of their unit.
 
-Positions in units of the box, or in Gpc, lie in one corner of their parent, where nothing refuses them row by row.
+Those of a catalogue fill their parent from side to side. Positions in units of the box, or in Gpc, lie in one corner
+of it, where nothing refuses them row by row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,17 @@ class Extent:
         if not np.isfinite([*lower, *upper]).all():  # a NaN is the least and the largest of all
             return cls.of(pos[np.isfinite(pos).all(axis=1)])
         return cls(rows=len(pos), lower=lower, upper=upper)
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """Plain values, for JSON; None where there are no positions."""
+        return asdict(self) if self.rows else None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any] | None) -> Extent:
+        """Rebuild what `to_dict` gave and JSON kept."""
+        if not values:
+            return cls()
+        return cls(rows=int(values["rows"]), lower=tuple(values["lower"]), upper=tuple(values["upper"]))
 
     def __or__(self, other: Extent) -> Extent:
         """Of both."""

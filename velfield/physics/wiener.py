@@ -21,7 +21,7 @@ import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
-from velfield.arguments import number, numbers, overdensity, redshift_of
+from velfield.arguments import marks, number, numbers, overdensity, redshift_of
 from velfield.errors import VelfieldError
 from velfield.physics.cosmology import Cosmology
 from velfield.physics.linear import SPACE, cube_sides, derivative, wavevectors
@@ -219,17 +219,12 @@ def _away(shape: Sequence[int], cell: NDArray[np.float64], survey: Survey) -> li
 
 def _plain(survey: Survey, h: float) -> Survey:
     """The same survey in plain numbers of our units."""
-    mask = survey.mask
-    if mask is not None:
-        dims = getattr(mask, "dims", ())
-        mask = np.asarray(mask.transpose(*SPACE) if set(dims) == set(SPACE) else mask)  # type: ignore[attr-defined]
-        mask = np.asarray(np.ma.filled(mask, False), dtype=bool)
     return replace(
         survey,
         boxsize=numbers(survey.boxsize, "boxsize", "length", h=h),
         bias=number(survey.bias, "bias"),
         density=number(survey.density, "density", "number density", h=h),
-        mask=mask,
+        mask=None if survey.mask is None else marks(survey.mask, "mask", SPACE),
         line_of_sight=None if survey.line_of_sight is None else numbers(survey.line_of_sight, "line_of_sight"),
         observer=None if survey.observer is None else numbers(survey.observer, "observer", "length", h=h),
         places=None if survey.places is None else [numbers(p, "places", "length", h=h) for p in survey.places],
