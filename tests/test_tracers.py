@@ -110,7 +110,7 @@ def test_the_edge_belongs_to_the_box_to_float32_rounding():
             1 / BOX,
             -0.5,
             True,
-            "they seem to be in units of the box: name it with the column, as in 'x=NAME [1000 Mpc/h]'",
+            r"they seem to be in units of the box: name it with the column, as in 'x=NAME \[1000 Mpc/h\]', or check",
         ),
         (1 / BOX, -0.5, False, "they seem to be in units of the box"),
         (0.01, -1.0, True, "check the positions' unit and the boxsize$"),  # too little of the box for a catalogue
