@@ -18,6 +18,8 @@ from distributed import Client
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import shards
 from velfield.files.progress import Progress, Silent
+from velfield.geometry.extent import Extent
+from velfield.painting.tracers import check_reach
 from velfield.pipelines import lease
 from velfield.pipelines.here import Threads
 from velfield.pipelines.paint_job import Job, painted_of, spec_of
@@ -110,6 +112,7 @@ def _add_up(job: Job, blocks: Mapping[tuple[str, int], Mapping[str, Any]]) -> di
     """Add the receipts in block order and hold what was painted against what was read."""
     totals: dict[str, Any] = {}
     for kind in job.catalogues:
+        url, extent = job.catalogues[kind].url, Extent()
         total: dict[str, Any] = {"read": 0, "kept": 0, "dropped": 0, "furthest": 0.0, "sums": {}, "painted": {}}
         for block in job.blocks:
             if block[0] != kind:
@@ -118,12 +121,17 @@ def _add_up(job: Job, blocks: Mapping[tuple[str, int], Mapping[str, Any]]) -> di
             for name in ("read", "kept", "dropped"):
                 total[name] += receipt[name]
             total["furthest"] = max(total["furthest"], receipt["furthest"])
+            extent |= Extent.from_dict(receipt.get("extent"))
             accumulate(total["sums"], receipt["sums"])
             accumulate(total["painted"], receipt["painted"])
+        check_reach(extent, boxsize=job.scene.boxes.boxsize, where=f"{kind}={url}")
         if total["kept"] == 0:
+            way_out = "lower --min-mass"
+            if total["dropped"] == total["read"] > 0:
+                way_out = f"all lie outside the box, boxsize={job.scene.boxes.boxsize:g}: check the positions' unit"
             raise VelfieldError(
-                f"no tracers left to paint: {kind}={job.catalogues[kind].url}, rows={total['read']}, "
-                f"min_mass={job.config.min_mass}; lower --min-mass"
+                f"no tracers left to paint: {kind}={url}, rows={total['read']}, min_mass={job.config.min_mass}; "
+                + way_out
             )
         conserved = job.scene.periodic and (kind == "particles" or job.scene.sightlines.shared)
         if conserved:

@@ -72,7 +72,7 @@ class PaintConfig:
         Hubble parameter, where the files do not say, for columns in units without h.
     outside : str
         What to do with positions outside the parent: ``refuse``, ``wrap`` or ``drop`` them.
-    cosmology : Cosmology, optional
+    cosmology : Cosmology, or one of astropy's, optional
         Turns velocities into shifts; by default that of the record that ``velfield simulate`` left, else Outer Rim's.
     parent : str, optional
         Name of the universe, the same for all its snapshots; by default that of the same record, else the catalogue's
@@ -123,6 +123,8 @@ class PaintConfig:
             raise VelfieldError(
                 "only a parent that repeats can be wrapped: outside=wrap, periodic=False; choose --outside drop"
             )
+        if self.cosmology is not None:
+            object.__setattr__(self, "cosmology", Cosmology.of(self.cosmology))
 
     def open(self, kind: str, table: Table | None = None) -> Catalogue:
         """Open the catalogue of this kind, or take a table that is open for it."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from velfield.catalogues.catalogue import Catalogue
 from velfield.errors import DamagedError, VelfieldError
 from velfield.files import shards, storage
+from velfield.geometry.extent import Extent
 from velfield.painting import patches
 from velfield.painting.fill import fill_velocity
 from velfield.painting.paint import split_sums
@@ -78,6 +79,8 @@ def _paint(
     painter = patches.BlockPainter(scene, shifted=moved, mass=halos, momentum=not halos)
     receipt: dict[str, Any] = {"read": 0, "kept": 0, "dropped": 0, "sums": {}, "painted": {}, "files": []}
 
+    extent = Extent()
+
     def write() -> None:
         by_shard: dict[int, dict[int, patches.Patch]] = {}
         with stage("paint"):
@@ -97,6 +100,7 @@ def _paint(
             receipt["dropped"] += read.dropped
             receipt["kept"] += len(tracers.pos)
             accumulate(receipt["sums"], _sums(tracers, momentum=not halos))
+            extent |= read.extent
             painter.add(tracers.pos, tracers.vel, tracers.mass)
         if painter.held_bytes > HELD_BYTES:
             write()
@@ -107,7 +111,7 @@ def _paint(
             f"furthest={painter.furthest:.1f} h⁻¹Mpc, max_shift={scene.max_shift}; "
             "check the velocities' unit, or raise --max-shift"
         )
-    receipt["furthest"] = painter.furthest
+    receipt |= {"furthest": painter.furthest, "extent": extent.to_dict()}
     return receipt
 
 

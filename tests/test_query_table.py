@@ -430,8 +430,8 @@ def test_an_interrupted_answer_leaves_nothing(ds, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(*given, **how)
 
-    original = module.query_positions
-    monkeypatch.setattr(module, "query_positions", stop)
+    original = module.answer
+    monkeypatch.setattr(module, "answer", stop)
     with pytest.raises(KeyboardInterrupt):
         query_table(ds, table, str(out), rows=1)
     assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from velfield.errors import CatalogueError, VelfieldError
-from velfield.painting.tracers import FASTEST, Tracers, bring_inside, check_tracers
+from velfield.geometry.extent import Extent
+from velfield.painting.tracers import FASTEST, Tracers, bring_inside, check_reach, check_tracers
 
 BOX = 1000.0
 
@@ -34,7 +35,7 @@ def message(found, **options):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sound_tracers_pass_unchanged(dtype):
     found = tracers(dtype=dtype)
-    before = {name: values.copy() for name, values in dataclasses.asdict(found).items() if name != "dropped"}
+    before = {name: values.copy() for name, values in vars(found).items() if name not in ("dropped", "extent")}
     check_tracers(found, boxsize=BOX, where="")
     check_tracers(Tracers(pos=found.pos, vel=None, mass=None), boxsize=None, where="")
     check_tracers(Tracers(pos=found.pos[:0], vel=found.vel[:0], mass=found.mass[:0]), boxsize=BOX, where="")
@@ -100,6 +101,52 @@ def test_the_edge_belongs_to_the_box_to_float32_rounding():
     check_tracers(found, boxsize=BOX, where="")
     found.pos[1, 0] = -5 * ulp
     assert "1 outside the box" in message(found)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "whole", "remedy"),
+    [
+        (
+            1 / BOX,
+            -0.5,
+            True,
+            r"they seem to be in units of the box: name it with the column, as in 'x=NAME \[1000 Mpc/h\]', or check",
+        ),
+        (1 / BOX, -0.5, False, "they seem to be in units of the box"),
+        (0.01, -1.0, True, "check the positions' unit and the boxsize$"),  # too little of the box for a catalogue
+        (0.01, -1.0, False, "or choose outside=wrap or drop"),  # a block may be so small
+        (1.0, -20.0, True, "or choose outside=wrap or drop"),
+        (3.0, 0.0, True, r"check the positions' unit and the boxsize, or choose outside=drop \(--outside\)"),
+    ],
+)
+def test_to_wrap_is_proposed_only_next_to_the_box(scale, shift, whole, remedy):
+    found = tracers(dtype=np.float64)
+    shifted = Tracers(pos=found.pos * scale + shift, vel=found.vel, mass=found.mass)
+    assert re.search(remedy, message(shifted, whole=whole))
+
+
+def test_a_catalogue_in_a_corner_of_the_box_is_refused():
+    pos = tracers(dtype=np.float64).pos
+    line = (
+        r"positions in a corner of the box: file=f, rows=2000, from 100.* to 124.*, span=24.*, boxsize=1000; "
+        r"check the positions' unit and the boxsize"
+    )
+    with pytest.raises(CatalogueError, match=line):
+        check_reach(Extent.of(pos / 40 + 100), boxsize=BOX, where="file=f")
+    with pytest.raises(
+        CatalogueError, match=r"they seem to be in units of the box: name it with the column, as in 'x=N"
+    ):
+        check_reach(Extent.of(pos / BOX), boxsize=BOX, where="file=f")
+    for sound in (Extent.of(pos), Extent.of(pos / 20), Extent.of(pos[:9] / BOX), Extent()):
+        check_reach(sound, boxsize=BOX, where="file=f")
+    check_reach(Extent.of(pos / BOX), boxsize=None, where="file=f")
+
+
+def test_the_extent_is_that_before_wrapping():
+    pos = np.array([[-1.0, 5, 5], [3, 5, 1001]])
+    found = Tracers(pos=pos, vel=None, mass=None, extent=Extent.of(pos))
+    for outside in ("wrap", "drop"):
+        assert bring_inside(found, boxsize=BOX, outside=outside).extent == Extent.of(pos)
 
 
 def test_without_a_box_positions_need_only_be_finite():

@@ -16,6 +16,7 @@ from velfield.accuracy.calibration import NOMINAL, calibrate
 from velfield.accuracy.labels import matched
 from velfield.accuracy.places import Bins, Tracers, by_place
 from velfield.accuracy.scales import by_scale
+from velfield.arguments import number, numbers
 from velfield.errors import VelfieldError
 
 RESIDUAL = 200.0  # km/s: the paper counts the residuals below it
@@ -85,6 +86,7 @@ def metrics(
         ``"r_of_k": {"k", "mean", "std"}`` [h Mpc⁻¹] and others by scale, and ``"error_by_depth": {"edges", "rms",
         "cos_theta", "cells"}`` and others by place, each with its mean and std; an outermost edge of None is open.
     """
+    cellsize = None if cellsize is None else number(cellsize, "cellsize", "length")
     given = {"true": true, "predicted": predicted, "flag": flag, "density": density, "halos": halos, "std": std}
     vectors = ("true", "predicted", "std")
     also = {n: _in_order(value, n, vector=n in vectors) for n, value in given.items() if value is not None}
@@ -122,7 +124,7 @@ def measure_box(
     """
     known = np.isfinite(true).all(axis=0)
     if flag is not None:
-        known &= flag != OUTSIDE
+        known &= (flag != OUTSIDE) & np.isfinite(flag)  # NaN: masked
         if not count_filled:
             known &= flag != FILLED
     usable = known & np.isfinite(predicted).all(axis=0)
@@ -244,7 +246,7 @@ def _in_order(values: Any, name: str, *, vector: bool) -> Any:
             raise VelfieldError(f"not a velocity field: {name}={tuple(dims)}; give the dimensions {', '.join(wanted)}")
         values = values.transpose(*(d for d in wanted if d in dims))
         return values if "box" in dims else values.expand_dims("box")
-    values = np.asarray(values)
+    values = numbers(values, name, "speed" if vector else "number")
     if values.ndim == len(wanted) - 1:
         values = values[None]
     if values.ndim != len(wanted):

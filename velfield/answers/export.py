@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from velfield import arguments
 from velfield.answers import cubes, derived
 from velfield.answers.cells import ABSENT, Cells, shared
 from velfield.answers.cubes import Frame, Quantity
@@ -20,6 +21,7 @@ from velfield.catalogues.table_write import refuse_existing, writing
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import storage
 from velfield.files.progress import Progress, Silent
+from velfield.stores.store import cosmology_of
 
 POTENTIAL = Quantity(
     name="potential", units="km/s Mpc/h", long_name="velocity potential, v = -grad(potential)", vector=False
@@ -173,7 +175,8 @@ def bulk_flows(
     """
     ds = store if isinstance(store, xr.Dataset) else open_store(store)
     cells = Cells(ds.drop_vars("velocity_std", errors="ignore"), kept_bytes=0)  # each box is wanted once
-    whole = np.array([_sphere(cells, sphere) for sphere in spheres], dtype=np.float64)
+    h = cosmology_of(ds).h
+    whole = np.array([_sphere(cells, arguments.numbers(s, "sphere", "length", h=h)) for s in spheres], dtype=np.float64)
     format_of(out)  # refuses a name that says none
     refuse_existing(out, overwrite)
     flows = derived.bulk_flows(cells, whole, progress)
@@ -190,14 +193,15 @@ def bulk_flows(
     return flows
 
 
-def _sphere(cells: Cells, sphere: Sequence[float]) -> tuple[float, ...]:
+def _sphere(cells: Cells, sphere: NDArray[Any]) -> tuple[float, ...]:
     """Centre and radius."""
-    if len(sphere) == 4:
+    if sphere.shape == (4,):
         return tuple(map(float, sphere))
     observer = shared(cells.ds, "observer")
-    if len(sphere) != 1 or observer is None:
+    if sphere.shape != (1,) or observer is None:
+        given = ",".join(f"{value:g}" for value in sphere.ravel())
         raise VelfieldError(
-            f"no such sphere: sphere={','.join(map(str, sphere))}, store={cells.source}; give x,y,z,radius, or, where "
+            f"no such sphere: sphere={given}, store={cells.source}; give x,y,z,radius, or, where "
             "the store has one observer, a radius alone"
         )
     return (*observer.tolist(), float(sphere[0]))

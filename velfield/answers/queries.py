@@ -9,6 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from velfield import arguments
+from velfield.answers.asked import Asked, beyond_images
 from velfield.answers.cells import ABSENT, Cells, shared
 from velfield.answers.interpolate import INVALID, MEANINGS, OUTSIDE, UNSOLVED, trilinear
 from velfield.answers.real_space import MAX_SHIFT, real_positions
@@ -24,7 +26,7 @@ SPACES = ("real", "redshift")
 GOOD = "good"
 
 
-def query(store: str | xr.Dataset, positions: ArrayLike, **options: Any) -> dict[str, NDArray[Any]]:
+def query(store: str | xr.Dataset, positions: Any, **options: Any) -> dict[str, NDArray[Any]]:
     """Velocities at positions, from a store by its URL or as it was opened; all else as in `query_positions`."""
     ds = store if isinstance(store, xr.Dataset) else open_store(store)
     return query_positions(ds, positions, **options)
@@ -32,9 +34,10 @@ def query(store: str | xr.Dataset, positions: ArrayLike, **options: Any) -> dict
 
 def query_positions(
     ds: xr.Dataset,
-    positions: ArrayLike,
+    positions: Any,
     *,
     coordinates: str = "box",
+    redshift: ArrayLike | None = None,
     space: str = "real",
     extrapolate: bool = False,
     max_shift: float = MAX_SHIFT,
@@ -46,11 +49,15 @@ def query_positions(
     ----------
     ds : xarray.Dataset
         A velocity store or a field store (its velocity is the truth), or some of its boxes.
-    positions : array_like (N, 3)
+    positions : array_like (N, 3), table or SkyCoord
         x, y, z in the parent [h⁻¹Mpc, comoving]; on the sky right ascension and declination [degrees] and redshift.
-        A row that makes no sense is flagged.
+        Quantities are converted, with the store's h where their unit has none; a table (astropy, pandas, structured,
+        Dataset, mapping) goes by the columns x, y, z or ra, dec, z; a masked value is missing. A SkyCoord is on the
+        sky: its distance is comoving, or ``redshift`` is given. A row that makes no sense is flagged.
     coordinates : {"box", "sky"}
-        Which of the two. The sky needs a store with one observer.
+        Which of the two. The sky needs a store with one observer. A SkyCoord is on the sky whatever this says.
+    redshift : array_like (N,), optional
+        Beside a SkyCoord without distances, and only there.
     space : {"real", "redshift"}
         Where the positions are. From redshift space the place in real space is sought along the line of sight
         (`velfield.answers.real_space`): this needs one observer, or one line of sight.
@@ -68,16 +75,66 @@ def query_positions(
         positive away from the observer, where there is one observer or line of sight; ``position`` (N, 3): the place in
         real space, in the parent [h⁻¹Mpc]; ``flag`` (N,), uint8: 0, or the sum of what
         `velfield.answers.interpolate.MEANINGS` names. Unknown values are NaN.
+
+    Raises
+    ------
+    VelfieldError
+        Where most positions lie more than a side outside a periodic parent, or many fill the unit box or a
+        thousandth of the parent's side: their unit is another (`velfield.answers.asked`).
     """
-    given = np.asarray(positions, dtype=np.float64)
-    if given.ndim != 2 or given.shape[1] != 3:
-        raise VelfieldError(f"positions of the wrong shape: positions={given.shape}; give (N, 3)")
+    cosmology = cosmology_of(ds)
+    max_shift = arguments.number(max_shift, "max_shift", "length", h=cosmology.h)
+    distant = None
+    if arguments.is_sky(positions):
+        coordinates = "sky"
+        ra, dec, z, distant = arguments.sky(positions, redshift=redshift, h=cosmology.h)
+        given = np.stack([ra, dec, np.zeros_like(ra) if z is None else z], axis=1)
+    elif redshift is not None:
+        raise VelfieldError("a redshift beside positions: it is given with a SkyCoord; make it their third column")
+    else:
+        names = arguments.SKY if coordinates == "sky" else arguments.POSITIONS
+        given = arguments.rows(positions, "positions", names, h=cosmology.h)
+        if given.ndim != 2 or given.shape[1] != 3:
+            raise VelfieldError(f"positions of the wrong shape: positions={given.shape}; give (N, 3)")
+        if coordinates == "box":
+            asked = Asked(ds, f"positions={given.shape}", stated=arguments.has_unit(positions))
+            asked.add(given)
+            asked.check("give a Quantity, as positions * u.Mpc / littleh")
+    return answer(
+        ds,
+        given.astype(np.float64, copy=False),
+        coordinates=coordinates,
+        distance=distant,
+        space=space,
+        extrapolate=extrapolate,
+        max_shift=max_shift,
+        cells=Cells(ds) if cells is None else cells,
+    )
+
+
+def answer(
+    ds: xr.Dataset,
+    given: NDArray[np.float64],
+    *,
+    coordinates: str,
+    space: str,
+    cells: Cells,
+    extrapolate: bool = False,
+    max_shift: float = MAX_SHIFT,
+    distance: NDArray[np.float64] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """What `query_positions` gives of some of many positions (N, 3) in our units; each row for itself.
+
+    On the sky ``distance`` (N,) [h⁻¹Mpc, comoving] is taken in place of the third column.
+    """
     observer, towards = check_question(ds, coordinates, space, max_shift)
-    cells = Cells(ds) if cells is None else cells
     cosmology = cosmology_of(ds)
     if coordinates == "sky" and observer is not None:
-        place = sky.positions(*given.T, cosmology=cosmology, observer=observer)
         direction: Any = sky.directions(given[:, 0], given[:, 1])
+        if distance is None:
+            place = sky.positions(*given.T, cosmology=cosmology, observer=observer)
+        else:
+            place = observer + direction * np.where((distance >= 0) & (distance < np.inf), distance, np.nan)[:, None]
     else:
         place = given.copy()
         place[~np.logical_and.reduce([np.isfinite(along) for along in given.T])] = np.nan
@@ -100,7 +157,9 @@ def query_positions(
         state |= flag
     if coordinates == "sky":  # the observer sees the parent once, not its images
         beyond = ((place < 0) | (place >= cells.layout.boxsize)).any(axis=1)
-        values[beyond], state[beyond] = np.nan, OUTSIDE
+    else:
+        beyond = beyond_images(asked, cells.layout.boxsize)
+    values[beyond], state[beyond] = np.nan, OUTSIDE
     state[invalid] = INVALID
     found = {"velocity": values[:, :3]}
     if "velocity_std" in cells.names:

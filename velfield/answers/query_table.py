@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from velfield.answers.asked import Asked
 from velfield.answers.cells import Cells
-from velfield.answers.queries import check_question, counted, open_store, query_positions
+from velfield.answers.queries import answer, check_question, counted, open_store
 from velfield.answers.real_space import MAX_SHIFT
 from velfield.answers.table_positions import columns_of, positions
 from velfield.catalogues.table_format import Column
@@ -77,15 +78,17 @@ def query_table(
         source = open_rows(table, extension, typed=True)
     wanted = columns_of(ds, source, coordinates, columns)
     cells, told = Cells(ds), progress or Silent()
-    nothing = query_positions(ds, np.empty((0, 3)), coordinates=coordinates, space=space, cells=cells)
+    nothing = answer(ds, np.empty((0, 3)), coordinates=coordinates, space=space, cells=cells)
     added = {f"{prefix}{name}": (column, key) for name, (column, key) in _added(nothing, coordinates, space).items()}
     counts: Counter[str] = Counter()
+    asked = Asked(ds, f"file={table}", stated=all(along.unit for along in wanted))
     with writing(out, source, {name: column for name, (column, _) in added.items()}, overwrite=overwrite) as writer:
         told.start("query", source.nrows or float("nan"), "rows")
         for part in source.parts(rows):
-            found = query_positions(
+            given = positions(part, wanted)
+            found = answer(
                 ds,
-                positions(part, wanted),
+                given,
                 coordinates=coordinates,
                 space=space,
                 extrapolate=extrapolate,
@@ -95,6 +98,9 @@ def query_table(
             writer.write(part, {name: _value(found, key, column) for name, (column, key) in added.items()})
             counts.update(counted(found["flag"]))
             told.advance(len(part))
+            if coordinates == "box":
+                asked.add(given)
+        asked.check(f"state the unit, as --column 'x={wanted[0].column} [kpc/h]' (columns=)")
     plain = all(along.column == along.name for along in wanted)
     told.done("" if plain or columns else f"positions in {', '.join(map(str, wanted))}")
     return counts

@@ -6,7 +6,7 @@ Arrow's other form, a file with an end (Feather), is refused: a stream can be re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,9 +35,7 @@ class ArrowRows:
         with reading(url, "Arrow"), self._opened() as stream:
             self.schema = stream.schema
             self.columns: Mapping[str, Column] = columns_of(self.schema)
-        if len(self.columns) < len(self.schema):
-            twice = next(name for name, n in Counter(self.schema.names).items() if n > 1)
-            raise CatalogueError(f"columns of one name: file={url}, column={twice}; rename them")
+        refuse_repeated(url, self.schema, self.columns)
 
     def _opened(self) -> Any:
         from pyarrow import ipc
@@ -67,6 +65,7 @@ class BatchPart:
         """A column, or a component of a vector one, as numbers (N,), NaN where there is none."""
         from pyarrow import compute, types
 
+        refuse_repeated(self._url, self.raw.schema, [name])
         values = self.raw.column(name)
         if component is not None:
             values = compute.list_element(values, component)
@@ -94,6 +93,14 @@ class BatchPart:
             )
         found = flat.to_numpy(zero_copy_only=False)
         return np.asarray(found if size is None else found.reshape(-1, size))
+
+
+def refuse_repeated(url: str, schema: Any, names: Iterable[str]) -> None:
+    """Refuse columns that share these names with others."""
+    count = Counter(schema.names)
+    twice = [name for name in names if count[name] > 1]
+    if twice:
+        raise CatalogueError(f"columns of one name: file={url}, column={twice[0]}; rename them")
 
 
 def columns_of(schema: Any) -> dict[str, Column]:

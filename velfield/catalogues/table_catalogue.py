@@ -14,8 +14,9 @@ from velfield.catalogues.blocks import Block, chosen_blocks
 from velfield.catalogues.meaning import Meaning, Source
 from velfield.catalogues.table_format import Column, Table
 from velfield.errors import CatalogueError, VelfieldError
+from velfield.geometry.extent import Extent
 from velfield.kernel import kernel
-from velfield.painting.tracers import NAMES, Tracers, bring_inside, check_tracers
+from velfield.painting.tracers import NAMES, Tracers, bring_inside, check_reach, check_tracers
 
 PART = 2**17  # rows: of six float32 columns 3 MB
 
@@ -88,7 +89,10 @@ class TableCatalogue:
         names = self.tracer_columns(velocities=velocities, masses=masses)
         table = self._table.read(names, blocks, rows)
         parts = chosen_blocks(self.url, self.blocks, blocks)
-        return self._tracers(table, [(part, *(rows or (0, part.nrows))) for part in parts], velocities, masses)
+        found = self._tracers(table, [(part, *(rows or (0, part.nrows))) for part in parts], velocities, masses)
+        if len(parts) == len(self.blocks) and rows is None:
+            check_reach(found.extent, boxsize=self.boxsize, where=f"file={self.url}")
+        return found
 
     def chunks(self, block: int, *, rows: int, velocities: bool = True, masses: bool = True) -> Iterator[Tracers]:
         """A block's tracers, in order, fetched by ``rows`` rows at a time; the next are fetched while the caller works.
@@ -134,7 +138,7 @@ class TableCatalogue:
             pos -= np.asarray(self._table.facts.origin, dtype=pos.dtype)
         vel = _columns(table, [sources[name] for name in NAMES[3:6]], scale["speed"]) if velocities else None
         mass = _columns(table, [sources["mass"]], 1.0)[:, 0] if "mass" in sources else None
-        found = Tracers(pos=pos, vel=vel, mass=mass)
+        found = Tracers(pos=pos, vel=vel, mass=mass, extent=Extent.of(pos))
         self._check(found, parts, [source.column for source in sources.values()])
         return bring_inside(found, boxsize=self.boxsize, outside=self.outside)
 
@@ -191,6 +195,7 @@ class TableCatalogue:
                 first_row=int(self._first_rows[block.index]) + start,
                 names=names,
                 outside=self.outside,
+                whole=stop - start == len(self),
             )
             at = part.stop
 

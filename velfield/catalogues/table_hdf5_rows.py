@@ -133,6 +133,11 @@ class HDF5Writer:
             return
         own = {} if self._own else {name: part.column(name) for name in self._source.columns}
         for name, values in (own | dict(added)).items():
+            if values.dtype.kind == "O" and "\0" in "".join(map(str, values)):
+                raise CatalogueError(
+                    f"a text with a zero byte, which HDF5 has not: file={self._source.url}, column={name}; "
+                    "let the answer's name end with .csv or .parquet"
+                )
             self._columns[name].resize(rows.stop, axis=0)
             self._columns[name][rows] = values
 

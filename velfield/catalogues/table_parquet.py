@@ -98,6 +98,9 @@ class ParquetTable(TableReader):
         from pyarrow import parquet
 
         f, groups = self._places[block.index]
+        named = self._footers[f].schema.to_arrow_schema().names
+        if twice := [name for name in columns if named.count(name) > 1]:
+            raise CatalogueError(f"columns of one name: file={self.files[f]}, column={twice[0]}; rename them")
         fs, path = storage.filesystem(self.files[f])
         few = self.stored_bytes(columns, [block.index]) <= AT_ONCE
         how = {"pre_buffer": True} if few else {"pre_buffer": False, "buffer_size": BUFFER}

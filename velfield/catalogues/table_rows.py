@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from velfield.catalogues import table_arrow, table_fits, table_hdf5, table_parquet
 from velfield.catalogues.genericio_layout import BYTE_ORDERS
-from velfield.catalogues.table_arrow import ArrowRows, BatchPart, columns_of
+from velfield.catalogues.table_arrow import ArrowRows, BatchPart, columns_of, refuse_repeated
 from velfield.catalogues.table_format import Column, Facts, no_numbers, reading
 from velfield.catalogues.table_genericio import GenericIORows
 from velfield.catalogues.table_hdf5_rows import HDF5Rows
@@ -74,11 +74,12 @@ def open_rows(url: str, table: str | None = None, *, typed: bool = False) -> Sou
     table : str, optional
         Name or number of the FITS extension, or the HDF5 file's group or dataset.
     typed : bool
-        Whether the types of the columns are wanted: a CSV is then read once to settle them.
+        Whether the table will be written in another format, where each column needs a type and a name of its own: a
+        CSV is then read once to settle them.
     """
     fs, path = storage.filesystem(url)
     if fs.isdir(path):
-        return ParquetRows(url)
+        return ParquetRows(url, typed=typed)
     with reading(url, "a table"):
         head = bytes(fs.cat_file(path, start=0, end=8))[:8]
     if head.startswith(table_fits.MAGIC):
@@ -88,7 +89,7 @@ def open_rows(url: str, table: str | None = None, *, typed: bool = False) -> Sou
     if table is not None:
         raise VelfieldError(f"the file holds one table only: file={url}, table={table}; leave it out")
     if head.startswith(table_parquet.MAGIC):
-        return ParquetRows(url)
+        return ParquetRows(url, typed=typed)
     if head in BYTE_ORDERS:
         return GenericIORows(url)
     if head.startswith(table_arrow.MAGIC):
@@ -105,7 +106,7 @@ class ParquetRows:
 
     format = "Parquet"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, typed: bool) -> None:
         files = table_parquet.parts(url) if storage.is_folder(url) else [url]
         if not files:
             raise CatalogueError(f"no Parquet files in this folder: file={url}; check the path")
@@ -115,6 +116,8 @@ class ParquetRows:
         with self._opened(files[0]) as first:
             self.schema = first.schema_arrow
         self.columns: Mapping[str, Column] = columns_of(self.schema)
+        if typed:
+            refuse_repeated(url, self.schema, self.columns)
 
     def _opened(self, file: str) -> Any:
         from pyarrow import parquet
@@ -185,7 +188,7 @@ class FITSPart:
         """A column as values of its type; refuses types and missing values that other formats do not have."""
         raw, kind, missing = self.raw[name], self._kinds[name], self._missing[name]
         gaps = 0 if missing is None else int((raw == missing).sum())
-        if kind not in "LBIJKEDA" or gaps or raw.ndim > 2:
+        if kind not in "LBIJKEDA" or gaps or raw.ndim > (1 if kind in "LA" else 2):
             raise CatalogueError(
                 f"a column that cannot be written in another format: file={self._table.url}, column={name}, "
                 f"type={kind}, missing={gaps}; let the answer's name end with .fits"

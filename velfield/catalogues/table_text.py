@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from velfield.files import storage
 
 ROWS = 2**17  # rows of a part
 PIECE = 2**22  # bytes looked at together, where lines are counted
+WHOLE = re.compile(r"\s*[+-]?0*[0-9]{1,19}\s*", re.ASCII)  # of more digits none has 64 bits
 KINDS = [np.dtype(np.int64), np.dtype(np.float64), np.dtype(object)]  # of a text table's columns, narrowest first
 
 
@@ -130,7 +132,7 @@ class CSVPart:
     def kind(self, name: str) -> np.dtype[Any]:
         """The narrowest of `KINDS` that holds the column; an empty field is a missing number."""
         texts = self._texts(name)
-        if all(text.strip().lstrip("+-").isdecimal() and abs(int(text)) < 2**63 for text in texts):
+        if all(WHOLE.fullmatch(text) and abs(int(text)) < 2**63 for text in texts):
             return KINDS[0]
         missing = (text.strip().lower() in ("", "nan") for text in texts)
         numbers = np.isnan(self.numbers(name))

@@ -73,11 +73,12 @@ def writing(url: str, source: Source, added: Mapping[str, Column], *, overwrite:
 def _refuse_types(source: Source) -> None:
     """Refuse columns that only the format has that they came in."""
     for name, column in source.columns.items():
-        kind = column.dtype.base
-        if len(column.dtype.shape) > 1 or not (kind.kind in "Ob" or kind.str[1:] in LETTERS):
-            ends = [end for end, form in FORMATS.items() if form == source.format]
+        kind, shape = column.dtype.base, column.dtype.shape
+        plain = kind.str[1:] in LETTERS or (kind.kind in "Ob" and not shape)
+        if len(shape) > 1 or 0 in shape or not plain or not name:
+            ends, called = [end for end, form in FORMATS.items() if form == source.format], name or "''"
             raise CatalogueError(
-                f"a column that cannot be written in another format: file={source.url}, column={name}, "
+                f"a column that cannot be written in another format: file={source.url}, column={called}, "
                 f"type={column.dtype}; " + (f"let the answer's name end with {ends[0]}" if ends else "leave it out")
             )
 

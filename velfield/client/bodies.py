@@ -12,7 +12,29 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from velfield import arguments
+from velfield.errors import VelfieldError
+
 ARRAY = "Velfield-Array"  # the head that says what an answer's numbers are
+
+
+CUBE = ("x", "y", "z")
+
+
+def cubes_of(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Cubes (x, y, z) to be sent: counts, masses and over-densities as plain numbers; refuses missing cells."""
+    found = {}
+    for name, values in arrays.items():
+        quantity = "mass" if name == "halo_mass" else "number"
+        found[name] = arguments.numbers(values, name, quantity, dims=CUBE)
+        holes = int(np.count_nonzero(~np.isfinite(found[name])))
+        if holes:
+            raise VelfieldError(
+                f"a cube with holes: {name}, not finite={holes} of {found[name].size} cells; give a number for each"
+            )
+        if name.endswith("_overdensity"):
+            arguments.overdensity(found[name], name)
+    return found
 
 
 def npz_of(arrays: Mapping[str, ArrayLike], dtype: Any = np.float32) -> bytes:

@@ -15,7 +15,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from velfield.client.bodies import arrays_of, npz_of, plane_of
+from velfield import arguments
+from velfield.client.bodies import arrays_of, cubes_of, npz_of, plane_of
 from velfield.client.connection import Connection, ServiceError
 from velfield.errors import VelfieldError
 
@@ -31,7 +32,6 @@ FORMS = {  # of tables
 }
 ARROW = dict.fromkeys((".arrow", ".arrows"), "application/vnd.apache.arrow.stream")
 HDF5 = {".hdf5": "application/x-hdf5", ".h5": "application/x-hdf5"}
-POSITIONS = {"box": ("x", "y", "z"), "sky": ("ra", "dec", "z")}
 OVER = ("done", "failed", "cancelled")
 
 
@@ -94,9 +94,9 @@ class Client(Connection):
         dict
             ``velocity`` and, where the model gives it, ``velocity_std``: (3, x, y, z) [km/s].
         """
-        query = _query(cellsize=cellsize, redshift=redshift, min_mass=min_mass, rsd=rsd, **about)
+        query = _cube(cellsize=cellsize, redshift=redshift, min_mass=min_mass, rsd=rsd, **about)
         answer = self._ask(
-            "POST", f"/predict/{model}", params=query, content=npz_of(arrays), headers={"Content-Type": NPZ}
+            "POST", f"/predict/{model}", params=query, content=npz_of(cubes_of(arrays)), headers={"Content-Type": NPZ}
         )
         return arrays_of(answer)
 
@@ -105,8 +105,10 @@ class Client(Connection):
         **about: Any,
     ) -> str:  # fmt: skip
         """Leave a cube at the service, for `submit`; parameters as of `predict`. Returns its name."""
-        query = _query(cellsize=cellsize, redshift=redshift, min_mass=min_mass, rsd=rsd, **about)
-        answer = self._ask("POST", "/uploads", params=query, content=npz_of(arrays), headers={"Content-Type": NPZ})
+        query = _cube(cellsize=cellsize, redshift=redshift, min_mass=min_mass, rsd=rsd, **about)
+        answer = self._ask(
+            "POST", "/uploads", params=query, content=npz_of(cubes_of(arrays)), headers={"Content-Type": NPZ}
+        )
         return str(answer.json()["input"])
 
     def upload_catalogue(self, table: str) -> str:
@@ -201,15 +203,16 @@ class Client(Connection):
             raise VelfieldError(f"not a kind of file that a result has: path={path}; name it ….nc or ….npz")
         Path(path).write_bytes(self._ask("GET", f"/jobs/{job}/result/velocity{kind}").content)
 
-    def query(self, where: str, positions: ArrayLike, **question: Any) -> dict[str, NDArray[Any]]:
+    def query(self, where: str, positions: Any, **question: Any) -> dict[str, NDArray[Any]]:
         """Velocities at positions, as `velfield.query` gives them of a store at hand.
 
         Parameters
         ----------
         where : str
             A job that is done, or one of `stores` by its id or URL.
-        positions : array_like (N, 3)
-            x, y, z [h⁻¹Mpc], or ra, dec [degrees] and redshift.
+        positions : array_like (N, 3), table or SkyCoord
+            x, y, z [h⁻¹Mpc], or ra, dec [degrees] and redshift, as `velfield.query` takes them; units of length with
+            ``littleh``, as the store's h is not known here, and a SkyCoord with ``redshift``.
         **question
             ``coordinates``, ``space``, ``extrapolate``, ``max_shift`` (`velfield.query_positions`).
 
@@ -219,10 +222,15 @@ class Client(Connection):
             ``velocity`` (N, 3) [km/s], ``velocity_std`` and ``v_los`` where there are any, ``position`` (N, 3)
             [h⁻¹Mpc], ``flag`` (N,).
         """
-        given = np.asarray(positions, dtype=np.float64)
+        if arguments.is_sky(positions):
+            ra, dec, z, _ = arguments.sky(positions, redshift=question.pop("redshift", None))
+            if z is None:
+                raise VelfieldError("a SkyCoord with distances: the service takes redshifts; give redshift= beside it")
+            positions, question["coordinates"] = np.stack([ra, dec, z], axis=1), "sky"
+        columns = arguments.SKY if question.get("coordinates") == "sky" else arguments.POSITIONS
+        names, given = tuple(columns), arguments.rows(positions, "positions", columns)
         if given.ndim != 2 or given.shape[1] != 3:
             raise VelfieldError(f"positions of the wrong shape: positions={given.shape}; give (N, 3)")
-        names = POSITIONS.get(question.get("coordinates", "box"), POSITIONS["box"])
         body = npz_of(dict(zip(names, given.T, strict=True)), np.float64)
         return arrays_of(self._queried(where, body, NPZ, question))
 
@@ -291,6 +299,15 @@ class Client(Connection):
         if not found:
             raise VelfieldError(f"no such job or store: where={where}; give a job's id, or one of stores()")
         return f"/stores/{found[0]}"
+
+
+def _cube(*, cellsize: Any, redshift: Any, min_mass: Any, **about: Any) -> dict[str, Any]:
+    return _query(
+        cellsize=arguments.number(cellsize, "cellsize", "length"),
+        redshift=arguments.redshift_of(redshift),
+        min_mass=arguments.number(min_mass, "min_mass", "mass"),
+        **about,
+    )
 
 
 def _query(**about: Any) -> dict[str, Any]:

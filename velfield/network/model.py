@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from velfield.arguments import numbers
 from velfield.errors import StoreError, VelfieldError
 from velfield.geometry.symmetry import CUBE, Symmetry
 from velfield.network import bundle
@@ -145,6 +146,9 @@ class Model:
         velocity, std : ndarray (box, 3, x, y, z)
             float32 [km/s], context included.
         """
+        order = ("box", "channel", "x", "y", "z")
+        inputs = numbers(inputs, "inputs", dims=order)
+        guide = None if guide is None else numbers(guide, "guide", "speed", dims=order)
         if inputs.ndim != 5 or inputs.shape[1] != len(self.inputs) or batch < 1:
             raise VelfieldError(
                 f"inputs do not fit the model: shape={inputs.shape}, batch={batch}; give (box, channel, x, y, z) with "

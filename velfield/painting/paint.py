@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from velfield.arguments import POSITIONS, VELOCITIES, number, numbers, rows
 from velfield.errors import VelfieldError
 from velfield.painting.clouds import CELLS_PER_AXIS, NO_PERIOD, add_clouds
 from velfield.painting.tracers import check_shapes
@@ -71,12 +72,13 @@ class Canvas:
     ) -> None:
         if assignment not in CELLS_PER_AXIS:
             raise VelfieldError(f"unknown assignment: assignment={assignment!r}; choose ngp, cic or tsc")
+        cellsize = number(cellsize, "cellsize", "length")
         if not 0 < cellsize < math.inf or min(shape) < 1 or (ngrid is not None and ngrid < max(shape)):
             raise VelfieldError(
                 f"no such window: cellsize={cellsize}, shape={tuple(shape)}, ngrid={ngrid}; "
                 "sizes and counts must be positive, and a window no larger than its parent"
             )
-        self.cellsize, self.ngrid = float(cellsize), ngrid
+        self.cellsize, self.ngrid = cellsize, ngrid
         self.start, self.shape = start, shape
         self.mass, self.momentum = mass, momentum
         self._cells = CELLS_PER_AXIS[assignment]
@@ -172,9 +174,9 @@ def split_sums(sums: NDArray[np.float64], *, mass: bool, momentum: bool) -> Pain
 
 
 def _check_tracers(pos: Any, vel: Any, mass: Any) -> tuple[Any, Any, Any]:
-    pos = np.ascontiguousarray(pos)
-    vel = None if vel is None else np.ascontiguousarray(vel)
-    mass = None if mass is None else np.ascontiguousarray(mass)
+    pos = np.ascontiguousarray(rows(pos, "pos", POSITIONS))
+    vel = None if vel is None else np.ascontiguousarray(rows(vel, "vel", VELOCITIES))
+    mass = None if mass is None else np.ascontiguousarray(numbers(mass, "mass", "mass"))
     check_shapes(pos, vel, mass)
     if pos.dtype not in (np.float32, np.float64):
         raise VelfieldError(f"positions of the wrong type: dtype={pos.dtype}; give float32 or float64")

@@ -6,14 +6,15 @@ that reading a row of GenericIO takes; only where it finds something does it loo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from velfield.errors import CatalogueError, VelfieldError
+from velfield.geometry.extent import Extent
 from velfield.kernel import kernel
 
 OUTSIDE = ("refuse", "wrap", "drop")
@@ -38,12 +39,15 @@ class Tracers:
         Masses [h⁻¹M⊙]; None for particles, which all weigh the same.
     dropped : int
         Rows that were left out because they lie outside the box.
+    extent : Extent
+        Of the positions as the catalogue has them, before any was wrapped or dropped; of none where it is not known.
     """
 
     pos: NDArray[Any]
     vel: NDArray[Any] | None
     mass: NDArray[Any] | None
     dropped: int = 0
+    extent: Extent = field(default_factory=Extent)
 
     def __post_init__(self) -> None:
         check_shapes(self.pos, self.vel, self.mass)
@@ -67,6 +71,7 @@ def check_tracers(
     first_row: int = 0,
     names: Sequence[str] = NAMES,
     outside: str = "refuse",
+    whole: bool = False,
 ) -> None:
     """Refuse tracers of which some cannot be right, in one line that counts and locates them.
 
@@ -84,6 +89,8 @@ def check_tracers(
         The file's columns for x y z, vx vy vz and mass.
     outside : {"refuse", "wrap", "drop"}
         What will become of positions outside the box. Those that are to be wrapped may lie up to one side outside.
+    whole : bool
+        Whether these are all rows of the catalogue.
     """
     if outside not in OUTSIDE:
         raise VelfieldError(f"no such choice: outside={outside!r}; choose {', '.join(OUTSIDE)}")
@@ -96,7 +103,7 @@ def check_tracers(
         bad += _count_beyond(vel, -FASTEST, FASTEST)
         _refuse_slow(vel, where, names)
     if bad:
-        found = list(_problems(tracers, low, high, names, first_row))
+        found = list(_problems(tracers, low, high, names, first_row, lambda: _outside_remedy(pos, boxsize, whole)))
         raise CatalogueError(
             f"rows that cannot be right: {where}, rows={len(pos)}, {', '.join(what for what, _ in found)}; "
             f"{', and '.join(remedy for _, remedy in found)}"
@@ -114,9 +121,10 @@ def bring_inside(tracers: Tracers, *, boxsize: float | None, outside: str) -> Tr
     beyond: NDArray[np.bool_] = np.logical_or(pos < low, pos > high)
     if outside == "wrap":
         side = pos.dtype.type(boxsize)
-        return Tracers(pos=np.where(beyond, pos % side, pos), vel=tracers.vel, mass=tracers.mass)
+        return replace(tracers, pos=np.where(beyond, pos % side, pos))
     keep: NDArray[np.bool_] = ~np.any(beyond, axis=1)
-    return Tracers(
+    return replace(
+        tracers,
         pos=pos[keep],
         vel=None if tracers.vel is None else tracers.vel[keep],
         mass=None if tracers.mass is None else tracers.mass[keep],
@@ -156,7 +164,7 @@ def _largest(dtype: np.dtype[Any]) -> float:
 
 
 def _problems(
-    tracers: Tracers, low: float, high: float, names: Sequence[str], first_row: int
+    tracers: Tracers, low: float, high: float, names: Sequence[str], first_row: int, remedy: Callable[[], str]
 ) -> Iterator[tuple[str, str]]:
     """What is wrong, counted and located, and what helps."""
     columns = dict(zip(names[:3], tracers.pos.T, strict=True))
@@ -176,17 +184,50 @@ def _problems(
             yield found, "remove the rows that are not finite"
         beyond = report("outside the box", columns, lambda v: np.isfinite(v) & ((v < low) | (v > high)))
         if beyond:
-            yield f"{beyond[:-1]}, limits={low:.6g} to {high:.6g})", _outside_remedy(tracers.pos, high)
+            yield f"{beyond[:-1]}, limits={low:.6g} to {high:.6g})", remedy()
         if found := report("of negative mass", masses, lambda v: np.isfinite(v) & (v < 0)):
             yield found, "remove the rows without a mass"
         if found := report("too fast", speeds, lambda v: np.isfinite(v) & (np.abs(v) > FASTEST)):
             yield found, f"state the velocities' unit, as {FASTEST:.0f} km/s is the limit"
 
 
-def _outside_remedy(pos: NDArray[Any], high: float) -> str:
-    furthest = float(np.abs(pos, where=np.isfinite(pos), out=np.zeros(pos.shape)).max()) / high
+def check_reach(extent: Extent, *, boxsize: float | None, where: str) -> None:
+    """Refuse a whole catalogue whose positions do not reach beyond a corner of the box: they are in another unit.
+
+    Parameters
+    ----------
+    extent : Extent
+        Of all its positions, as the catalogue has them.
+    boxsize : float or None
+        Side of the volume [h⁻¹Mpc]; None where it is not known.
+    where : str
+        The catalogue, as ``name=value``.
+    """
+    if boxsize is not None and extent.in_a_corner(boxsize):
+        reach = f"from {min(extent.lower):.6g} to {max(extent.upper):.6g}"
+        raise CatalogueError(
+            f"positions in a corner of the box: {where}, rows={extent.rows}, {reach}, span={extent.span:.6g}, "
+            f"boxsize={boxsize:g}; {_other_unit(extent, boxsize)}"
+        )
+
+
+def _other_unit(extent: Extent, boxsize: float) -> str:
+    """What to do with positions in a corner of the box."""
+    unit = extent.unit(boxsize)
+    if unit is None:
+        return "check the positions' unit and the boxsize"
+    return f"they seem to be in {unit[0]}: name it with the column, as in 'x=NAME [{unit[1]}]', or check the boxsize"
+
+
+def _outside_remedy(pos: NDArray[Any], boxsize: float | None, whole: bool) -> str:
+    """What to do with positions of which some lie outside; to wrap is proposed only for those next to the box."""
+    extent, side = Extent.of(pos), boxsize or np.inf
+    if extent.in_a_corner(side) and (whole or extent.unit(side)):
+        return _other_unit(extent, side)
+    furthest = float(np.abs(pos, where=np.isfinite(pos), out=np.zeros(pos.shape)).max()) / side
     unit = " (they may be in kpc)" if 300 < furthest < 3000 else " (they may lack h)" if 1.25 < furthest < 2 else ""
-    return f"check the positions' unit{unit} and the boxsize, or choose outside=wrap or drop (--outside)"
+    choices = "wrap or drop" if furthest <= 2 else "drop"
+    return f"check the positions' unit{unit} and the boxsize, or choose outside={choices} (--outside)"
 
 
 def _count_beyond(values: NDArray[Any], low: float, high: float) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import integrate
 
+from velfield.arguments import number, numbers, redshifts
 from velfield.errors import VelfieldError
 
 LIGHT = 299792.458  # km/s
@@ -24,10 +25,83 @@ RHO_CRITICAL = 2.77536627e11  # h² M⊙ Mpc⁻³, that is h⁻¹M⊙ per (h⁻�
 MASS_FUNCTION = "crocce10"  # Crocce et al. 2010, friends-of-friends: n(>3.7e10) = 0.0686, the paper's density
 HALO_BIAS = "tinker10"  # Tinker et al. 2010: by number 0.73, by mass 1.51 above 3.7e10, the paper's range
 LARGEST_HALO = 10**15.9  # h⁻¹M⊙; above it the integrals gain less than 1e-4
+FLAT = 1e-3  # of the critical density: curvature that changes no velocity by more than 0.1 %
+
+
+class Expansion:
+    """Expansion and linear growth of a flat universe of matter and a cosmological constant.
+
+    Redshifts are numbers above −1, or arrays of them; NaN in an array stays NaN.
+    """
+
+    omega_m: float
+    h: float
+
+    def E(self, redshift: ArrayLike) -> Any:
+        """H(z)/H₀."""
+        z = redshifts(redshift)
+        return np.sqrt(self.omega_m * (1 + z) ** 3 + 1 - self.omega_m)[()]
+
+    def aH(self, redshift: ArrayLike) -> Any:
+        """Conformal Hubble rate 100 E(z)/(1+z) [km/s per h⁻¹Mpc]: divides a peculiar velocity into a comoving shift."""
+        return 100.0 * self.E(redshift) / (1 + redshifts(redshift))[()]
+
+    def comoving_distance(self, redshift: ArrayLike) -> Any:
+        """Comoving distance c ∫₀ᶻ dz'/H(z') [h⁻¹Mpc], in s = (1 + z)^-½, of which the integrand is smooth down to 0."""
+        z = redshifts(redshift)
+        s = 1 / np.sqrt(1 + z)
+        half = z / (1 + z) / (1 + s) / 2  # of 1 − s
+        total = sum(
+            weight / np.sqrt(self.omega_m + (1 - self.omega_m) * (s + half * (node + 1)) ** 6)
+            for node, weight in zip(NODES, WEIGHTS, strict=True)
+        )
+        return (LIGHT / 100.0 * 2 * half * total)[()]
+
+    def growth(self, redshift: float) -> float:
+        """Linear growth D(z), normalised to D(0) = 1 (Heath 1977 integral, exact for ΛCDM)."""
+        return _growth_integral(self.omega_m, _scale_factor(redshift)) / _growth_integral(self.omega_m, 1.0)
+
+    def growth_rate(self, redshift: float) -> float:
+        """Growth rate f = dlnD/dlna, exact: the derivative of the Heath integral."""
+        a = _scale_factor(redshift)
+        e2 = self.omega_m / a**3 + 1 - self.omega_m
+        dlnh = -1.5 * self.omega_m / a**3 / e2
+        return float(dlnh + a / (a * a * e2) ** 1.5 / _growth_integral(self.omega_m, a) * np.sqrt(e2))
+
+    @property
+    def mean_matter_density(self) -> float:
+        """Mean comoving matter density [h⁻¹M⊙ per (h⁻¹Mpc)³]."""
+        return self.omega_m * RHO_CRITICAL
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cosmology:
+class Background(Expansion):
+    """A flat ΛCDM universe of which no power spectrum is known: enough for linear theory, redshift space and the sky.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    omega_m : float
+        Matter density today, in units of the critical density.
+    h : float
+        H₀ / (100 km/s/Mpc).
+    """
+
+    name: str
+    omega_m: float
+    h: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.omega_m <= 1 and 0 < self.h < np.inf):
+            raise VelfieldError(
+                f"no such cosmology: omega_m={self.omega_m}, h={self.h}; a flat universe needs 0 < omega_m <= 1 and a "
+                "positive h"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosmology(Expansion):
     """A flat ΛCDM universe.
 
     Parameters
@@ -62,45 +136,9 @@ class Cosmology:
                 f"no such cosmology: h={self.h}, sigma8={self.sigma8}, n_s={self.n_s}; give positive numbers"
             )
 
-    def E(self, redshift: ArrayLike) -> Any:
-        """H(z)/H₀."""
-        z = np.asarray(redshift, dtype=float)
-        return np.sqrt(self.omega_m * (1 + z) ** 3 + 1 - self.omega_m)[()]
-
-    def aH(self, redshift: ArrayLike) -> Any:
-        """Conformal Hubble rate 100 E(z)/(1+z) [km/s per h⁻¹Mpc]: divides a peculiar velocity into a comoving shift."""
-        return 100.0 * self.E(redshift) / (1 + np.asarray(redshift, dtype=float))[()]
-
-    def comoving_distance(self, redshift: ArrayLike) -> Any:
-        """Comoving distance c ∫₀ᶻ dz'/H(z') [h⁻¹Mpc], in s = (1 + z)^-½, of which the integrand is smooth down to 0."""
-        z = np.asarray(redshift, dtype=float)
-        s = 1 / np.sqrt(1 + z)
-        half = z / (1 + z) / (1 + s) / 2  # of 1 − s
-        total = sum(
-            weight / np.sqrt(self.omega_m + (1 - self.omega_m) * (s + half * (node + 1)) ** 6)
-            for node, weight in zip(NODES, WEIGHTS, strict=True)
-        )
-        return (LIGHT / 100.0 * 2 * half * total)[()]
-
-    def growth(self, redshift: float) -> float:
-        """Linear growth D(z), normalised to D(0) = 1 (Heath 1977 integral, exact for ΛCDM)."""
-        return _growth_integral(self.omega_m, 1 / (1 + redshift)) / _growth_integral(self.omega_m, 1.0)
-
-    def growth_rate(self, redshift: float) -> float:
-        """Growth rate f = dlnD/dlna, exact: the derivative of the Heath integral."""
-        a = 1 / (1 + redshift)
-        e2 = self.omega_m / a**3 + 1 - self.omega_m
-        dlnh = -1.5 * self.omega_m / a**3 / e2
-        return float(dlnh + a / (a * a * e2) ** 1.5 / _growth_integral(self.omega_m, a) * np.sqrt(e2))
-
-    @property
-    def mean_matter_density(self) -> float:
-        """Mean comoving matter density [h⁻¹M⊙ per (h⁻¹Mpc)³]."""
-        return self.omega_m * RHO_CRITICAL
-
     def linear_power(self, k: ArrayLike, redshift: float) -> NDArray[np.float64]:
         """Linear matter power P(k) [(h⁻¹Mpc)³] at k [h Mpc⁻¹]; 0 at k = 0."""
-        k = np.asarray(k, dtype=float)
+        k = numbers(k, "k", "wavenumber", h=self.h).astype(float)
         power = np.zeros_like(k)
         positive = k > 0
         power[positive] = self._colossus().matterPowerSpectrum(k[positive], 0.0) * self.growth(redshift) ** 2
@@ -108,23 +146,24 @@ class Cosmology:
 
     def sigma(self, radius: ArrayLike, redshift: float) -> Any:
         """Linear rms density contrast in spheres of ``radius`` [h⁻¹Mpc]."""
-        return self._colossus().sigma(np.asarray(radius, dtype=float), 0.0) * self.growth(redshift)
+        radius = numbers(radius, "radius", "length", h=self.h).astype(float)
+        return self._colossus().sigma(radius, 0.0) * self.growth(redshift)
 
     def mass_function(self, mass: ArrayLike, redshift: float) -> NDArray[np.float64]:
         """Friends-of-friends halo mass function dn/dlnM [(h⁻¹Mpc)⁻³] (Crocce et al. 2010)."""
         from colossus.lss import mass_function
 
         self._colossus()
-        return mass_function.massFunction(
-            np.asarray(mass, dtype=float), redshift, q_in="M", q_out="dndlnM", mdef="fof", model=MASS_FUNCTION
-        )
+        mass, z = numbers(mass, "mass", "mass", h=self.h).astype(float), float(redshifts(redshift))
+        return mass_function.massFunction(mass, z, q_in="M", q_out="dndlnM", mdef="fof", model=MASS_FUNCTION)
 
     def halo_bias(self, mass: ArrayLike, redshift: float) -> NDArray[np.float64]:
         """Linear halo bias b(M) (Tinker et al. 2010, 200 times the mean density)."""
         from colossus.lss import bias
 
         self._colossus()
-        return bias.haloBias(np.asarray(mass, dtype=float), z=redshift, mdef="200m", model=HALO_BIAS)
+        mass, z = numbers(mass, "mass", "mass", h=self.h).astype(float), float(redshifts(redshift))
+        return bias.haloBias(mass, z=z, mdef="200m", model=HALO_BIAS)
 
     def halo_density(self, min_mass: float, redshift: float) -> float:
         """Number density of halos above ``min_mass`` [h⁻¹M⊙], in (h⁻¹Mpc)⁻³."""
@@ -151,8 +190,50 @@ class Cosmology:
         """Rebuild what `to_dict` wrote."""
         return cls(**values)
 
+    @classmethod
+    def of(cls, cosmology: Any) -> Cosmology:
+        """A cosmology as it was given, ours or astropy's, of which the power spectrum is wanted, too."""
+        if isinstance(cosmology, Background):
+            raise VelfieldError(
+                f"the cosmology does not say all that is needed: name={cosmology.name}, missing=omega_b, sigma8, n_s; "
+                "give a Cosmology"
+            )
+        return cosmology if isinstance(cosmology, cls) else cls.from_astropy(cosmology)
+
+    @classmethod
+    def from_astropy(
+        cls,
+        cosmology: Any,
+        *,
+        name: str | None = None,
+        omega_b: float | None = None,
+        sigma8: float | None = None,
+        n_s: float | None = None,
+    ) -> Cosmology:
+        """The same universe as one of astropy's, as ``Planck18``.
+
+        Parameters
+        ----------
+        cosmology : astropy.cosmology.FLRW
+            Flat, with a cosmological constant. Massive neutrinos count as matter, radiation is left out.
+        name : str, optional
+            By default its own.
+        omega_b, sigma8, n_s : float, optional
+            By default what it says, in ``Ob0`` and ``meta``.
+        """
+        from_meta = {"omega_b": omega_b, "sigma8": sigma8, "n_s": n_s}
+        found = _astropy_values(cosmology) | {key: value for key, value in from_meta.items() if value is not None}
+        found |= {} if name is None else {"name": name}
+        missing = [key for key in from_meta if key not in found]
+        if missing:
+            raise VelfieldError(
+                f"the cosmology does not say all that is needed: name={found['name']}, missing={', '.join(missing)}; "
+                f"give Cosmology.from_astropy(cosmology, {', '.join(f'{key}=…' for key in missing)})"
+            )
+        return cls(**found)
+
     def _mass_grid(self, min_mass: float, redshift: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        lnm = np.linspace(np.log(min_mass), np.log(LARGEST_HALO), 1000)
+        lnm = np.linspace(np.log(number(min_mass, "min_mass", "mass", h=self.h)), np.log(LARGEST_HALO), 1000)
         return lnm, self.mass_function(np.exp(lnm), redshift)
 
     def _colossus(self) -> Any:
@@ -162,6 +243,43 @@ class Cosmology:
         made = _colossus_cosmology(self)
         cosmology.setCurrent(made)
         return made
+
+
+def background_of(cosmology: Any) -> Background | Cosmology:
+    """A cosmology as it was given, ours or astropy's, of which expansion and growth are wanted."""
+    if isinstance(cosmology, Background | Cosmology):
+        return cosmology
+    found = _astropy_values(cosmology)
+    if {"omega_b", "sigma8", "n_s"} <= set(found):
+        return Cosmology(**found)
+    return Background(name=found["name"], omega_m=found["omega_m"], h=found["h"])
+
+
+def _astropy_values(cosmology: Any) -> dict[str, Any]:
+    """What one of astropy's cosmologies is in our names, as far as it says; one that is not flat ΛCDM is refused."""
+    if not all(hasattr(cosmology, name) for name in ("Om0", "Ok0", "Onu0", "has_massive_nu", "h", "w", "meta")):
+        raise VelfieldError(
+            f"not a cosmology: cosmology={cosmology!r}; give a velfield.Cosmology, or one of astropy's, as Planck18"
+        )
+    name = str(cosmology.name or type(cosmology).__name__)
+    w = [float(cosmology.w(z)) for z in (0.0, 1.0, 10.0)]
+    if abs(float(cosmology.Ok0)) > FLAT or max(abs(value + 1) for value in w) > 1e-6:
+        raise VelfieldError(
+            f"not a flat universe with a cosmological constant: cosmology={name}, Ok0={float(cosmology.Ok0):.4g}, "
+            f"w(0)={w[0]:g}, w(z=1)={w[1]:g}; velfield knows no other, give the flat ΛCDM that is nearest"
+        )
+    neutrinos = float(cosmology.Onu0) if cosmology.has_massive_nu else 0.0
+    omega_m = float(cosmology.Om0) + neutrinos
+    meta = cosmology.meta or {}
+    n_s = next((meta[key] for key in ("n_s", "ns", "n") if meta.get(key) is not None), None)
+    known = {"omega_b": cosmology.Ob0 or None, "sigma8": meta.get("sigma8"), "n_s": n_s}
+    return {"name": name, "omega_m": omega_m, "h": float(cosmology.h)} | {
+        key: float(value) for key, value in known.items() if value is not None
+    }
+
+
+def _scale_factor(redshift: Any) -> float:
+    return 1 / (1 + number(redshifts(redshift), "redshift"))
 
 
 @functools.lru_cache(maxsize=256)

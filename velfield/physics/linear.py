@@ -12,15 +12,18 @@ import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
+from velfield.arguments import number, numbers, overdensity, redshift_of
 from velfield.errors import VelfieldError
-from velfield.physics.cosmology import OUTER_RIM, Cosmology
+from velfield.physics.cosmology import OUTER_RIM, Background, Cosmology, background_of
 from velfield.physics.modes import backward, cells_of, forward, planes_of_k2, room
+
+SPACE = ("x", "y", "z")
 
 
 def linear_velocity(
     delta: NDArray[Any],
     boxsize: ArrayLike,
-    cosmology: Cosmology = OUTER_RIM,
+    cosmology: Cosmology | Background = OUTER_RIM,
     redshift: float = 0.0,
     bias: float = 1.0,
     pad: float = 1,
@@ -33,14 +36,14 @@ def linear_velocity(
     Parameters
     ----------
     delta : ndarray (x, y, z)
-        Density contrast of matter, or of tracers with ``bias``. float32 is computed and returned in float32,
-        everything else in float64.
+        Density contrast of matter, or of tracers with ``bias``, value / mean − 1; counts and 1 + δ are refused
+        (`velfield.arguments.overdensity`). float32 is computed and returned in float32, everything else in float64.
     boxsize : float or (3,)
         Sides of the cube [h⁻¹Mpc].
-    cosmology : Cosmology
+    cosmology : Cosmology, or one of astropy's
         Gives aH and the growth rate f.
     redshift : float
-        Of the snapshot.
+        Of the snapshot, from 0 on.
     bias : float
         Linear bias of the tracers; divides the velocity.
     pad : float
@@ -54,22 +57,21 @@ def linear_velocity(
     Notes
     -----
     The mean velocity of the (padded) cube is zero: v(k=0) is unknown to the density. The component of a mode at the
-    Nyquist frequency of its own axis is zero.
+    Nyquist frequency of its own axis is zero. Units, masks and names of dimensions: docs/conventions.md, "From Python".
     """
-    delta = np.asarray(delta)
+    cosmology = background_of(cosmology)
+    delta, redshift = overdensity(delta, "delta"), redshift_of(redshift)
+    bias, pad = number(bias, "bias"), number(pad, "pad")
+    smoothing = number(smoothing, "smoothing", "length", h=cosmology.h)
     if delta.ndim != 3:
         raise VelfieldError(f"density contrast of the wrong shape: delta={delta.shape}; give one cube (x, y, z)")
-    sides = cube_sides(delta.shape, boxsize)
+    sides = cube_sides(delta.shape, boxsize, h=cosmology.h)
     if not (0 < bias < np.inf and 1 <= pad < np.inf and 0 <= smoothing < np.inf):
         raise VelfieldError(
             f"no such reconstruction: bias={bias}, pad={pad}, smoothing={smoothing}; "
             "bias must be positive, pad at least 1, smoothing not negative"
         )
-    if not np.isfinite(delta).all():
-        raise VelfieldError(
-            f"density contrast with holes: not finite={np.count_nonzero(~np.isfinite(delta))} of {delta.size} cells; "
-            "give a number for each, 0 where nothing is known"
-        )
+    check_known(delta, "density contrast")
     real = np.float32 if delta.dtype == np.float32 else np.float64
     shape = tuple(round(n * pad) for n in delta.shape)
     modes = room(shape, real)
@@ -124,9 +126,12 @@ def smooth(field: NDArray[Any], boxsize: ArrayLike, radius: float, *, workers: i
     """Convolve the last three axes, periodic, with a Gaussian of rms ``radius`` [h⁻¹Mpc]: times exp(−k²R²/2).
 
     ``boxsize`` [h⁻¹Mpc] is the side of the cube, or its three sides. float32 stays float32; all else becomes float64.
+    What comes out is in the unit of ``field``.
     """
-    field = np.asarray(field)
+    field = as_field(field, "field")
     sides = cube_sides(field.shape, boxsize, axes=field.ndim)
+    radius = number(radius, "radius", "length")
+    check_known(field, "field")
     if not radius >= 0:
         raise VelfieldError(f"no such smoothing: radius={radius}; give 0 or a positive length")
     shape, axes = field.shape[-3:], (-3, -2, -1)
@@ -136,12 +141,29 @@ def smooth(field: NDArray[Any], boxsize: ArrayLike, radius: float, *, workers: i
     return np.asarray(scipy.fft.irfftn(modes, s=shape, axes=axes, workers=workers, overwrite_x=True))
 
 
-def cube_sides(shape: Sequence[int], boxsize: ArrayLike, axes: int = 3) -> NDArray[np.float64]:
+def as_field(field: Any, name: str) -> NDArray[Any]:
+    """A field (…, x, y, z) in its own unit; a DataArray by the names of its dimensions, space last."""
+    dims = getattr(field, "dims", ())
+    return numbers(field, name, "any", dims=(*(d for d in dims if d not in SPACE), *SPACE) if dims else ())
+
+
+def check_known(field: NDArray[Any], what: str) -> None:
+    """Refuse a field with cells that are not finite."""
+    if not np.isfinite(field).all():
+        raise VelfieldError(
+            f"{what} with holes: not finite={np.count_nonzero(~np.isfinite(field))} of {field.size} cells; "
+            "give a number for each, 0 where nothing is known"
+        )
+
+
+def cube_sides(
+    shape: Sequence[int], boxsize: ArrayLike, axes: int = 3, *, h: float | None = None
+) -> NDArray[np.float64]:
     """Three sides [h⁻¹Mpc] of a field of at most so many ``axes``, the last three of which are space.
 
-    ``boxsize`` [h⁻¹Mpc] is the side of the cube, or its three sides.
+    ``boxsize`` [h⁻¹Mpc] is the side of the cube, or its three sides; ``h`` is for one in units without it.
     """
-    sides = np.asarray(boxsize, dtype=np.float64)
+    sides = numbers(boxsize, "boxsize", "length", h=h).astype(np.float64)
     positive = sides.shape in ((), (3,)) and bool(((sides > 0) & (sides < np.inf)).all())
     if not 3 <= len(shape) <= axes or 0 in shape or not positive:
         raise VelfieldError(

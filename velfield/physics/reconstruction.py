@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from velfield.arguments import number, numbers, overdensity
 from velfield.errors import VelfieldError
-from velfield.physics.linear import cube_sides, derivative, wavevectors
+from velfield.physics.linear import check_known, cube_sides, derivative, wavevectors
 from velfield.physics.modes import backward, cells_of, forward, planes_of_k2, room
 
 ITERATIONS = 60  # at a bias of 0.1 and f = 1, a factor of 0.83 each, 1e-4 is reached in 50
@@ -38,7 +39,7 @@ def matter_contrast(
     Parameters
     ----------
     delta : ndarray (x, y, z)
-        Density contrast of the tracers. float32 stays float32; all else becomes float64.
+        Density contrast of the tracers, value / mean − 1. float32 stays float32; all else becomes float64.
     boxsize : float or (3,)
         Sides of the cube [h⁻¹Mpc].
     bias, growth_rate : float
@@ -59,8 +60,9 @@ def matter_contrast(
     VelfieldError
         Where shapes or numbers make no sense, or the iteration does not end.
     """
-    delta = np.asarray(delta)
+    delta = overdensity(delta, "delta")
     sides = cube_sides(delta.shape, boxsize)
+    check_known(delta, "density contrast")
     modes = room(delta.shape, np.float32 if delta.dtype == np.float32 else np.float64)
     cells_of(modes, delta.shape[2])[...] = delta
     forward(modes, delta.shape[2], workers=workers)
@@ -68,10 +70,10 @@ def matter_contrast(
         modes,
         delta.shape,
         sides,
-        bias=bias,
-        growth_rate=growth_rate,
-        line_of_sight=line_of_sight,
-        observer=observer,
+        bias=number(bias, "bias"),
+        growth_rate=number(growth_rate, "growth_rate"),
+        line_of_sight=None if line_of_sight is None else numbers(line_of_sight, "line_of_sight"),
+        observer=None if observer is None else numbers(observer, "observer", "length"),
         tolerance=tolerance,
         workers=workers,
     )

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from velfield.arguments import POSITIONS, VELOCITIES, numbers, redshift_of, rows
 from velfield.errors import VelfieldError
 from velfield.geometry.boxes import BoxLayout
 from velfield.kernel import kernel
-from velfield.physics.cosmology import Cosmology
+from velfield.physics.cosmology import Background, Cosmology, background_of
 
 PATTERNS = ("none", "plane_parallel", "center_radial", "random_radial")
 
@@ -48,7 +49,7 @@ def redshift_space(
     vel: NDArray[Any],
     *,
     redshift: float,
-    cosmology: Cosmology,
+    cosmology: Cosmology | Background,
     line_of_sight: ArrayLike | None = None,
     observer: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
@@ -61,15 +62,16 @@ def redshift_space(
     vel : ndarray (N, 3)
         Proper peculiar velocities [km/s].
     redshift : float
-        Of the snapshot.
-    cosmology : Cosmology
+        Of the snapshot, from 0 on.
+    cosmology : Cosmology, or one of astropy's
         Gives aH, 100 km/s per h⁻¹Mpc at z = 0.
     line_of_sight : array_like (3,), optional
         Unit vector, for an observer at infinity.
     observer : array_like (3,), optional
         The observer's position [h⁻¹Mpc]. A tracer exactly there is not moved. Give this or ``line_of_sight``.
     """
-    pos, vel = np.asarray(pos), np.asarray(vel)
+    cosmology, redshift = background_of(cosmology), redshift_of(redshift)
+    pos, vel = rows(pos, "pos", POSITIONS, h=cosmology.h), rows(vel, "vel", VELOCITIES)
     if pos.ndim != 2 or pos.shape[1] != 3 or vel.shape != pos.shape:
         raise VelfieldError(f"tracers' shapes do not fit: pos={pos.shape}, vel={vel.shape}; give (N, 3) and (N, 3)")
     if (line_of_sight is None) == (observer is None):
@@ -77,7 +79,8 @@ def redshift_space(
             f"no single view: line_of_sight={line_of_sight!r}, observer={observer!r}; give exactly one of the two"
         )
     radial = observer is not None
-    view = np.asarray(observer if radial else line_of_sight, dtype=np.float64)
+    place, quantity = (observer, "length") if radial else (line_of_sight, "number")
+    view = numbers(place, "observer" if radial else "line_of_sight", quantity, h=cosmology.h).astype(np.float64)
     if view.shape != (3,) or not np.isfinite(view).all():
         raise VelfieldError(f"no point or direction in space: view={view.tolist()}; give three finite numbers")
     # 1e-6: rounding of a float32 unit vector, 20 times over

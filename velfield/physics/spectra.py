@@ -15,8 +15,9 @@ import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import eval_legendre
 
+from velfield.arguments import numbers
 from velfield.errors import VelfieldError
-from velfield.physics.linear import cube_sides
+from velfield.physics.linear import as_field, cube_sides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ def power(
         Edges of the shells [h Mpc⁻¹], lower edge included. By default they are one fundamental mode of the longest
         side wide, centred on its multiples, up to the lowest Nyquist frequency.
     """
+    field, other = as_field(field, "field"), None if other is None else as_field(other, "other")
     sides, edges = _check(field, other, boxsize, bins)
     products = _products(field, other, sides)
     shape = field.shape[-3:]
@@ -83,6 +85,7 @@ def multipoles(
 
     ``power`` of the result is (nell, nk), one row per ℓ of ``ells``; shells as in `power`.
     """
+    field = as_field(field, "field")
     sides, edges = _check(field, None, boxsize, bins)
     n = np.asarray(los, dtype=np.float64)
     if field.ndim != 3 or n.shape != (3,) or not abs(n @ n - 1) < 1e-6:
@@ -115,7 +118,7 @@ def _check(
         fundamental = 2 * np.pi / sides.max()
         nyquist = np.pi * (np.array(field.shape[-3:]) / sides).min()
         return sides, fundamental * (np.arange(max(int(nyquist / fundamental + 0.5), 1) + 1) + 0.5)
-    edges = np.asarray(bins, dtype=np.float64)
+    edges = numbers(bins, "bins", "wavenumber").astype(np.float64)
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise VelfieldError(f"shells out of order: bins={edges.tolist()}; give at least two increasing edges")
     return sides, edges

@@ -13,7 +13,7 @@ Redshift space, to first order in the displacement ψ = v / aH: R δ = b δ − 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
+from velfield.arguments import marks, number, numbers, overdensity, redshift_of
 from velfield.errors import VelfieldError
 from velfield.physics.cosmology import Cosmology
-from velfield.physics.linear import cube_sides, derivative, wavevectors
+from velfield.physics.linear import SPACE, cube_sides, derivative, wavevectors
 from velfield.physics.radial import RadialView
 
 ITERATIONS = 300
@@ -76,13 +77,14 @@ def wiener_velocity(
     Parameters
     ----------
     delta : ndarray (x, y, z)
-        Density contrast of the tracers' number in the cells; what it is outside the mask does not matter.
+        Density contrast of the tracers' number in the cells, value / mean − 1; what it is outside the mask does not
+        matter.
     survey : Survey
         What it says about the matter.
-    cosmology : Cosmology
+    cosmology : Cosmology, or one of astropy's
         Gives linear power, aH and growth rate.
     redshift : float
-        Of the snapshot.
+        Of the snapshot, from 0 on.
     pad : float
         Side over that of the cube of the periodic volume in which the universes live: 1 for a cube that is itself
         periodic, as of a whole simulation.
@@ -96,8 +98,11 @@ def wiener_velocity(
     VelfieldError
         Where shapes or numbers make no sense, or the iteration does not end.
     """
-    delta = np.asarray(delta)
-    mask = np.ones(delta.shape, dtype=bool) if survey.mask is None else np.asarray(survey.mask, dtype=bool)
+    cosmology, redshift = Cosmology.of(cosmology), redshift_of(redshift)
+    survey, pad = _plain(survey, cosmology.h), number(pad, "pad")
+    given = numbers(delta, "delta", dims=SPACE)
+    mask = np.ones(given.shape, dtype=bool) if survey.mask is None else survey.mask
+    delta = overdensity(given, "delta", mask)
     _check(delta, mask, survey, pad, tolerance)
     sides = cube_sides(delta.shape, survey.boxsize)
     problem = _Problem(delta.shape, sides, survey, cosmology, redshift, pad, workers)
@@ -210,6 +215,20 @@ def _away(shape: Sequence[int], cell: NDArray[np.float64], survey: Survey) -> li
     usual = [(np.arange(n) + 0.5) * side for n, side in zip(shape, cell, strict=True)]
     places = usual if survey.places is None else [np.asarray(p, dtype=np.float64) for p in survey.places]
     return [p - place for p, place in zip(places, np.asarray(survey.observer, dtype=np.float64), strict=True)]
+
+
+def _plain(survey: Survey, h: float) -> Survey:
+    """The same survey in plain numbers of our units."""
+    return replace(
+        survey,
+        boxsize=numbers(survey.boxsize, "boxsize", "length", h=h),
+        bias=number(survey.bias, "bias"),
+        density=number(survey.density, "density", "number density", h=h),
+        mask=None if survey.mask is None else marks(survey.mask, "mask", SPACE),
+        line_of_sight=None if survey.line_of_sight is None else numbers(survey.line_of_sight, "line_of_sight"),
+        observer=None if survey.observer is None else numbers(survey.observer, "observer", "length", h=h),
+        places=None if survey.places is None else [numbers(p, "places", "length", h=h) for p in survey.places],
+    )
 
 
 def _check(delta: NDArray[Any], mask: NDArray[np.bool_], survey: Survey, pad: float, tolerance: float) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from velfield.answers.asked import Asked
 from velfield.answers.cells import Cells
-from velfield.answers.queries import COORDINATES, counted, open_store, query_positions
+from velfield.answers.queries import COORDINATES, counted, open_store
+from velfield.answers.queries import answer as answered
 from velfield.answers.query_table import query_table
 from velfield.answers.real_space import MAX_SHIFT
 from velfield.catalogues.table_arrow import FEATHER
@@ -205,7 +207,11 @@ def _arrays(ds: Any, table: str, out: str, how: Mapping[str, Any], most: int) ->
         raise Problem(422, f"arrays of several lengths, or missing: {dict(zip(names, lengths, strict=True))}", INSTEAD)
     positions = np.stack([given[name] for name in names], axis=1)
     cells, parts = Cells(ds), range(0, max(1, len(positions)), ROWS)
-    found = [query_positions(ds, positions[i : i + ROWS], cells=cells, **how) for i in parts]
+    if how["coordinates"] == "box":
+        asked = Asked(ds, "arrays=x, y, z", stated=False)
+        asked.add(positions)
+        asked.check("send them in Mpc/h")
+    found = [answered(ds, positions[i : i + ROWS], cells=cells, **how) for i in parts]
     made: dict[str, NDArray[Any]] = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     storage.write_bytes(out, npz.packed(made))
     return {"rows": len(positions), **counted(made["flag"])}

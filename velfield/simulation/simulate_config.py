@@ -32,7 +32,7 @@ class SimulateConfig:
         Snapshots; each is taken at the nearest Outer Rim step.
     seed : int
         Of the initial conditions and of the halos.
-    cosmology : Cosmology
+    cosmology : Cosmology, or one of astropy's
         Background, growth, linear power and mass function.
     min_halo_mass : float
         Least massive halo [h⁻¹M⊙]; Outer Rim's is 3.7e10, 20 particles.
@@ -63,6 +63,7 @@ class SimulateConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "cosmology", Cosmology.of(self.cosmology))
         if not 0 < self.boxsize < math.inf or self.particles < 8 or self.particles % 2:
             raise VelfieldError(
                 f"no such volume: boxsize={self.boxsize}, particles={self.particles}; "
