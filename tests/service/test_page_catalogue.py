@@ -165,6 +165,18 @@ def test_what_is_dropped_is_taken_for_what_it_is(page, tmp_path):
     assert not [url for url in page.asked if "/catalogues" in url or "/uploads" in url]
 
 
+def test_what_was_said_of_a_catalogue_is_not_taken_for_another(page, root):
+    page.drag("#look", root / "halos.csv")
+    page.until(f"{ABOUT}.startsWith('halos.csv: ')")
+    fill(page, **HOW)
+    page.drag("#look", root / "halos.csv")  # the same, mended
+    page.until("document.activeElement.id === 'submit'")
+    page.drag("#look", root / "halos.parquet")
+    page.until(f"{ABOUT}.startsWith('halos.parquet: ')")
+    said = "[...document.querySelectorAll('[data-paint]')].map((one) => one.value).filter(Boolean)"
+    assert page.run(said) == ["refuse"]  # positions outside the box
+
+
 def test_hostile_names_are_text(page, tmp_path):
     evil = "<img src=x onerror=window.hit=1>"
     columns = dict(zip([*NAMES[:6], f"{evil} [Msun/h]"], halos(count=50).values(), strict=True))

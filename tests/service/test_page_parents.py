@@ -220,6 +220,7 @@ def test_by_keyboard_alone_from_choosing_to_download(looked, browser, tmp_path):
     tab_to(page, "submit")
     page.press("Enter", 13, "\r")
     page.until("document.getElementById('state').textContent === 'done'", 600)
+    page.until("document.getElementById('look-title').textContent === 'plain on fields.zarr'")
     page.until(READY)
     assert page.run("document.getElementById('colour').value") == "speed"
     tab_to(page, "colour")

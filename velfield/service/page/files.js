@@ -16,7 +16,7 @@ export const KNOWN = [
   [["fof_halo_mean_vx", "fof_halo_mean_vy", "fof_halo_mean_vz"], ["fof_halo_com_vx", "fof_halo_com_vy", "fof_halo_com_vz"], ["vx", "vy", "vz"]],
   [["fof_halo_mass"], ["mass"]],
 ];
-export const NAMES = [["x", "y", "z"], ["vx", "vy", "vz"], ["mass"]];
+const NAMES = [["x", "y", "z"], ["vx", "vy", "vz"], ["mass"]];
 
 // {kind: "catalogue" or "cube", name, type, columns: names or null where only the service can read them}
 export async function recognise(file) {

@@ -2,7 +2,7 @@
 
 import { exchange, json } from "./api.js";
 import { number } from "./colour.js";
-import { FORMS, missing, NAMES, recognise, size } from "./files.js";
+import { FORMS, missing, recognise, size } from "./files.js";
 
 const by = (id) => document.getElementById(id);
 const chosen = () => document.querySelector("input[name=source]:checked").value;
@@ -31,7 +31,7 @@ const ABOUT = [
 export class Form {
   // looked(store): a store was chosen; accepted(job): a job was asked for; failed(error): where it is no matter of a field
   constructor({ looked, accepted, failed }) {
-    Object.assign(this, { looked, accepted, failed, models: [], stores: [], limits: null, file: null, sent: null, names: new Map() });
+    Object.assign(this, { looked, accepted, failed, models: [], stores: [], limits: null, offered: {}, asked: null, file: null, sent: null, names: new Map() });
     by("request").addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
@@ -153,11 +153,8 @@ export class Form {
 
   // What must be known of a catalogue of this form.
   ask(file, form) {
-    if (this.file && this.file.file.name !== file.name) {
-      for (const one of document.querySelectorAll("[data-paint], [data-halo-column], [data-seen]")) if (one.tagName === "INPUT") one.value = ""; // they were of another
-      by("catalogue-rsd").value = "";
-      this.spaceChosen();
-    }
+    if (this.asked && this.asked !== file.name) this.forget(); // what was said of another
+    this.asked = file.name;
     this.file = { file, ...form };
     const columns = form.columns ?? [], lacks = form.columns ? missing(columns) : [];
     by("catalogue-columns").replaceChildren(...columns.map((name) => new Option("", name)));
@@ -166,6 +163,16 @@ export class Form {
     }`;
     for (const name of ["boxsize", "redshift"]) field(name).placeholder = form.name === "CSV" ? "" : "as in the file";
     by("catalogue-more").open = lacks.length > 0;
+  }
+
+  // Empties what is said of a catalogue.
+  forget() {
+    for (const one of document.querySelectorAll("[data-paint], [data-halo-column], [data-seen]")) {
+      if (one.tagName === "SELECT") one.selectedIndex = 0;
+      else one.value = "";
+    }
+    by("periodic").checked = true;
+    this.spaceChosen();
   }
 
   // The first field that has to be filled in and is not, and what is wrong with it; null if all are.
@@ -241,7 +248,7 @@ export class Form {
   async ofCube() {
     const file = by("file").files[0];
     if (!file) throw new Refusal("no file is chosen; choose an npz of your halos", by("file"));
-    if (file.size > this.limits.upload) throw new Refusal(`the file is too large: bytes=${file.size}, limit=${this.limits.upload}; send fewer cells`, by("file"));
+    if (file.size > this.limits?.upload) throw new Refusal(`the file is too large: bytes=${file.size}, limit=${this.limits.upload}; send fewer cells`, by("file"));
     const query = new URLSearchParams();
     for (const one of document.querySelectorAll("[data-cube]")) if (one.value.trim()) query.set(one.dataset.cube, one.value.trim());
     if (by("rsd").value === "random_radial") for (const one of document.querySelectorAll("[data-observer]")) query.append("observer", one.value);
@@ -333,5 +340,3 @@ function columnIn(message) {
   const lacks = /missing=(\w+)/.exec(message)?.[1];
   return given ?? all.find((one) => one.dataset.haloColumn === lacks) ?? all[0];
 }
-
-export const COLUMNS = NAMES.flat();
