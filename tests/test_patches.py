@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from velfield.errors import VelfieldError
 from velfield.geometry.boxes import BoxLayout
-from velfield.painting import patches
+from velfield.painting import patches, scatter
 from velfield.painting.paint import paint, split_sums
 from velfield.physics.cosmology import OUTER_RIM
 from velfield.physics.redshift_space import redshift_space, sightlines
@@ -237,3 +237,27 @@ def test_positions_that_are_no_place_are_refused():
     pos[2, 1] = np.nan
     with pytest.raises(VelfieldError, match="positions that are no place on the grid: tracers=1 of 5"):
         patches_of(scene_of(), pos, vel, None, shifted=False, momentum=True)
+
+
+def test_arrays_of_other_shapes_are_refused_before_loops_trust_them():
+    flat, pos = np.zeros((5, 2)), np.zeros((5, 3))
+    for ask in (
+        lambda: scatter.shifts(pos, pos[:4], 1.0),
+        lambda: scatter.faster(flat, 1.0),
+        lambda: scatter.near(flat, [0.0, 0, 0], 1.0, 0.0),
+        lambda: scatter.own_boxes(flat, BOXES, True),
+    ):
+        with pytest.raises(VelfieldError, match=r"tracers' shapes do not fit: pos=.*; give \(N, 3\), \(N, 3\) and"):
+            ask()
+    sums, cells = np.zeros((8, 2)), np.array([1, 7])
+    for wrong in (np.ones((1, 2)), np.ones((2, 1)), np.ones((2, 3))):
+        with pytest.raises(
+            VelfieldError, match=r"a patch that does not fit its box: cells=0 to 7 of 8, sums=\(., .\) for"
+        ):
+            scatter.add_patch(sums, scatter.Patch(cells=cells, sums=wrong))
+    for beyond in (8, -1):
+        with pytest.raises(
+            VelfieldError, match=r"a patch that does not fit its box: .* of 8, sums=\(2, 2\) for \(2, 2\)"
+        ):
+            scatter.add_patch(sums, scatter.Patch(cells=np.array([1, beyond]), sums=np.ones((2, 2))))
+    assert not sums.any()

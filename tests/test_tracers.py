@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from velfield.errors import CatalogueError, VelfieldError
 from velfield.geometry.extent import Extent
-from velfield.painting.tracers import FASTEST, Tracers, bring_inside, check_reach, check_tracers
+from velfield.painting.tracers import FASTEST, Tracers, bring_inside, check_reach, check_tracers, momentum_of
 
 BOX = 1000.0
 
@@ -207,3 +207,14 @@ def test_nothing_is_copied_where_all_is_inside():
 def test_no_such_choice():
     with pytest.raises(VelfieldError, match=r"no such choice: outside='keep'; choose refuse, wrap, drop"):
         check_tracers(tracers(), boxsize=BOX, where="", outside="keep")
+
+
+@pytest.mark.parametrize(
+    "shapes", [{"pos": (5, 2)}, {"pos": (5,)}, {"vel": (4, 3)}, {"vel": (5, 2)}, {"mass": (4,)}, {"mass": (5, 1)}]
+)
+def test_arrays_of_other_shapes_are_refused_before_loops_trust_them(shapes):
+    given = {"pos": (5, 3), "vel": (5, 3), "mass": (5,)} | shapes
+    with pytest.raises(VelfieldError, match=r"tracers' shapes do not fit: pos=.*; give \(N, 3\), \(N, 3\) and \(N,\)"):
+        Tracers(**{name: np.zeros(shape) for name, shape in given.items()})
+    with pytest.raises(VelfieldError, match=r"tracers' shapes do not fit: pos=\(5, 2\), vel=None, mass=None"):
+        momentum_of(np.zeros((5, 2)))

@@ -124,7 +124,8 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
 
 def _numbered(ds: xr.Dataset) -> xr.Dataset:
     """With the number of each box, which is not stored: by it xarray and `metrics` match boxes in any order."""
-    if "box" in ds.coords or ds.sizes.get("box") != int(ds.attrs["boxes"]) ** 3:
+    boxes = ds.attrs.get("boxes")
+    if "box" in ds.coords or not isinstance(boxes, int | np.integer) or ds.sizes.get("box") != int(boxes) ** 3:
         return ds
     return ds.assign_coords(box=("box", np.arange(ds.sizes["box"]), {"long_name": "number of the box in its parent"}))
 
