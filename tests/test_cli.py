@@ -138,7 +138,7 @@ def test_info_on_a_field_store(tmp_path, capsys):
     assert main(["info", url]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"field store: {url}\n")
-    assert "halo_mass        float32  Msun/h   box=27 x=8 y=8 z=8  mean 2e+12 a cell" in text
+    assert "halo_mass        float32  solMass / littleh box=27 x=8 y=8 z=8  mean 2e+12 a cell" in text
     said = {" ".join(line.split()) for line in text.splitlines()}
     assert {"boxsize 90 h⁻¹Mpc", "boxes 3 along a side", "cells 6 along a side", "cellsize 5 h⁻¹Mpc"} <= said
     assert {"margin 1 cells on every side", "min mass 1e+12 h⁻¹M⊙"} <= said

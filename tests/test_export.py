@@ -17,9 +17,11 @@ from velfield.answers.derived import bulk_flows as flows_of
 from velfield.answers.export import bulk_flows, export
 from velfield.commands.cli import main
 from velfield.errors import StoreError, VelfieldError
+from velfield.physics.cosmology import OUTER_RIM
 from velfield.theory.whole import layout_of
 
 K = 2 * np.pi / SIDE
+H = OUTER_RIM.h
 
 
 def bulk_flow(cells, centre, radius):
@@ -153,14 +155,17 @@ def test_netcdf_of_the_whole(tmp_path, boxes):
         assert list(made.data_vars) == names
         assert made.velocity.dims == ("component", "x", "y", "z")
         assert made.component.values.tolist() == ["x", "y", "z"]
-        assert_allclose(made.x, (np.arange(12) + 0.5) * 10)
+        assert_allclose(made.x, (np.arange(12) + 0.5) * 10 / H)  # megaparsec, without h
         assert_allclose(made.velocity, whole_of(ds, gradient), rtol=1e-6, atol=1e-5)
-        assert_allclose(made.potential, whole_of(ds, potential), atol=0.01)
-        assert made.velocity.sel(component="y", x=15.0, y=25.0, z=35.0) == pytest.approx(
+        assert_allclose(made.potential, whole_of(ds, potential) / H, atol=0.02)
+        assert_allclose(made.divergence[:4, :4, :4], derived.divergence(Cells(ds), 0)[:4, :4, :4] * H, rtol=1e-6)
+        assert made.velocity.sel(component="y", x=15 / H, y=25 / H, z=35 / H, method="nearest") == pytest.approx(
             gradient(np.array([15.0, 25, 35]))[1], rel=1e-6
         )
-        assert (made.velocity.units, made.divergence.units) == ("km/s", "km/s/(Mpc/h)")
-        assert (made.attrs["cellsize"], made.attrs["periodic"], made.attrs["redshift"]) == (10, 1, 0)
+        assert (made.velocity.units, made.divergence.units) == ("km/s", "km s-1 megaparsec-1")
+        assert (made.x.units, made.potential.units) == ("megaparsec", "km megaparsec s-1")
+        assert made.attrs["cellsize"] == f"{10 / H:.15g} megaparsec"
+        assert (made.attrs["periodic"], made.attrs["redshift"]) == (1, 0)
 
 
 def test_netcdf_of_boxes(tmp_path):
@@ -169,7 +174,7 @@ def test_netcdf_of_boxes(tmp_path):
     with xr.open_dataset(tmp_path / "b.nc", engine="h5netcdf") as made:
         assert dict(made.sizes) == {"box": 2, "component": 3, "x": 6, "y": 6, "z": 6, "axis": 3}
         assert made.box.values.tolist() == [6, 1]
-        assert_array_equal(made.origin, [[60, 60, 0], [0, 0, 60]])
+        assert_allclose(made.origin, np.array([[60, 60, 0], [0, 0, 60]]) / H)
         assert "origin" in made.coords
         boxes = of_boxes(linear, in_memory(linear))[[6, 1]]
         assert_allclose(made.velocity, boxes, rtol=1e-6, atol=1e-4)
@@ -185,8 +190,9 @@ def test_fits_of_the_whole_and_of_boxes(tmp_path):
         velocity = hdus["VELOCITY"]
         assert_allclose(velocity.data, whole_of(ds, wave), rtol=1e-6, atol=1e-4)
         assert_allclose(hdus["SPEED"].data, np.sqrt((whole_of(ds, wave) ** 2).sum(0)), rtol=1e-5)
-        assert (velocity.header["BUNIT"], velocity.header["LENUNIT"]) == ("km/s", "Mpc/h")
+        assert (velocity.header["BUNIT"], velocity.header["LENUNIT"]) == ("km/s", "Mpc / littleh")
         assert hdus[0].header["CELLSIZE"] == 10
+        assert hdus[0].header["PERIODIC"] is True
         # the first cell's centre, z first as FITS has it
         assert_allclose(wcs.WCS(hdus["SPEED"].header).pixel_to_world_values(0, 0, 2), [5, 5, 25])
     export(ds, str(tmp_path / "b.fits"), boxes=[26, 5])
@@ -300,14 +306,15 @@ def test_from_where_it_is_seen_goes_with_it(tmp_path):
         export(ds, str(tmp_path / f"{name}-boxes.nc"), quantities=["v_los"], boxes=[5, 2])
     export(several, str(tmp_path / "boxes.fits"), quantities=["v_los"], boxes=[5, 2])
     attrs = {name: xr.load_dataset(tmp_path / f"{name}.nc").attrs for name in ("one", "line", "several")}
-    assert_array_equal(attrs["one"]["observer"], OBSERVER)
+    assert_allclose(attrs["one"]["observer"], np.array(OBSERVER) / H)
+    assert attrs["one"]["observer_units"] == "megaparsec"
     assert_array_equal(attrs["line"]["line_of_sight"], [0, 0, 1])
     assert not {"observer", "line_of_sight"} & set(attrs["several"])
     boxes = {name: xr.load_dataset(tmp_path / f"{name}-boxes.nc").coords for name in attrs}
-    assert_array_equal(boxes["one"]["observer"], [OBSERVER] * 2)
+    assert_allclose(boxes["one"]["observer"], np.array([OBSERVER] * 2) / H)
     assert_array_equal(boxes["line"]["line_of_sight"], [[0, 0, 1]] * 2)
-    assert_allclose(boxes["several"]["observer"], each[[5, 2]])
-    assert boxes["several"]["observer"].units == "Mpc/h"
+    assert_allclose(boxes["several"]["observer"], each[[5, 2]] / H)
+    assert boxes["several"]["observer"].units == "megaparsec"
     header = fits.getheader(tmp_path / "one.fits", 1)
     assert [header[f"OBS{x}"] for x in "XYZ"] == OBSERVER
     assert fits.getheader(tmp_path / "line.fits", 1)["LOSZ"] == 1

@@ -163,7 +163,7 @@ def test_another_cell_size_is_refused(model, fields):
 def test_another_unit_is_refused(model, fields):
     ds = open_fields(fields).load()
     ds.halo_number.attrs["units"] = "Msun/h"
-    with pytest.raises(StoreError, match=r"units of number_density=Msun/h h3 Mpc-3, the model's .*=h3 Mpc-3"):
+    with pytest.raises(StoreError, match=r"units of number_density=solMass .*, the model's .*=littleh3 / Mpc3"):
         model.check(ds)
 
 

@@ -7,7 +7,7 @@ from fields_fixture import write_universe
 from velfield.errors import StoreError, VelfieldError
 from velfield.geometry import symmetry
 from velfield.physics.cosmology import OUTER_RIM
-from velfield.stores.sources import boxes_of, open_source, open_sources, sentences, symmetries_of
+from velfield.stores.sources import boxes_of, differing, open_source, open_sources, sentences, symmetries_of
 
 INPUTS = ("mass_overdensity", "number_density")
 TINY = {"boxes": 2, "cells": 4}
@@ -23,7 +23,7 @@ def test_says_what_the_store_says(url):
     assert source.parents == ("universe-1",)
     assert source.split.count("train") == 6
     assert source.described["cellsize"] == 10
-    assert source.described["units of number_density"] == "h3 Mpc-3"
+    assert source.described["units of number_density"] == "littleh3 / Mpc3"
     assert set(source.means) == {"halo_mass", "halo_number", "matter_number"}
 
 
@@ -61,6 +61,14 @@ def test_the_cosmologys_name_is_only_a_name(tmp_path, url):
     renamed = dataclasses.replace(OUTER_RIM, name="mine")
     other = write_universe(str(tmp_path / "b"), seed=2, cosmology=renamed, **TINY)
     assert len(open_sources([url, other], INPUTS)) == 2
+
+
+def test_units_of_an_older_bundle_are_the_same_units():
+    older = {"units of mass_density": "Msun/h h3 Mpc-3", "units of number_density": "h3 Mpc-3"}
+    today = {"units of mass_density": "solMass littleh2 / Mpc3", "units of number_density": "littleh3 / Mpc3"}
+    for one, other in ((older, today), (today, older)):
+        assert differing(one, other) == {}
+    assert set(differing(older, dict.fromkeys(today, "littleh3 / Mpc3"))) == {"units of mass_density"}
 
 
 def test_differences_are_said_in_numbers_that_can_be_read():

@@ -135,7 +135,7 @@ def test_overdensity_and_density(url):
     own = ds.velfield.overdensity("halo_mass", mean="box")
     np.testing.assert_allclose(ds.velfield.core(own).mean(("x", "y", "z")), 0, atol=1e-6)  # float32 of 216 cells
     np.testing.assert_allclose(ds.velfield.density("halo_number").values, arrays["halo_number"] / 125, rtol=1e-6)
-    assert ds.velfield.input("mass_density").attrs["units"] == "Msun/h h3 Mpc-3"
+    assert ds.velfield.input("mass_density").attrs["units"] == "solMass littleh2 / Mpc3"
     assert ds.velfield.core(ds).sizes["x"] == 6
 
 

@@ -286,9 +286,9 @@ def test_books_that_do_not_balance(url, verify):
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("halo_mass", {"units": "kg"}, "attributes.units, found=kg, expected=Msun/h"),
+        ("halo_mass", {"units": "kg"}, "attributes.units, found=kg, expected=solMass / littleh"),
         ("velocity", {"units": "m/s"}, "attributes.units, found=m/s, expected=km/s"),
-        ("x", {"units": "Mpc"}, "attributes.units, found=Mpc, expected=Mpc/h"),
+        ("x", {"units": "Mpc"}, "attributes.units, found=Mpc, expected=Mpc / littleh"),
         ("matter_number", {"mean": 7.5}, r"attributes.mean, found=7.5, expected=40.9599609375"),
         ("velocity_flag", {"flag_meanings": "a b c"}, "attributes.flag_meanings, found=a b c, expected=measured from_"),
         ("halo_number", {"comment": "?"}, r"attributes.comment, found=\?, expected=nothing"),

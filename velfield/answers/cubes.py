@@ -1,7 +1,8 @@
 """Cubes written box by box as NetCDF or FITS: of the whole parent as one grid, or of some of its boxes.
 
-NetCDF has the store's dimensions, coordinates and attributes. In FITS each quantity (of each box) is an image, x the
-slowest of its axes, so that `astropy.io.fits` gives the array (component, x, y, z) that the store has.
+NetCDF has the store's dimensions, coordinates and attributes, in units that UDUNITS knows: megaparsec, without h
+(`velfield.stores.cf`). FITS has h⁻¹Mpc, in units that astropy knows. In FITS each quantity (of each box) is an image, x
+the slowest of its axes, so that `astropy.io.fits` gives the array (component, x, y, z) that the store has.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 from velfield.files.hdf5_file import HDF5File
 from velfield.geometry.boxes import BoxLayout
+from velfield.stores import cf
+from velfield.stores.store_layout import COORDINATES, LENGTH, TRUTHS
 
 BLOCK = 2880  # bytes of a FITS file's blocks
 PIECE = 2**24  # bytes of zeros written at a time
@@ -31,7 +34,7 @@ WORDS = {  # of the store's attributes, in FITS
 }
 
 SEEN = {  # from where, or along what, a store is seen: unit, what it is, and its words in FITS but for X, Y, Z
-    "observer": ("Mpc/h", "the observer's place in the parent", "OBS"),
+    "observer": (LENGTH, "the observer's place in the parent", "OBS"),
     "line_of_sight": ("1", "direction away from the observer", "LOS"),
 }
 
@@ -75,7 +78,8 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
     import h5netcdf
     import h5py
 
-    layout = frame.layout
+    layout, h = frame.layout, float(json.loads(frame.attrs["cosmology"])["h"])
+    length, per_h = cf.unit_and_factor(LENGTH, h)
     with HDF5File(path) as written, h5netcdf.File(written, "w") as file:
         n = layout.cells if frame.boxes is not None else layout.ngrid
         own = ("box",) if frame.boxes is not None else ()
@@ -83,24 +87,31 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
         file.dimensions = sizes | {"component": 3, "x": n, "y": n, "z": n} | ({"axis": 3} if own else {})
         text = h5py.string_dtype()
         for name in ("component", *(["axis"] if own else [])):
-            file.create_variable(name, (name,), dtype=text, data=np.array(["x", "y", "z"], dtype=object))
+            made = file.create_variable(name, (name,), dtype=text, data=np.array(["x", "y", "z"], dtype=object))
+            made.attrs.update(COORDINATES[name])
         of = "from the box's corner" if own else "in the parent"
         for x in "xyz":
-            made = file.create_variable(x, (x,), dtype="f8", data=(np.arange(n) + 0.5) * layout.cellsize)
-            made.attrs.update({"units": "Mpc/h", "long_name": f"{x} of the cell centre {of}"})
+            made = file.create_variable(x, (x,), dtype="f8", data=(np.arange(n) + 0.5) * layout.cellsize * per_h)
+            made.attrs.update({"units": length, "long_name": f"{x} of the cell centre {of}"})
+        seen = frame.seen and (*frame.seen, *cf.unit_and_factor(SEEN[frame.seen[0]][0], h))
         if frame.boxes is not None:
-            file.create_variable("box", ("box",), dtype="i8", data=np.array(list(frame.boxes)))
+            made = file.create_variable("box", ("box",), dtype="i8", data=np.array(list(frame.boxes)))
+            made.attrs["long_name"] = "number of the box in the store"
             corners = np.array(list(frame.boxes.values())) * layout.side
-            origin = file.create_variable("origin", ("box", "axis"), dtype="f8", data=corners)
-            origin.attrs.update({"units": "Mpc/h", "long_name": "the box's corner"})
-            if frame.seen:
-                name, places = frame.seen
-                made = file.create_variable(
-                    name, ("box", "axis"), "f8", data=np.array([places[b] for b in frame.boxes])
-                )
-                made.attrs.update({"units": SEEN[name][0], "long_name": SEEN[name][1]})
-        elif frame.seen and None in frame.seen[1]:
-            file.attrs[frame.seen[0]] = np.array(frame.seen[1][None])
+            origin = file.create_variable("origin", ("box", "axis"), dtype="f8", data=corners * per_h)
+            origin.attrs.update({"units": length, "long_name": "the box's corner"})
+            if seen:
+                name, places, unit, factor = seen
+                data = np.array([places[b] for b in frame.boxes]) * factor
+                made = file.create_variable(name, ("box", "axis"), "f8", data=data)
+                made.attrs.update({"units": unit, "long_name": SEEN[name][1]})
+            # they have an axis that no quantity has: CF does not let these name them
+            file.attrs["coordinates"] = " ".join(["origin", *(frame.seen or ())[:1]])
+        elif seen and None in seen[1]:
+            name, places, unit, factor = seen
+            file.attrs[name] = np.array(places[None]) * factor
+            file.attrs[f"{name}_units"] = unit
+        factors = {}
         for quantity in quantities:
             first = ("component",) if quantity.vector else ()
             made = file.create_variable(
@@ -110,17 +121,15 @@ def netcdf(path: str, frame: Frame, quantities: Sequence[Quantity]) -> Iterator[
                 chunks=(*[1 for _ in own], *[3 for _ in first], *(layout.cells,) * 3),
                 fillvalue=np.float32(np.nan),
             )
-            made.attrs.update({"units": quantity.units, "long_name": quantity.long_name})
-            if own:
-                made.attrs["coordinates"] = " ".join(["origin", *(frame.seen or ())[:1]])
-        plain = {name: int(value) if isinstance(value, bool) else value for name, value in frame.attrs.items()}
-        file.attrs.update(plain)
-        yield _NetCDF(file, frame, written)
+            unit, factors[quantity.name] = cf.unit_and_factor(quantity.units, h)
+            made.attrs.update({"units": unit, "long_name": quantity.long_name})
+        file.attrs.update(cf.attributes(frame.attrs, what="velocities exported by velfield"))
+        yield _NetCDF(file, frame, written, factors)
 
 
 class _NetCDF:
-    def __init__(self, file: Any, frame: Frame, written: HDF5File) -> None:
-        self._file, self._frame, self._written = file, frame, written
+    def __init__(self, file: Any, frame: Frame, written: HDF5File, factors: Mapping[str, float]) -> None:
+        self._file, self._frame, self._written, self._factors = file, frame, written, factors
         self._row = {box: i for i, box in enumerate(frame.boxes or ())}
 
     def put(self, name: str, box: int, place: tuple[int, int, int], values: NDArray[Any]) -> None:
@@ -128,7 +137,7 @@ class _NetCDF:
         whole = self._frame.boxes is None
         where = (*[slice(None)] * (values.ndim - 3), *self._frame.corner(place)) if whole else self._row[box]
         try:
-            self._file[name][where] = values
+            self._file[name][where] = values * np.float32(self._factors[name])
         finally:
             self._written.check()
 
@@ -184,7 +193,8 @@ def _primary(frame: Frame) -> bytes:
     header = fits.PrimaryHDU().header
     for name, (word, comment) in WORDS.items():
         if name in frame.attrs:
-            header[word] = (frame.attrs[name], comment)
+            value = frame.attrs[name]
+            header[word] = (bool(value) if name in TRUTHS else value, comment)
     cosmology = json.loads(frame.attrs["cosmology"])
     for name, word in {"omega_m": "OMEGA_M", "omega_b": "OMEGA_B", "h": "HUBBLE", "sigma8": "SIGMA8"}.items():
         header[word] = cosmology[name]
@@ -209,7 +219,7 @@ def _image(
         ("EXTNAME", quantity.name.upper(), quantity.long_name),
         ("BUNIT", quantity.units, ""),
         ("WCSNAME", "PARENT", "place in the parent, comoving"),
-        ("LENUNIT", "Mpc/h", "of CRVALi and CDELTi; h is the Hubble parameter"),
+        ("LENUNIT", LENGTH, "of CRVALi and CDELTi; h is the Hubble parameter"),
     ):
         header[word] = (value, comment)
     if box is not None:
@@ -223,7 +233,7 @@ def _image(
     if frame.seen and box in frame.seen[1]:
         unit, what, word = SEEN[frame.seen[0]]
         for x, value in zip("XYZ", frame.seen[1][box], strict=True):
-            header[f"{word}{x}"] = (value, f"[{unit}] {what}")
+            header[f"{word}{x}"] = (value, f"[{'Mpc/h' if unit == LENGTH else unit}] {what}")
     if len(shape) > 3:
         header["CTYPE4"] = ("COMPONENT", "x, y, z")
         header["CRPIX4"], header["CRVAL4"], header["CDELT4"] = 1.0, 0.0, 1.0

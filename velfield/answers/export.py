@@ -21,29 +21,31 @@ from velfield.catalogues.table_write import refuse_existing, writing
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import storage
 from velfield.files.progress import Progress, Silent
+from velfield.stores import cf
 from velfield.stores.store import cosmology_of
+from velfield.stores.store_layout import LENGTH, SPEED
 
 POTENTIAL = Quantity(
-    name="potential", units="km/s Mpc/h", long_name="velocity potential, v = -grad(potential)", vector=False
+    name="potential", units=cf.POTENTIAL, long_name="velocity potential, v = -grad(potential)", vector=False
 )
 QUANTITIES: dict[str, tuple[Quantity, Callable[[Cells, int], NDArray[np.float32]]]] = {
     quantity.name: (quantity, make)
     for quantity, make in (
         (
-            Quantity(name="velocity", units="km/s", long_name="proper peculiar velocity", vector=True),
+            Quantity(name="velocity", units=SPEED, long_name="proper peculiar velocity", vector=True),
             derived.velocity,
         ),
         (
-            Quantity(name="velocity_std", units="km/s", long_name="error bar of velocity", vector=True),
+            Quantity(name="velocity_std", units=SPEED, long_name="error bar of velocity", vector=True),
             derived.velocity_std,
         ),
-        (Quantity(name="speed", units="km/s", long_name="length of the velocity", vector=False), derived.speed),
+        (Quantity(name="speed", units=SPEED, long_name="length of the velocity", vector=False), derived.speed),
         (
-            Quantity(name="v_los", units="km/s", long_name="velocity along the line of sight", vector=False),
+            Quantity(name="v_los", units=SPEED, long_name="velocity along the line of sight", vector=False),
             derived.line_of_sight,
         ),
         (
-            Quantity(name="divergence", units="km/s/(Mpc/h)", long_name="divergence of the velocity", vector=False),
+            Quantity(name="divergence", units=cf.GRADIENT, long_name="divergence of the velocity", vector=False),
             derived.divergence,
         ),
     )
@@ -180,7 +182,7 @@ def bulk_flows(
     format_of(out)  # refuses a name that says none
     refuse_existing(out, overwrite)
     flows = derived.bulk_flows(cells, whole, progress)
-    units = {"x": "Mpc/h", "y": "Mpc/h", "z": "Mpc/h", "radius": "Mpc/h", "vx": "km/s", "vy": "km/s", "vz": "km/s"}
+    units = dict.fromkeys(("x", "y", "z", "radius"), LENGTH) | dict.fromkeys(("vx", "vy", "vz"), SPEED)
     columns = {name: Column(dtype=FLOAT, unit=unit, description="") for name, unit in units.items()}
     columns["cells"] = Column(dtype=np.dtype(np.int64), unit="", description="known cells in the sphere")
     columns["inside"] = Column(dtype=FLOAT, unit="", description="their share of all cells in the sphere")

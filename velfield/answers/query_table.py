@@ -20,6 +20,7 @@ from velfield.catalogues.table_rows import format_of, open_rows
 from velfield.catalogues.table_text import ROWS
 from velfield.catalogues.table_write import writing
 from velfield.files.progress import Progress, Silent
+from velfield.stores.store_layout import LENGTH
 
 SPEED, FLAG = np.dtype(np.float32), np.dtype(np.uint8)
 
@@ -124,7 +125,7 @@ def _added(
         add("v_los", SPEED, "km/s", "velocity along the line of sight, away from the observer", "v_los", None)
     if coordinates == "sky" or space == "redshift":  # else it is what was given
         for i, x in enumerate("xyz"):
-            add(f"{x}_real", np.dtype(np.float64), "Mpc/h", f"{x} in real space, in the parent", "position", i)
+            add(f"{x}_real", np.dtype(np.float64), LENGTH, f"{x} in real space, in the parent", "position", i)
     add("flag", FLAG, "", "0 good, else a sum: docs/query.md", "flag", None)
     return made
 

@@ -13,6 +13,7 @@ from velfield.catalogues import catalogue
 from velfield.errors import VelfieldError
 from velfield.files import shards, shipped, storage
 from velfield.stores import store
+from velfield.stores.store_layout import TRUTHS
 
 SHOWN = 12  # hexadecimal digits of a fingerprint, for people
 HASH = re.compile("[0-9a-f]{64}")
@@ -129,7 +130,7 @@ def lines(what: dict[str, Any]) -> list[str]:
         out.append(f"  {name:<22} {column['dtype'] + shape:<12} {column['unit']:<10} {column['description']}".rstrip())
     for name, variable in what.get("variables", {}).items():
         mean = f"  mean {variable['mean']:.6g} a cell" if "mean" in variable else ""
-        out.append(f"  {name:<16} {variable['dtype']:<8} {variable['units']:<8} {variable['shape']}{mean}")
+        out.append(f"  {name:<16} {variable['dtype']:<8} {variable['units']:<17} {variable['shape']}{mean}")
     return out
 
 
@@ -184,6 +185,8 @@ def _store(url: str) -> dict[str, Any]:
     for name, value in attrs.items():
         if name not in ("velfield_kind", "Conventions"):
             what[name] = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
+        if name in TRUTHS:
+            what[name] = bool(value)
     if "split" in ds.coords:
         what["split"] = dict(Counter(map(str, ds.split.values)))
     what["variables"] = {

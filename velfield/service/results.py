@@ -67,7 +67,7 @@ class Results:
                 if kind == "npz":
                     storage.write_bytes(part, packed({str(n): v.values for n, v in ds.data_vars.items()}))
                 else:
-                    ds.to_netcdf(part, engine="scipy")
+                    ds.velfield.cf().to_netcdf(part, engine="scipy")
                 os.replace(part, made)
         return made
 

@@ -110,7 +110,7 @@ class Opened:
         else:
             numbers = np.full((1, 1, 1), box)
         ds, name = of[0]
-        chunks = [one[name].encoding["chunks"] for one, name in of]
+        chunks = [tuple(one[name].encoding["preferred_chunks"].values()) for one, name in of]
         return Volume(
             read=_reader(variable, of),
             numbers=numbers,

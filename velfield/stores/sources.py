@@ -17,6 +17,7 @@ from velfield.physics.cosmology import Cosmology
 from velfield.stores.coordinates import as_written
 from velfield.stores.halo_bias import halo_density, least_mass
 from velfield.stores.store import INPUTS, cosmology_of, open_fields
+from velfield.stores.store_layout import TRUTHS, unit_of_today
 
 # what stores of one training must share; a model tells which of these an input does not share with its training
 SHARED = ("cellsize", "cells", "margin", "redshift", "cosmology", "rsd", "observer_per_box", "min_mass", "assignment")
@@ -215,10 +216,14 @@ def _short(value: Any) -> str:
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, (int, float)):
         return bool(np.isclose(a, b, rtol=1e-6, atol=0))
+    if isinstance(a, str) and isinstance(b, str):  # units: those of an older bundle may be written in another way
+        return unit_of_today(a) == unit_of_today(b)
     return bool(a == b)
 
 
 def _plain(name: str, value: Any) -> Any:
     if name == "cosmology":  # its name is only a name
         return {k: v for k, v in json.loads(value).items() if k != "name"}
+    if name in TRUTHS:
+        return bool(value)
     return value.item() if isinstance(value, np.generic) else value

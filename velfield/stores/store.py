@@ -20,10 +20,21 @@ from numpy.typing import NDArray
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import shards, storage
 from velfield.physics.cosmology import Cosmology
-from velfield.stores.coordinates import AXES, cells_along, check_values
-from velfield.stores.store_layout import OF_THE_FIELDS, PREDICTED, SCHEMA, FieldSpec, field_layout
+from velfield.stores import cf, joined
+from velfield.stores.coordinates import AXES, cells_along, check_values, whole_boxes
+from velfield.stores.store_layout import (
+    DENSITIES,
+    OF_THE_FIELDS,
+    PREDICTED,
+    SCHEMA,
+    FieldSpec,
+    attributes_of_today,
+    field_layout,
+    unit_of_today,
+)
 
 WORK = ".work"  # beneath a store: what an unfinished job has done so far
+STAYS = ("preferred_chunks", "fill_value")  # of the encoding: how a variable is read; a lost chunk shows in copies, too
 INPUTS = {  # what a network or linear theory may take: the variable and how it is scaled
     "mass_overdensity": ("halo_mass", "overdensity"),
     "number_overdensity": ("halo_number", "overdensity"),
@@ -54,7 +65,7 @@ def fields_in_memory(spec: FieldSpec, arrays: Mapping[str, NDArray[Any]]) -> xr.
     layout = field_layout(spec)
     made = {name: (("box", *v.dims), arrays[name], dict(v.attrs)) for name, v in layout.variables.items()}
     coords = {name: (c.dims, c.values, dict(c.attrs)) for name, c in layout.coords.items()}
-    return _numbered(xr.Dataset(made, coords=coords, attrs=dict(layout.attrs)))
+    return _numbered(_as_opened(xr.Dataset(made, coords=coords, attrs=dict(layout.attrs))))
 
 
 def velocity_in_memory(fields: xr.Dataset, boxes: Sequence[int], made: Mapping[str, NDArray[Any]]) -> xr.Dataset:
@@ -90,7 +101,9 @@ def open_fields(url: str, *, chunks: Any = "box") -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        With the accessor ``.velfield`` for over-densities and cores.
+        With the accessor ``.velfield`` for over-densities, cores and the whole parent. Coordinates are in memory.
+        Units and names are today's, whatever version wrote the store; how the store is chunked, sharded and compressed
+        is not in the encoding, so that ``to_zarr`` writes any selection as it is chunked in the dataset.
     """
     return _open(url, "fields", chunks, "velfield paint")
 
@@ -108,7 +121,8 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
             meant = storage.did_you_mean(url)
             raise StoreError(f"no such file or folder: url={url}; {meant}check the path, or make a store with {verb}")
         raise StoreError(f"no store here, or an unfinished one: url={url}; name another, or make one with {verb}")
-    if chunks == "box":
+    by_box = chunks == "box"
+    if by_box:
         chunks = {} if importlib.util.find_spec("dask") else None
     ds = xr.open_zarr(shards.zarr_store(url), chunks=chunks)
     found = ds.attrs.get("velfield_kind"), ds.attrs.get("velfield_schema")
@@ -119,6 +133,29 @@ def _open(url: str, kind: str, chunks: Any, verb: str) -> xr.Dataset:
         )
     ds = _numbered(ds)
     ds.encoding["source"] = url  # as xarray does for files: errors name it
+    for name in set(ds.coords) - set(ds.xindexes):
+        with decoding(ds, str(name), "all"):
+            ds.variables[name].load(scheduler="threads")  # small: not on a cluster that happens to be connected
+    ds = _as_opened(ds)
+    # of a large box one variable may be cut into several chunks and another not (`shards.Variable.chunk`)
+    return ds.unify_chunks() if by_box else ds
+
+
+def _as_opened(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset of a store with attributes and encoding that suit all that xarray does with it.
+
+    Attributes are written as today, without the booleans of older stores, which NetCDF does not know; flags have the
+    type of their variable, as CF wants it. Of the encoding only `STAYS` does.
+    """
+    ds.attrs = {name: int(value) if isinstance(value, bool) else value for name, value in ds.attrs.items()}
+    for name, variable in ds.variables.items():
+        variable.attrs = attributes_of_today(str(name), variable.attrs)
+        if "flag_values" in variable.attrs:
+            variable.attrs["flag_values"] = np.array(variable.attrs["flag_values"], dtype=variable.dtype)
+        if name in ds.coords:
+            variable.encoding = {"_FillValue": None} if variable.dtype.kind == "f" else {}  # CF: none is missing
+        else:
+            variable.encoding = {key: variable.encoding[key] for key in STAYS if key in variable.encoding}
     return ds
 
 
@@ -204,8 +241,10 @@ class FieldAccessor:
     def density(self, name: str) -> xr.DataArray:
         """Value per volume: counts in (h⁻¹Mpc)⁻³, masses in h⁻¹M⊙ (h⁻¹Mpc)⁻³."""
         values = self._variable(name)
+        cf.refuse(self._ds)
         density = (values / float(self._ds.attrs["cellsize"]) ** 3).astype("float32").rename(f"{name}_density")
-        units = "h3 Mpc-3" if values.attrs["units"] == "1" else f"{values.attrs['units']} h3 Mpc-3"
+        own = unit_of_today(values.attrs["units"])
+        units = DENSITIES.get(own, f"({own}) {DENSITIES['1']}")
         return density.assign_attrs(units=units, long_name=f"density of {name}")
 
     def input(self, kind: str, mean: str = "parent") -> xr.DataArray:
@@ -214,6 +253,34 @@ class FieldAccessor:
             raise VelfieldError(f"unknown input: input={kind!r}; choose from {', '.join(INPUTS)}")
         variable, form = INPUTS[kind]
         return self.overdensity(variable, mean) if form == "overdensity" else self.density(variable)
+
+    def whole(self) -> xr.Dataset:
+        """All boxes as one cube of the parent, margins left out: dimensions x, y, z and, of velocities, ``component``.
+
+        As lazy as the store is with Dask, a chunk for each box; opened with ``chunks=None`` it is read into memory.
+
+        Returns
+        -------
+        xarray.Dataset
+            Of one box that is the parent, without a dimension for it: ``x``, ``y``, ``z`` [h⁻¹Mpc] lie in the parent,
+            the attribute ``cells`` is the number along its side, ``margin`` 0. ``split`` has no place in it, nor has an
+            ``observer`` or ``line_of_sight`` that boxes do not share.
+
+        Raises
+        ------
+        StoreError
+            Where boxes or cells are missing or there twice; of halos that each box's own observer sees.
+        """
+        ds = whole_boxes(self._ds)
+        return joined.whole(ds.velfield.core(ds))
+
+    def cf(self) -> xr.Dataset:
+        """The same for NetCDF that follows the CF conventions: in units that UDUNITS knows, megaparsec and no h.
+
+        Values are divided by the h of the store's cosmology; masses are in solar masses. It is no store any more:
+        ``boxsize``, ``cellsize`` and ``min_mass`` are text with their unit.
+        """
+        return cf.converted(self._ds)
 
     def _variable(self, name: str) -> xr.DataArray:
         if name not in self._ds:

@@ -29,16 +29,40 @@ PAINTED = {  # what is painted of which catalogue, and which of its sums
     "matter_number": ("particles", "number"),
 }
 PLAIN = ("redshift", "periodic", "rsd", "observer_per_box", "min_mass", "assignment", "seed", "fingerprint")
+TRUTHS = ("periodic", "observer_per_box")  # attributes that are 0 or 1, as NetCDF knows no booleans
 VARIABLES = (*PAINTED, "velocity", "velocity_flag", "velocity_std")
 # attributes that a velocity store takes from the field store that it was predicted from
 OF_THE_FIELDS = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")
+# what astropy reads with `astropy.cosmology.units` enabled: to it, Mpc/h is a megaparsec in an hour (docs/store.md)
+LENGTH, MASS, SPEED = "Mpc / littleh", "solMass / littleh", "km/s"
+DENSITIES = {"1": "littleh3 / Mpc3", MASS: "solMass littleh2 / Mpc3"}  # a variable's unit: its own in a volume
+EARLIER_UNITS = {  # of stores and bundles that are older: the same, as it is written today
+    "Mpc/h": LENGTH,
+    "Msun/h": MASS,
+    "h3 Mpc-3": DENSITIES["1"],
+    "Msun/h h3 Mpc-3": DENSITIES[MASS],
+}
 VELOCITY_ATTRS = {
-    "units": "km/s",
+    "units": SPEED,
     "long_name": "proper peculiar velocity of the dark matter, mean per cell, real space",
 }
 PREDICTED = {  # what a velocity store may hold
     "velocity": VELOCITY_ATTRS,
-    "velocity_std": {"units": "km/s", "long_name": "error bar of velocity, half of its central 68 % interval"},
+    "velocity_std": {"units": SPEED, "long_name": "error bar of velocity, half of its central 68 % interval"},
+}
+COORDINATES = {
+    **{x: {"units": LENGTH, "long_name": f"{x} of the cell centre from the box's corner"} for x in ("x", "y", "z")},
+    "component": {"long_name": "component of a velocity along the parent's axis"},
+    "axis": {"long_name": "axis of the parent"},
+    "origin": {"units": LENGTH, "long_name": "the box's corner"},
+    "line_of_sight": {"units": "1", "long_name": "unit vector away from the observer"},
+    "observer": {"units": LENGTH, "long_name": "position of the observer"},
+    "split": {"long_name": "what a training takes the box for"},
+    "parent": {"long_name": "universe that the box is cut from"},
+}
+LACKED = {  # by stores that are older
+    **dict.fromkeys(("component", "axis", "split", "parent"), ("long_name",)),
+    "line_of_sight": ("units",),
 }
 KNOWN, EDGE, OUTSIDE = 0, 1, 2  # velocity_flag of a velocity store
 PREDICTED_FLAG = {
@@ -137,6 +161,17 @@ def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
     )
 
 
+def unit_of_today(text: str) -> str:
+    """A unit of ours as it is written today; any other as it is."""
+    return EARLIER_UNITS.get(text, text)
+
+
+def attributes_of_today(name: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of an array of a store, which may be an older one, as they are written today."""
+    made = {lacked: COORDINATES[name][lacked] for lacked in LACKED.get(name, ())} | dict(attrs)
+    return made | ({"units": unit_of_today(made["units"])} if "units" in made else {})
+
+
 def velocity_layout(
     fields: xr.Dataset,
     *,
@@ -205,7 +240,7 @@ def _predicted_variables(n: int, model: Mapping[str, Any], *, flags: bool) -> di
 def _field_variables(spec: FieldSpec) -> dict[str, Variable]:
     dims, shape = ("x", "y", "z"), spec.boxes.shape
     known = {
-        "halo_mass": ("Msun/h", "halo mass per cell"),
+        "halo_mass": (MASS, "halo mass per cell"),
         "halo_number": ("1", "number of halos per cell"),
         "matter_number": ("1", "number of dark-matter particles per cell, real space"),
     }
@@ -233,36 +268,24 @@ def _field_variables(spec: FieldSpec) -> dict[str, Variable]:
 
 
 def _box_coords(boxes: BoxLayout) -> dict[str, Coordinate]:
-    length = {"units": "Mpc/h"}
-    centres = boxes.cell_centres()
-    coords = {
-        name: Coordinate(
-            dims=(name,),
-            values=centres,
-            attrs=length | {"long_name": f"{name} of the cell centre from the box's corner"},
-        )
-        for name in ("x", "y", "z")
-    }
-    coords["component"] = Coordinate(dims=("component",), values=COMPONENTS)
-    coords["axis"] = Coordinate(dims=("axis",), values=COMPONENTS)
+    coords = {name: _coordinate(name, (name,), boxes.cell_centres()) for name in ("x", "y", "z")}
+    coords |= {name: _coordinate(name, (name,), COMPONENTS) for name in ("component", "axis")}
     origin = np.array([boxes.origin(b) for b in range(boxes.nbox)])
-    coords["origin"] = Coordinate(dims=("box", "axis"), values=origin, attrs=length | {"long_name": "the box's corner"})
-    return coords
+    return coords | {"origin": _coordinate("origin", ("box", "axis"), origin)}
 
 
 def _field_coords(spec: FieldSpec) -> dict[str, Coordinate]:
-    coords, length = _box_coords(spec.boxes), {"units": "Mpc/h"}
-    if spec.line_of_sight is not None:
-        coords["line_of_sight"] = Coordinate(
-            dims=("box", "axis"), values=spec.line_of_sight, attrs={"long_name": "unit vector away from the observer"}
-        )
-    if spec.observer is not None:
-        coords["observer"] = Coordinate(
-            dims=("box", "axis"), values=spec.observer, attrs=length | {"long_name": "position of the observer"}
-        )
-    coords["split"] = Coordinate(dims=("box",), values=np.array(list(spec.split), dtype=object))
-    coords["parent"] = Coordinate(dims=("box",), values=np.array([spec.parent] * spec.boxes.nbox, dtype=object))
+    coords = _box_coords(spec.boxes)
+    for name, seen in (("line_of_sight", spec.line_of_sight), ("observer", spec.observer)):
+        if seen is not None:
+            coords[name] = _coordinate(name, ("box", "axis"), seen)
+    for name, each in (("split", list(spec.split)), ("parent", [spec.parent] * spec.boxes.nbox)):
+        coords[name] = _coordinate(name, ("box",), np.array(each, dtype=object))
     return coords
+
+
+def _coordinate(name: str, dims: tuple[str, ...], values: NDArray[Any]) -> Coordinate:
+    return Coordinate(dims=dims, values=values, attrs=COORDINATES[name])
 
 
 def _field_attrs(spec: FieldSpec) -> dict[str, Any]:
@@ -278,9 +301,9 @@ def _field_attrs(spec: FieldSpec) -> dict[str, Any]:
         "cells": boxes.cells,
         "cellsize": boxes.cellsize,
         "margin": boxes.margin,
-        "periodic": spec.periodic,
+        "periodic": int(spec.periodic),
         "rsd": spec.rsd,
-        "observer_per_box": spec.observer_per_box,
+        "observer_per_box": int(spec.observer_per_box),
         "min_mass": float(spec.min_mass),
         "assignment": spec.assignment,
         "seed": spec.seed,

@@ -14,8 +14,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
-from velfield.geometry.boxes import BoxLayout
 from velfield.stores.coordinates import whole_boxes
+from velfield.stores.joined import boxes_at
+from velfield.stores.joined import layout_of as layout_of
 from velfield.stores.store import contrast, decoding
 
 READERS = 8  # boxes read at once: hides the latency of object storage
@@ -51,11 +52,6 @@ class Cache:
             self._kept.clear()
 
 
-def layout_of(ds: xr.Dataset) -> BoxLayout:
-    """How the parent of a store was cut."""
-    return BoxLayout(**{name: ds.attrs[name] for name in ("boxsize", "boxes", "cells", "margin")})
-
-
 def check_whole(ds: xr.Dataset) -> None:
     """Refuse a store whose boxes are not one periodic parent, seen in one way."""
     out = "name linear_halo_padded or wiener, which take one box at a time"
@@ -68,19 +64,12 @@ def check_one_parent(ds: xr.Dataset, out: str) -> None:
     """Refuse a store whose boxes are not one parent, periodic or not, seen in one way; ``out`` says what to do."""
     ds = whole_boxes(ds)
     attrs, source = ds.attrs, ds.encoding.get("source")
-    layout = layout_of(ds)
     if attrs["rsd"] == "center_radial" or attrs["observer_per_box"]:
         raise VelfieldError(
             f"the boxes are not one whole, each is seen by an observer of its own: store={source}, rsd={attrs['rsd']}, "
-            f"observer_per_box={attrs['observer_per_box']}; {out}"
+            f"observer_per_box={bool(attrs['observer_per_box'])}; {out}"
         )
-    places = np.rint(np.asarray(ds["origin"].values).reshape(-1, 3) / layout.side).astype(int)
-    there = set(map(tuple, places.tolist()))
-    if ds["origin"].ndim != 2 or len(places) != layout.nbox or there != {layout.index(b) for b in range(layout.nbox)}:
-        raise VelfieldError(
-            f"the boxes do not fill their parent: store={source}, boxes={len(there)} of {layout.nbox}; "
-            "give the whole store"
-        )
+    boxes_at(ds)
 
 
 def whole_cube(ds: xr.Dataset, variable: str, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
