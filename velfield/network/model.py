@@ -22,10 +22,10 @@ from velfield.network.parent_norm import Statistics, observed, with_statistics
 from velfield.network.unet import UNet
 from velfield.physics.condition import Condition
 from velfield.stores.sources import condition_of, describe, differing, symmetries_of_boxes
-from velfield.stores.store_layout import PREDICTED
+from velfield.stores.store_layout import PREDICTED, SIGHT
 from velfield.theory.guide import Guide
 
-KEPT = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", "min_mass")  # by predict
+KEPT = ("cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd", *SIGHT, "min_mass")
 
 
 class Model:
