@@ -14,7 +14,7 @@ from velfield.accuracy.measures import MEASURES, PARTS
 from velfield.errors import VelfieldError
 from velfield.learning.loss import LossConfig
 from velfield.learning.train_config import RUNNING, TrainConfig
-from velfield.physics.redshift_space import PATTERNS
+from velfield.physics.redshift_space import MOVING
 from velfield.pipelines.checked_toml import checked, choose, need, one_of, read, said_of
 from velfield.pipelines.paint_job import PaintConfig
 from velfield.stores.store import INPUTS
@@ -199,7 +199,7 @@ def _check_evaluation(where: str, model: str | None, evaluation: Mapping[str, An
 
 def _check_painting(where: str, painting: Mapping[str, Any]) -> None:
     if "rsd" in painting:
-        one_of(f"{where}, key=rsd", (painting["rsd"],), PATTERNS)
+        one_of(f"{where}, key=rsd", (painting["rsd"],), ("none", *MOVING))  # simulated halos are in real space
     options = {key: value for key, value in painting.items() if key != "redshift"}
     with said_of(where):
         PaintConfig(halos="halos", particles="particles", boxes=1, cells=1, **options)

@@ -23,7 +23,7 @@ from velfield.learning.train_config import RUNNING, TrainConfig
 from velfield.pipelines.checked_toml import said_of
 from velfield.pipelines.experiment_file import Experiment, Row
 from velfield.pipelines.experiment_scale import Scale
-from velfield.pipelines.paint_job import KINDS, PaintConfig
+from velfield.pipelines.paint_job import PaintConfig
 from velfield.pipelines.steps import Evaluate, Paint, Simulate, Train, typed
 
 LONGEST = 64  # letters of the readable part of a name
@@ -126,8 +126,7 @@ class _Makes:
     def store(self, painting: Mapping[str, Any], seed: int) -> str:
         universe = self.universe(seed)
         asked = self.scale.painting_of(painting, universe.url, seed)
-        settings = {name: value for name, value in asdict(asked).items() if name not in KINDS}
-        settings |= {"universe": _bare(universe.url), "redshift": painting.get("redshift", 0.0)}
+        settings = asked.settings() | {"universe": _bare(universe.url), "redshift": painting.get("redshift", 0.0)}
         name = f"{self.scale.name}-{seed}-{_painting_name(painting, asked)}-{_digest(settings)}.zarr"
         url = storage.join(self.folder, "fields", name)
         self.stores.setdefault(url, Paint(url=url, config=asked))

@@ -140,7 +140,11 @@ def read_scales(name: str = SCALES) -> dict[str, Scale]:
                 "of each, none of both"
             )
         with said_of(where):
-            scale.simulation(scale.test_seeds[0]), scale.training_of({}), scale.painting_of({}, "universe", 1)
+            (
+                scale.simulation(scale.test_seeds[0]),
+                scale.training_of({}),
+                scale.painting_of({"rsd": "none"}, "universe", 1),
+            )
         scales[title] = scale
     return scales
 

@@ -133,11 +133,22 @@ def _add_up(job: Job, blocks: Mapping[tuple[str, int], Mapping[str, Any]]) -> di
                 f"no tracers left to paint: {kind}={url}, rows={total['read']}, min_mass={job.config.min_mass}; "
                 + way_out
             )
+        _check_finite(kind, total)
         conserved = job.scene.periodic and (kind == "particles" or job.scene.sightlines.shared)
         if conserved:
             _check_sums(kind, total)
         totals[kind] = total | {"conserved": conserved}
     return totals
+
+
+def _check_finite(kind: str, total: Mapping[str, Any]) -> None:
+    """No cell holds more than the sum of all: where that is a number of float32, every cell is."""
+    for name, value in (total["sums"] | total["painted"]).items():
+        if not (np.abs(value) <= np.finfo(np.float32).max).all():
+            raise StoreError(
+                f"sums that cannot be stored: {kind} {name}={value}, limit={np.finfo(np.float32).max:.3g}; "
+                "check the catalogue with velfield verify"
+            )
 
 
 def _check_sums(kind: str, total: Mapping[str, Any]) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 from velfield.catalogues.catalogue import Catalogue, open_catalogue
 from velfield.catalogues.hacc import redshift_of_name
 from velfield.catalogues.table_format import Table
-from velfield.catalogues.universe import universe_of
+from velfield.catalogues.universe import RECORD, ROUNDED, settled_cosmology, universe_of
 from velfield.errors import VelfieldError
 from velfield.files import storage
 from velfield.geometry.boxes import BoxLayout, split
 from velfield.painting import patches
 from velfield.painting.clouds import CELLS_PER_AXIS
-from velfield.physics.cosmology import OUTER_RIM, Cosmology
-from velfield.physics.redshift_space import sightlines
+from velfield.physics.cosmology import Cosmology
+from velfield.physics.redshift_space import check_pattern, sightlines
 from velfield.pipelines.receipts import Receipts
 from velfield.stores import store_layout
 
@@ -27,6 +27,7 @@ KINDS = ("halos", "particles")
 FIELDS = {"halos": 2, "particles": 4}  # sums of a cell: number and mass; number and momentum
 ROWS = 2**20  # rows of a range in which a block is read: some 30 MB as they are stored
 HELD_BYTES = 2**27  # of patches, from which on they are written before the block is at its end
+LATER = ("observer", "line_of_sight")  # options without which older receipts and names were made
 HALF_A_STEP = 0.001  # of a: a redshift further from a step's is another step's, or no step's
 
 
@@ -43,7 +44,16 @@ class PaintConfig:
     margin : int
         Cells of its surroundings that each box carries on every side.
     rsd : str
-        ``none``, ``plane_parallel``, ``center_radial`` or ``random_radial``; moves halos only.
+        Which space the halos are in, and which they are painted in: ``none``, positions are in real space and stay
+        there; ``plane_parallel``, ``center_radial`` or ``random_radial``, they are in real space and are moved into
+        redshift space by their velocities; ``observed``, they are in redshift space already. Without a default where
+        there are halos; particles are never moved, and alone need none.
+    observer : tuple of 3 floats, optional
+        The observer's place in the parent's coordinates [h⁻¹Mpc], also outside the parent: with ``observed``, or with
+        ``random_radial`` instead of the one that is drawn.
+    line_of_sight : str, optional
+        Axis ``x``, ``y`` or ``z`` along which a distant observer looks: with ``observed``, or with ``plane_parallel``
+        instead of z.
     observer_per_box : bool
         With ``random_radial``: draw an observer for each box instead of one for all.
     min_mass : float
@@ -73,7 +83,8 @@ class PaintConfig:
     outside : str
         What to do with positions outside the parent: ``refuse``, ``wrap`` or ``drop`` them.
     cosmology : Cosmology, or one of astropy's, optional
-        Turns velocities into shifts; by default that of the record that ``velfield simulate`` left, else Outer Rim's.
+        Turns velocities into shifts; by default that of the record that ``velfield simulate`` left, or the one that
+        the files state, else Outer Rim's.
     parent : str, optional
         Name of the universe, the same for all its snapshots; by default that of the same record, else the catalogue's
         fingerprint.
@@ -84,7 +95,9 @@ class PaintConfig:
     boxes: int
     cells: int
     margin: int = 0
-    rsd: str = "random_radial"
+    rsd: str = ""
+    observer: tuple[float, float, float] | None = None
+    line_of_sight: str | None = None
     observer_per_box: bool = False
     min_mass: float = 0.0
     assignment: str = "ngp"
@@ -108,6 +121,16 @@ class PaintConfig:
     def __post_init__(self) -> None:
         if self.halos is None and self.particles is None:
             raise VelfieldError("nothing to paint: no catalogue is named; give --halos, --particles or both")
+        if self.halos is None and not self.rsd:
+            object.__setattr__(self, "rsd", "none")
+        if self.halos is None and self.rsd == "observed":
+            raise VelfieldError("particles are in real space: rsd=observed, halos=None; leave --rsd out")
+        check_pattern(
+            self.rsd,
+            observer=self.observer,
+            line_of_sight=self.line_of_sight,
+            observer_per_box=self.observer_per_box,
+        )
         if self.assignment not in CELLS_PER_AXIS:
             raise VelfieldError(
                 f"unknown assignment: assignment={self.assignment!r}; choose {', '.join(CELLS_PER_AXIS)}"
@@ -116,6 +139,11 @@ class PaintConfig:
             raise VelfieldError(
                 f"out of range: validation={self.validation}, min_mass={self.min_mass}, max_shift={self.max_shift}; "
                 "validation is a share below 1, the others are finite and not negative"
+            )
+        if self.h is not None and self.cosmology is not None and abs(self.h - self.cosmology.h) > ROUNDED * self.h:
+            raise VelfieldError(
+                f"two Hubble parameters: h={self.h:g}, cosmology={self.cosmology.name} has h={self.cosmology.h:g}; "
+                "leave --h out, or give the cosmology's"
             )
         if self.seed < 0:
             raise VelfieldError(f"no such seed: seed={self.seed}; give a number from 0 on")
@@ -143,6 +171,11 @@ class PaintConfig:
         }
         return {name: value for name, value in said.items() if value}
 
+    def settings(self) -> dict[str, Any]:
+        """All but where the catalogues lie, for hashes: options that came later count where they are given."""
+        found = {name: value for name, value in asdict(self).items() if name not in KINDS}
+        return {name: value for name, value in found.items() if value is not None or name not in LATER}
+
     @property
     def urls(self) -> dict[str, str]:
         """The catalogues that were named, by kind."""
@@ -160,6 +193,12 @@ class Job:
     parent: str
     fingerprint: str
     versions: Mapping[str, str]
+    said: Sequence[str] = ()
+
+    @property
+    def masses(self) -> bool:
+        """Whether halos have masses to paint."""
+        return "halos" in self.catalogues and reads(self.catalogues["halos"], self.scene)["masses"]
 
     @property
     def receipts(self) -> Receipts:
@@ -168,8 +207,19 @@ class Job:
 
     @property
     def notes(self) -> list[str]:
-        """What is worth knowing before the work begins: a redshift that is not that of the step in a file's name."""
-        notes = []
+        """What is worth knowing before the work begins."""
+        notes = list(self.said)
+        if self.scene.sightlines.given.get("line_of_sight") == "unknown":
+            notes.append(
+                "nobody says from where the halos were observed: linear theory takes out the mean of redshift space "
+                "over all directions, 1 + β/3, and nothing is known along a line of sight; --observer or "
+                "--line-of-sight says it"
+            )
+        if "halos" in self.catalogues and not self.masses:
+            notes.append(
+                "no column of the halos is known as their mass, so their number alone is painted; "
+                "--halo-column mass=NAME (predict: --column) names one"
+            )
         for kind, cat in self.catalogues.items():
             named, taken = redshift_of_name(cat.url), self.scene.redshift
             if named is not None and abs(1 / (1 + named) - 1 / (1 + taken)) > HALF_A_STEP:
@@ -196,25 +246,31 @@ def prepare(out: str, config: PaintConfig, tables: Mapping[str, Table] | None = 
     boxsize = _agreed("boxsize", config.boxsize, {kind: cat.boxsize for kind, cat in catalogues.items()})
     redshift = _agreed("redshift", config.redshift, {kind: cat.redshift for kind, cat in catalogues.items()})
     boxes = BoxLayout(boxsize=boxsize, boxes=config.boxes, cells=config.cells, margin=config.margin)
-    parent, cosmology = _universe(config, catalogues)
+    parent, cosmology, said = _universe(config, catalogues)
     scene = patches.Scene(
         boxes=boxes,
         cosmology=cosmology,
         redshift=redshift,
         periodic=config.periodic,
-        sightlines=sightlines(config.rsd, boxes, seed=config.seed, observer_per_box=config.observer_per_box),
+        sightlines=sightlines(
+            config.rsd,
+            boxes,
+            seed=config.seed,
+            observer_per_box=config.observer_per_box,
+            observer=config.observer,
+            line_of_sight=config.line_of_sight,
+        ),
         assignment=config.assignment,
         max_shift=config.max_shift,
     )
-    settings = {name: value for name, value in asdict(config).items() if name not in KINDS}
-    settings |= {"boxsize": boxsize, "redshift": redshift, "schema": store_layout.SCHEMA}
+    settings = config.settings() | {"boxsize": boxsize, "redshift": redshift, "schema": store_layout.SCHEMA}
     settings |= {"parent": parent, "cosmology": asdict(cosmology)}
     settings |= {kind: cat.fingerprint for kind, cat in catalogues.items()}
     # a catalogue's fingerprint is the same wherever it lies; what is half done was read from these very files
     versions = {kind: storage.version(files_of(cat)) for kind, cat in catalogues.items()}
     settings |= {f"{kind} files": version for kind, version in versions.items()}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    return Job(
+    job = Job(
         out=out,
         config=config,
         scene=scene,
@@ -222,7 +278,24 @@ def prepare(out: str, config: PaintConfig, tables: Mapping[str, Table] | None = 
         parent=parent,
         fingerprint=fingerprint,
         versions=versions,
+        said=said,
     )
+    if config.min_mass > 0 and "halos" in catalogues and not job.masses:
+        halos = catalogues["halos"]
+        raise VelfieldError(
+            f"no masses to cut by: min_mass={config.min_mass:g}, file={halos.url}, columns={', '.join(halos.columns)}; "
+            "leave --min-mass out, or say which column the mass is (--halo-column mass=NAME, predict: --column)"
+        )
+    return job
+
+
+def reads(cat: Catalogue, scene: patches.Scene) -> dict[str, bool]:
+    """What painting reads of a catalogue beside positions: keywords of `Catalogue.chunks`.
+
+    Velocities of halos are read where they move them, masses where there are any.
+    """
+    halos = cat.kind == "halos"
+    return {"velocities": not halos or scene.sightlines.moves, "masses": halos and "mass" in cat.meaning.sources}
 
 
 def files_of(cat: Catalogue) -> Sequence[str]:
@@ -243,6 +316,7 @@ def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> 
         observer_per_box=config.observer_per_box,
         line_of_sight=scene.sightlines.line_of_sight,
         observer=scene.sightlines.observer,
+        given=scene.sightlines.given,
         min_mass=config.min_mass,
         assignment=config.assignment,
         seed=config.seed,
@@ -261,22 +335,30 @@ def spec_of(job: Job, means: Mapping[str, float], totals: Mapping[str, Any]) -> 
 
 def painted_of(job: Job) -> list[str]:
     """The counts and masses that the job paints."""
-    named = {"halos": ["halo_mass", "halo_number"], "particles": ["matter_number"]}
+    named = {"halos": [*["halo_mass"] * job.masses, "halo_number"], "particles": ["matter_number"]}
     return [name for kind in job.catalogues for name in named[kind]]
 
 
-def _universe(config: PaintConfig, catalogues: Mapping[str, Catalogue]) -> tuple[str, Cosmology]:
-    """The parent's name and cosmology: as given, or by the simulation's record, or the fallbacks."""
+def _universe(config: PaintConfig, catalogues: Mapping[str, Catalogue]) -> tuple[str, Cosmology, list[str]]:
+    """The parent's name and cosmology: as given, or by the simulation's record, a header, or the fallbacks; notes."""
     found = {kind: universe for kind, cat in catalogues.items() if (universe := universe_of(cat.url)) is not None}
     if len({universe.identity for universe in found.values()}) > 1:
         raise VelfieldError(
             f"the catalogues are of two universes: halos={config.halos}, particles={config.particles}; "
             "take both from one simulation"
         )
+    if "halos" in found and config.rsd == "observed":
+        raise VelfieldError(
+            f"halos of a simulation are in real space: halos={config.halos}, rsd=observed, record={RECORD}; "
+            "choose none, or a pattern that moves them"
+        )
     known = next(iter(found.values()), None)
     source = catalogues.get("particles") or catalogues["halos"]
     parent = config.parent or (known.identity if known else source.fingerprint)
-    return parent, config.cosmology or (known.cosmology if known else OUTER_RIM)
+    cosmology, notes = settled_cosmology(
+        config.cosmology, known.cosmology if known else None, {cat.url: cat.cosmology for cat in catalogues.values()}
+    )
+    return parent, cosmology, notes
 
 
 def _agreed(name: str, given: float | None, found: Mapping[str, float | None]) -> float:

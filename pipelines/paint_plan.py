@@ -15,7 +15,7 @@ from velfield.errors import VelfieldError
 from velfield.files import shards
 from velfield.painting import patches
 from velfield.painting.clouds import CELLS_PER_AXIS
-from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, Job, painted_of, spec_of
+from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, Job, painted_of, reads, spec_of
 from velfield.pipelines.patch_files import AHEAD
 from velfield.stores import store_layout
 
@@ -91,10 +91,9 @@ def _block_memory(cat: Catalogue, job: Job) -> int:
     float64; a canvas and the one that replaces it when it grows; patches held until they are written, as arrays and as
     a file.
     """
-    halos = cat.kind == "halos"
-    shifted = halos and job.config.rsd != "none"
+    shifted = cat.kind == "halos" and job.scene.sightlines.moves
     rows = min(PART, max((block.nrows for block in cat.blocks), default=0))  # that are painted at a time
-    ranges = cat.chunk_bytes(ROWS, velocities=shifted or not halos, masses=halos)
+    ranges = cat.chunk_bytes(ROWS, **reads(cat, job.scene))
     places = rows * 2 * 24 * shifted
     canvas = 2 * min(patches.CANVAS_BYTES, 8 * FIELDS[cat.kind] * _canvas_cells(cat, job))
     cloud = CELLS_PER_AXIS[job.config.assignment] ** 3
@@ -123,7 +122,7 @@ def _canvas_cells(cat: Catalogue, job: Job) -> int:
     extents = [np.subtract(b.upper, b.lower) for b in cat.blocks if b.lower is not None and b.upper is not None]
     if cat.blocks and len(extents) == len(cat.blocks):
         sides = np.array(extents).max(0)
-        reach = job.config.max_shift if cat.kind == "halos" and job.config.rsd != "none" else 0.0
+        reach = job.config.max_shift if cat.kind == "halos" and job.scene.sightlines.moves else 0.0
         around = 2 * (reach / boxes.cellsize + CELLS_PER_AXIS[job.config.assignment] // 2 + patches.ROOM + 1)
         cells = np.minimum(cells, np.ceil(sides / boxes.cellsize + around))
     if not job.scene.sightlines.shared and cat.kind == "halos":
@@ -163,8 +162,7 @@ def check_need(need: Need, client: Client) -> None:
 
 
 def _bytes_to_read(cat: Catalogue, job: Job) -> int:
-    wanted = cat.tracer_columns(velocities=cat.kind == "particles" or job.config.rsd != "none")
-    return cat.stored_bytes(wanted)
+    return cat.stored_bytes(cat.tracer_columns(**reads(cat, job.scene)))
 
 
 def size(nbytes: float) -> str:

@@ -20,7 +20,7 @@ from velfield.painting.paint import split_sums
 from velfield.painting.scatter import add_patch
 from velfield.painting.tracers import Tracers, momentum_of
 from velfield.pipelines import patch_files
-from velfield.pipelines.paint_job import HELD_BYTES, ROWS, PaintConfig, files_of
+from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, PaintConfig, files_of, reads
 from velfield.pipelines.receipts import Receipts
 from velfield.pipelines.stages import stage
 
@@ -75,8 +75,9 @@ def _paint(
     boxes_per_shard: int,
 ) -> dict[str, Any]:
     halos = kind == "halos"
-    moved = halos and config.rsd != "none"
-    painter = patches.BlockPainter(scene, shifted=moved, mass=halos, momentum=not halos)
+    wanted = reads(cat, scene)
+    painted = {"mass": wanted["masses"], "momentum": not halos}
+    painter = patches.BlockPainter(scene, shifted=halos, **painted)
     receipt: dict[str, Any] = {"read": 0, "kept": 0, "dropped": 0, "sums": {}, "painted": {}, "files": []}
 
     extent = Extent()
@@ -85,7 +86,7 @@ def _paint(
         by_shard: dict[int, dict[int, patches.Patch]] = {}
         with stage("paint"):
             for box, patch in painter.take().items():
-                accumulate(receipt["painted"], patches.core_sums(scene.boxes, patch, mass=halos, momentum=not halos))
+                accumulate(receipt["painted"], patches.core_sums(scene.boxes, patch, **painted))
                 by_shard.setdefault(box // boxes_per_shard, {})[box] = patch
         if by_shard:
             part = len({number for _, number, *_ in receipt["files"]})
@@ -93,7 +94,7 @@ def _paint(
                 stretches, writing.nbytes = patch_files.write(_patch_url(receipts, kind, index, part), by_shard)
             receipt["files"] += [[shard, part, *place] for shard, *place in stretches]
 
-    for read in _read_block(cat, index, velocities=moved or not halos, masses=halos):
+    for read in _read_block(cat, index, **wanted):
         with stage("paint", rows=len(read.pos)):
             tracers = _above(read, config.min_mass) if halos else read
             receipt["read"] += len(read.pos) + read.dropped
@@ -133,9 +134,11 @@ def write_shard(
     arrays = {
         name: np.empty((len(boxes), *variable.shape), variable.dtype) for name, variable in layout.variables.items()
     }
-    for kind, fields in (("halos", 2), ("particles", 4)):
-        if ("halo_number" if kind == "halos" else "matter_number") not in layout.variables:
+    for kind, number in (("halos", "halo_number"), ("particles", "matter_number")):
+        if number not in layout.variables:
             continue
+        mass = kind == "halos" and "halo_mass" in layout.variables
+        fields = FIELDS[kind] - (kind == "halos" and not mass)
         stretches = [
             (_patch_url(receipts, kind, index, number), start, stop, checksum)
             for of, index, number, start, stop, checksum in sources
@@ -147,7 +150,7 @@ def write_shard(
                 for box, patch in patch_of.items():
                     add_patch(sums[box - boxes[0]], patch)
             for i, box in enumerate(boxes):
-                for name, values in _finished(scene, box, kind, sums[i]).items():
+                for name, values in _finished(scene, box, kind, sums[i], mass=mass).items():
                     arrays[name][i] = values
             del sums
     with stage("write", nbytes=sum(values.nbytes for values in arrays.values())):
@@ -172,13 +175,14 @@ def accumulate(total: dict[str, Any], part: Mapping[str, Any]) -> None:
         total[name] = (np.array(total.get(name, 0.0)) + np.array(value)).tolist()
 
 
-def _finished(scene: patches.Scene, box: int, kind: str, sums: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+def _finished(
+    scene: patches.Scene, box: int, kind: str, sums: NDArray[np.float64], *, mass: bool
+) -> dict[str, NDArray[Any]]:
     """The variables of a box that come from one kind of tracers."""
     halos = kind == "halos"
-    painted = split_sums(sums.reshape(*scene.boxes.shape, -1), mass=halos, momentum=not halos)
+    painted = split_sums(sums.reshape(*scene.boxes.shape, -1), mass=mass, momentum=not halos)
     if halos:
-        assert painted.mass is not None
-        return {"halo_number": painted.number, "halo_mass": painted.mass}
+        return {"halo_number": painted.number} | ({} if painted.mass is None else {"halo_mass": painted.mass})
     assert painted.momentum is not None
     outside = None if scene.periodic else patches.outside_parent(scene.boxes, box)
     velocity, flag = fill_velocity(painted.momentum, painted.number, outside)

@@ -17,6 +17,7 @@ from velfield.catalogues.catalogue import open_catalogue
 from velfield.errors import StoreError, VelfieldError
 from velfield.files import shards, storage
 from velfield.files.progress import Progress
+from velfield.physics.redshift_space import check_pattern
 from velfield.pipelines import paint as painting
 from velfield.pipelines import paint_job
 from velfield.pipelines.predict_job import Job, prepare
@@ -144,7 +145,8 @@ class FromCatalogue:
         fields = store.attributes(self.paint.out)
         known = dict(json.loads(fields["inputs"])["halos"])
         url = known.pop("url")
-        painted = {name: fields[name] for name in ("assignment", "seed", "observer_per_box")}
+        named = ("assignment", "seed", "observer_per_box", *store_layout.SIGHT)
+        painted = {name: fields[name] for name in named if name in fields}
         return {"input": url, "catalogue": json.dumps(known | painted)}
 
     def clear(self) -> None:
@@ -185,6 +187,12 @@ def from_catalogue(
     """
     if model in ("linear", "linear_padded"):
         raise VelfieldError(f"this model takes particles: model={model}; paint them, and name the field store")
+    check_pattern(
+        paint.get("rsd"),
+        observer=paint.get("observer"),
+        line_of_sight=paint.get("line_of_sight"),
+        observer_per_box=bool(paint.get("observer_per_box")),
+    )
     if (boxes is None) != (cells is None):
         raise VelfieldError(f"one of two is missing: boxes={boxes}, cells={cells}; give both or neither")
     facts = facts_of(model) if facts is None else facts

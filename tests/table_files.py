@@ -75,7 +75,7 @@ OPENCOSMO_UNITS = {"length": "comoving Mpc/h", "speed": "comoving km/s", "mass":
 
 def write_opencosmo(
     path, table, units=OPENCOSMO_UNITS, *, boxsize=512.0, redshift=0.0, h=0.71, convention="scalefree",
-    kind="halo_properties", group="", lightcone=False,
+    kind="halo_properties", group="", lightcone=False, cosmology=None,
 ):  # fmt: skip
     """As the toolkit of ArgonneCPAC/OpenCosmo writes: header groups with attributes, data beneath ``data``."""
     import h5py
@@ -88,7 +88,9 @@ def write_opencosmo(
         if convention != "scalefree":
             file.attrs["unit_convention"] = convention
         root.require_group("header/simulation/parameters").attrs["box_size"] = boxsize
-        root.require_group("header/simulation/cosmology").attrs.update({"h": h, "omega_m": 0.2648, "w_0": -1.0})
+        root.require_group("header/simulation/cosmology").attrs.update(
+            {"h": h, "omega_m": 0.2648, "w_0": -1.0} if cosmology is None else cosmology
+        )
         data = root.require_group(f"{group}/data")
         for name, values in table.items():
             data[name] = values

@@ -235,6 +235,8 @@ PAINT = [
     "2",
     "--cells",
     "8",
+    "--rsd",
+    "random_radial",
 ]
 SIMULATE = ["simulate", "out", "--boxsize", "48", "--particles", "16", "--seed", "1"]
 

@@ -16,7 +16,7 @@ from velfield.pipelines.experiment_scale import pick_scale, read_scales
 from velfield.pipelines.steps import Evaluate, Paint, Simulate, Train
 
 WANTED = {"blocks", "centre-edge", "inputs", "loss-terms", "patterns", "redshift", "table-4", "threshold"}
-HEAD = 'title = "t"\nreproduces = "r"\n'
+HEAD = 'title = "t"\nreproduces = "r"\npainting = { rsd = "random_radial" }\n'
 ROW = '[[row]]\nname = "a"\n'
 
 
@@ -240,7 +240,7 @@ def test_steps_and_epochs_replace_each_other(tmp_path):
 
 def test_a_network_for_several_paintings_learns_from_all_of_them(tmp_path):
     some = "[{ min_mass = 1e12 }, { redshift = 0.212 }, {}]"
-    mine = written(tmp_path, HEAD + "[painting]\nrsd = 'none'\n" + ROW + f"trained_on = {some}")
+    mine = written(tmp_path, HEAD.replace("random_radial", "none") + ROW + f"trained_on = {some}")
     settled = planned(mine)
     (training,) = settled.trainings
     configs = [settled.stores[url].config for url in training.stores]

@@ -540,7 +540,20 @@ def test_no_catalogue(tmp_path):
 
 
 def test_wrapping_needs_a_parent_that_repeats(tmp_path, capfd):
-    options = ["paint", str(tmp_path / "f"), "--halos", HALOS, "--boxes", "2", "--cells", "8", "--workers", "1"]
+    options = [
+        "paint",
+        str(tmp_path / "f"),
+        "--halos",
+        HALOS,
+        "--boxes",
+        "2",
+        "--cells",
+        "8",
+        "--rsd",
+        "none",
+        "--workers",
+        "1",
+    ]
     assert main([*options, "--outside", "wrap", "--not-periodic"]) == 2
     assert "only a parent that repeats can be wrapped" in capfd.readouterr().err
 

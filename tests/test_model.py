@@ -387,7 +387,7 @@ def test_orientations_that_are_refused(model, fields, tmp_path):
     los = np.tile([0.0, 1.0, 0.0], (8, 1))
     url = write_universe(str(tmp_path / "p"), seed=1, cells=6, margin=1, rsd="plane_parallel", line_of_sight=los)
     along_y = open_fields(url)
-    with pytest.raises(VelfieldError, match="average=48, rsd=plane_parallel; choose 1, 8, 16"):
+    with pytest.raises(VelfieldError, match="average=48, rsd=plane_parallel along y; choose 1, 8, 16"):
         model.predict(along_y, average=48)
     assert all(s.permutation[1] == 1 for s in symmetries_of_boxes(along_y, 16))
     assert model.predict(along_y, average=16).velocity.shape == (8, 3, 6, 6, 6)

@@ -212,8 +212,8 @@ def test_schema_knows_types_and_choices():
     sections = json.loads((ROOT / "docs" / "runfile.schema.json").read_text())["properties"]
     paint = sections["paint"]["properties"]
     assert paint["boxes"]["type"] == "integer"
-    assert paint["rsd"]["enum"] == ["none", "plane_parallel", "center_radial", "random_radial"]
-    assert paint["rsd"]["default"] == "random_radial"
+    assert paint["rsd"]["enum"] == ["none", "plane_parallel", "center_radial", "random_radial", "observed"]
+    assert "default" not in paint["rsd"]
     assert paint["periodic"] == {"type": "boolean", "description": "Whether the parent repeats.", "default": True}
     assert paint["workers"]["minimum"] == 1
     assert sections["train"]["properties"]["input"]["anyOf"][1]["type"] == "array"

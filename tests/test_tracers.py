@@ -51,6 +51,13 @@ def test_sound_tracers_pass_unchanged(dtype):
         ("vel", (0, 2), -np.inf, r"1 not finite \(row=1000, column=vz, value=-inf\)"),
         ("mass", (7,), np.nan, r"1 not finite \(row=1007, column=mass, value=nan\)"),
         ("mass", (7,), -1.0, r"1 of negative mass \(row=1007, column=mass, value=-1\); remove the rows without a mass"),
+        ("mass", (7,), np.inf, r"1 not finite \(row=1007, column=mass, value=inf\)"),
+        (
+            "mass",
+            (7,),
+            1e30,
+            r"1 of an absurd mass \(row=1007, column=mass, value=1(\.0*\d*)?e\+30\); state the masses' u",
+        ),
         ("pos", (5, 0), -0.5, r"1 outside the box \(row=1005, column=x, value=-0\.5, limits=-0\.000238419 to 1000\);"),
         ("pos", (5, 0), 1001.0, r"check the positions' unit and the boxsize, or choose outside=wrap or drop"),
         ("pos", (5, 0), 1450.0, r"positions' unit \(they may lack h\)"),

@@ -1,10 +1,11 @@
 """Which universe a catalogue is of, and cosmologies by name and by file."""
 
 import json
+import re
 
 import pytest
 
-from velfield.catalogues.universe import read_cosmology, universe_of
+from velfield.catalogues.universe import read_cosmology, settled_cosmology, universe_of
 from velfield.errors import StorageError, VelfieldError
 from velfield.files import storage
 from velfield.physics.cosmology import OUTER_RIM, Cosmology
@@ -73,3 +74,44 @@ def test_what_is_no_cosmology_is_refused(tmp_path, name, text, message):
         read_cosmology(str(tmp_path / name))
     with pytest.raises(VelfieldError, match=r"no such file: cosmology=nowhere\.toml"):
         read_cosmology("nowhere.toml")
+
+
+# ------------------------------------------------------------------------------------------ what files state
+
+STATED = {"omega_m": 0.31, "omega_b": 0.049, "h": 0.6766, "sigma8": 0.81, "n_s": 0.9665}
+
+
+def test_what_is_given_recorded_stated_or_none_of_it():
+    planck = Cosmology(name="header", **STATED)
+    mine, other = Cosmology(name="mine", **STATED), Cosmology(name="other", **STATED | {"h": 0.7})
+    named, nameless = {"a/m000-499.fofproperties": {}}, {"halos.csv": {}, "b/m000.mpicosmo.499": {}}
+    assert settled_cosmology(None, None, named) == (OUTER_RIM, [])
+    found, (note,) = settled_cosmology(None, None, nameless)
+    assert found is OUTER_RIM
+    assert note.startswith("the catalogue states no cosmology: outer-rim's is taken (omega_m=0.2648, h=0.71); --cosm")
+    assert settled_cosmology(mine, None, nameless) == (mine, [])
+    assert settled_cosmology(None, mine, nameless) == (mine, [])
+    assert settled_cosmology(mine, other, nameless) == (mine, [])
+    assert settled_cosmology(None, None, {"f": STATED}) == (planck, [])
+    assert settled_cosmology(mine, None, {"f": STATED | {"h": 0.67661}}) == (mine, [])  # rounded
+    found, (note,) = settled_cosmology(None, None, {"f": {"h": 0.6766}, "g": {"omega_m": 0.31}})
+    assert (found.h, found.omega_m, found.sigma8) == (0.6766, 0.31, OUTER_RIM.sigma8)
+    assert note.startswith(
+        "the catalogue's cosmology has no omega_b, sigma8, n_s: outer-rim's is taken (omega_b=0.0448"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded", "stated", "said"),
+    [
+        (OUTER_RIM, None, {"f": STATED}, "file=f states omega_m=0.31, given=outer-rim has omega_m=0.2648; leave"),
+        (None, OUTER_RIM, {"f": {"h": 0.7}}, "file=f states h=0.7, in simulation.json=outer-rim has h=0.71"),
+        (None, None, {"f": {"h": 0.7}, "g": {"h": 0.71}}, "file=g states h=0.71, file=f has h=0.7"),
+        (None, None, {"f": {"w_0": -0.9}}, "dark energy that is no cosmological constant: file=f, w_0=-0.9, w_a=0"),
+        (OUTER_RIM, None, {"f": {"w_a": 0.1}}, "dark energy that is no cosmological constant: file=f, w_0=-1, w_a=0.1"),
+        (None, None, {"f": {"omega_m": 0.3, "omega_l": 0.6}}, "that is not flat: file=f, omega_m=0.3, omega_l=0.6"),
+    ],
+)
+def test_cosmologies_that_contradict_each_other_or_ours(given, recorded, stated, said):
+    with pytest.raises(VelfieldError, match=re.escape(said)):
+        settled_cosmology(given, recorded, stated)

@@ -58,7 +58,8 @@ class Matrix:
         )  # fmt: skip
         paint = [
             "--halos", folder / "sim" / "m000-499.fofproperties", "--particles", folder / "sim" / "m000.mpicosmo.499",
-            "--boxes", 3, "--cells", 16, "--margin", 2, "--assignment", "tsc",
+            "--boxes", 3, "--cells", 16, "--margin", 2, "--rsd", "random_radial",
+            "--assignment", "tsc",
         ]  # fmt: skip
         self.before: list[object] = ["paint"]  # of OUT in the command that is tried
         self.after: list[object] = paint

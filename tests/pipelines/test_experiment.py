@@ -35,6 +35,7 @@ training = { steps = 6, width = 4, depth = 1, groups = 2, batch = 2 }
 """
 FIRST = """title = "Threshold"
 reproduces = "a figure"
+painting = { rsd = "random_radial" }
 measures = ["slope", "residuals_200", "r_centre", "rms"]
 figures = ["measures", "depth", "contours"]
 [[row]]
@@ -51,6 +52,7 @@ model = "linear"
 """
 SECOND = """title = "Loss"
 reproduces = "another figure"
+painting = { rsd = "random_radial" }
 [[row]]
 name = "net"
 [[row]]

@@ -16,8 +16,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 MOCK = Path(__file__).parent.parent / "data" / "mock-outer-rim"
 HALOS, PARTICLES = str(MOCK / "m000-499.fofproperties"), str(MOCK / "m000.mpicosmo.499")
 SMALL = ["--particles", PARTICLES, "--boxes", "3", "--cells", "8"]
-LONG = ["--halos", HALOS, "--particles", PARTICLES, "--boxes", "3", "--cells", "16", "--margin", "2", "--assignment",
-        "tsc"]  # fmt: skip
+LONG = ["--halos", HALOS, "--particles", PARTICLES, "--boxes", "3", "--cells", "16", "--margin", "2", "--rsd",
+        "random_radial", "--assignment", "tsc"]  # fmt: skip
 
 
 def velfield(*arguments, **options):

@@ -215,7 +215,8 @@ def test_a_first_try_that_wrote_no_shard_gives_way(client, tmp_path):
 @pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(tmp_path):
     command = [sys.executable, "-m", "velfield", "paint", "--halos", HALOS, "--particles", PARTICLES, "--boxes", "6",
-               "--cells", "16", "--margin", "2", "--assignment", "tsc", "--workers", "2"]  # fmt: skip
+               "--cells", "16", "--margin", "2", "--assignment", "tsc", "--rsd", "random_radial",
+               "--workers", "2"]  # fmt: skip
     calm, torn = tmp_path / "calm", tmp_path / "torn"
     subprocess.run([*command, str(calm)], check=True, capture_output=True)
     for stage in ("blocks", "shards"):
@@ -250,8 +251,8 @@ def test_workers_do_not_change_the_bytes(client, tmp_path):
 
 def test_a_running_cluster_is_used(client, tmp_path, capfd):
     address = client.scheduler.address
-    assert main(["paint", str(tmp_path / "f"), "--halos", HALOS, "--boxes", "2", "--cells", "8", "--scheduler",
-                 address]) == 0  # fmt: skip
+    assert main(["paint", str(tmp_path / "f"), "--halos", HALOS, "--boxes", "2", "--cells", "8", "--rsd",
+                 "random_radial", "--scheduler", address]) == 0  # fmt: skip
     assert "(2 workers, 2 threads)" in capfd.readouterr().err
     assert client.scheduler_info(n_workers=-1)["workers"]  # still there
     painted(client, tmp_path / "same", particles=None, cells=8, rsd="random_radial")
@@ -261,7 +262,7 @@ def test_a_running_cluster_is_used(client, tmp_path, capfd):
 def test_plan_reads_headers_only_and_writes_nothing(tmp_path, capsys):
     out = tmp_path / "f"
     assert main(["paint", str(out), "--halos", HALOS, "--particles", PARTICLES, "--boxes", "2", "--cells", "16",
-                 "--plan"]) == 0  # fmt: skip
+                 "--rsd", "none", "--plan"]) == 0  # fmt: skip
     text = capsys.readouterr().out
     assert "8 in 8 shards" in text
     assert "16 blocks to read" in text
@@ -269,7 +270,8 @@ def test_plan_reads_headers_only_and_writes_nothing(tmp_path, capsys):
 
 
 def test_a_redshift_that_is_not_the_names_is_noted(tmp_path, capsys):
-    command = ["paint", str(tmp_path / "f"), "--halos", HALOS, "--boxes", "2", "--cells", "16", "--plan", "--redshift"]
+    command = ["paint", str(tmp_path / "f"), "--halos", HALOS, "--boxes", "2", "--cells", "16", "--rsd", "none"]
+    command += ["--plan", "--redshift"]
     assert main([*command, "0.212"]) == 0
     said = "note: the halos are taken at redshift=0.212, the step in their name is at 0\n"
     assert capsys.readouterr().err == said
@@ -304,7 +306,8 @@ def test_a_plan_that_does_not_fit_is_refused(client):
 )
 def test_mistakes_are_one_line_and_exit_2(client, tmp_path, capfd, options, message):
     scheduler = ["--scheduler", client.scheduler.address]
-    status = main(["paint", str(tmp_path / "f"), "--boxes", "2", "--cells", "8", *scheduler, *options])
+    cut = ["--boxes", "2", "--cells", "8", "--rsd", "random_radial"]
+    status = main(["paint", str(tmp_path / "f"), *cut, *scheduler, *options])
     captured = capfd.readouterr().err.splitlines()
     line = [text for text in captured if text.startswith("velfield: ")]
     assert status == 2

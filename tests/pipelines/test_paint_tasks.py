@@ -24,8 +24,8 @@ HALOS, PARTICLES = str(MOCK / "m000-499.fofproperties"), str(MOCK / "m000.mpicos
 
 def painted_here(out, **changes):
     """The fields that the tasks make, one after the other, and the receipts of the blocks."""
-    config = PaintConfig(**{"halos": HALOS, "particles": PARTICLES, "boxes": 2, "cells": 16, "margin": 1} | changes)
-    job = prepare(str(out), config)
+    asked = {"halos": HALOS, "particles": PARTICLES, "boxes": 2, "cells": 16, "margin": 1, "rsd": "random_radial"}
+    job = prepare(str(out), PaintConfig(**asked | changes))
     job.receipts.begin({})
     per_shard = store_layout.field_layout(spec_of(job, dict.fromkeys(painted_of(job), 1.0), {})).boxes_per_shard
     common = (Reopened(job.config, job.versions), job.config, job.scene, job.receipts, per_shard)

@@ -33,7 +33,7 @@ def painted(client, tmp_path_factory):
     """The mock catalogue's halos above 10¹³, and a model for cells of its size."""
     root = tmp_path_factory.mktemp("painted")
     fields = str(root / "fields")
-    config = PaintConfig(halos=HALOS, particles=None, boxes=2, cells=16, min_mass=1e13, validation=0.0)
+    config = PaintConfig(halos=HALOS, particles=None, boxes=2, cells=16, rsd="none", min_mass=1e13, validation=0.0)
     assert paint(client, prepare(fields, config))
     return fields, bundle(str(root / "model"), fields, cells=20)
 
@@ -41,7 +41,8 @@ def painted(client, tmp_path_factory):
 def test_the_same_as_painting_it_first(client, painted, tmp_path, capsys):
     fields, model = painted
     out, expected = str(tmp_path / "v"), str(tmp_path / "w")
-    options = ["predict", model, HALOS, out, "--min-mass", "1e13", "--scheduler", client.scheduler.address]
+    options = ["predict", model, HALOS, out, "--rsd", "none", "--min-mass", "1e13"]
+    options += ["--scheduler", client.scheduler.address]
     assert main([*options, "--plan"]) == 0
     said = capsys.readouterr().out
     assert "paint: store" in said
@@ -76,7 +77,13 @@ def test_the_prediction_is_planned_before_anything_is_painted(painted, tmp_path)
     guided = bundle(str(tmp_path / "guided"), fields, cells=20, guide={"name": "linear_whole", "smoothing": 3.0})
     for name, options in ((model, {}), (model, {"isolated": True}), (guided, {"batch": 2}), ("linear_whole", {})):
         work = from_catalogue(
-            name, HALOS, str(tmp_path / "v"), boxes=2, cells=16, paint={"min_mass": 1e13}, options=options
+            name,
+            HALOS,
+            str(tmp_path / "v"),
+            boxes=2,
+            cells=16,
+            paint={"min_mass": 1e13, "rsd": "none"},
+            options=options,
         )
         planned = plan_of(*work.expected())
         assert planned == plan_of(prepare_predict(name, fields, str(tmp_path / "v"), **options))
@@ -98,7 +105,7 @@ def test_what_cannot_be_painted_is_refused(painted, tmp_path, capsys, options, s
     import re
 
     _, model = painted
-    assert main(["predict", model, HALOS, str(tmp_path / "v"), *options]) == 2
+    assert main(["predict", model, HALOS, str(tmp_path / "v"), "--rsd", "none", *options]) == 2
     assert re.search(said, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
@@ -109,7 +116,7 @@ def test_options_of_catalogues_and_models_that_take_none(painted, tmp_path, caps
     assert "--min-mass is for catalogues only: min_mass=10000000000000.0" in capsys.readouterr().err
     assert main(["predict", "linear", HALOS, str(tmp_path / "v")]) == 2
     assert "this model takes particles: model=linear" in capsys.readouterr().err
-    assert main(["predict", "linear_whole", HALOS, str(tmp_path / "v")]) == 2
+    assert main(["predict", "linear_whole", HALOS, str(tmp_path / "v"), "--rsd", "none"]) == 2
     assert "no cell size to take: model=linear_whole takes any; give --boxes and --cells" in capsys.readouterr().err
 
 

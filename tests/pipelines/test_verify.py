@@ -23,8 +23,8 @@ HALOS, PARTICLES = str(MOCK / "m000-499.fofproperties"), str(MOCK / "m000.mpicos
 
 
 def painted(client, out, **changes):
-    values = {"halos": HALOS, "particles": PARTICLES, "boxes": 2, "cells": 8, "margin": 2} | changes
-    paint(client, prepare(str(out), PaintConfig(**values)))
+    values = {"halos": HALOS, "particles": PARTICLES, "boxes": 2, "cells": 8, "margin": 2, "rsd": "random_radial"}
+    paint(client, prepare(str(out), PaintConfig(**values | changes)))
     return out
 
 
@@ -145,7 +145,9 @@ def test_nothing_to_verify_exits_2(tmp_path, capsys, place, message):
 
 
 def test_an_unfinished_store_is_no_store(tmp_path, capsys):
-    prepare(str(tmp_path / "f"), PaintConfig(halos=HALOS, particles=None, boxes=2, cells=8)).receipts.begin({})
+    prepare(str(tmp_path / "f"), PaintConfig(halos=HALOS, particles=None, boxes=2, cells=8, rsd="none")).receipts.begin(
+        {}
+    )
     assert main(["verify", str(tmp_path / "f")]) == 2
     assert "this store is not finished" in capsys.readouterr().err
 

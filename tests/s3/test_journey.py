@@ -34,7 +34,7 @@ def config(universe, **options):
     return PaintConfig(
         halos=f"{universe}/m000-499.fofproperties",
         particles=f"{universe}/m000.mpicosmo.499",
-        **({"boxes": 2, "cells": 8, "margin": 1} | options),
+        **({"boxes": 2, "cells": 8, "margin": 1, "rsd": "random_radial"} | options),
     )
 
 
@@ -91,7 +91,7 @@ def test_stale_work_is_not_taken_for_done(universe, place):
     for name in storage.names(universe):
         if name.startswith("m000-499"):
             storage.write_bytes(f"{place}/{name}", storage.read_bytes(f"{universe}/{name}"))
-    wanted = PaintConfig(halos=halos, particles=None, boxes=2, cells=8)
+    wanted = PaintConfig(halos=halos, particles=None, boxes=2, cells=8, rsd="none")
     before = prepare(f"{place}/out.zarr", wanted)
     assert prepare(f"{place}/out.zarr", wanted).fingerprint == before.fingerprint
     # one value in a middle block changes, and its CRC with it: what the headers and the catalogue's own fingerprint
@@ -123,7 +123,8 @@ def test_every_verb_on_object_storage(place, capfd):
     assert "GenericIO" in run("info", f"{universe}/m000.mpicosmo.499")
     painting = (
         "paint", fields, "--halos", f"{universe}/m000-499.fofproperties", "--particles",
-        f"{universe}/m000.mpicosmo.499", "--boxes", 2, "--cells", 16, "--workers", 1,
+        f"{universe}/m000.mpicosmo.499", "--boxes", 2, "--cells", 16, "--rsd", "random_radial",
+        "--workers", 1,
     )  # fmt: skip
     assert "boxes" in run(*painting, "--plan")
     run(*painting)

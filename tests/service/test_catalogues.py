@@ -131,6 +131,8 @@ def test_a_catalogue_that_is_named(client, root, expected):
         ({"redshift": None}, 422, "the redshift is not known"),
         ({"column": ["x=none"]}, 422, "column=none"),
         ({"rsd": "sideways"}, 422, "paint.rsd: input should be"),
+        ({"rsd": None}, 422, "it is not said whether halos are in redshift space: give rsd: none (positions"),
+        ({"line_of_sight": "x"}, 422, "no single line of sight: rsd=random_radial, line_of_sight=x"),
         ({"halos": "/etc/passwd"}, 422, "paint.halos: extra inputs are not permitted"),
         ({"cosmology": {"omega_m": 0.3}}, 422, "paint.cosmology.omega_b: field required"),
     ],

@@ -233,7 +233,9 @@ QUERIES = {  # what, the query, what the answer says
     "another unit": ({"mass_unit": "kg"}, "mass_unit: input should be 'msun/h' or 'msun'"),
     "a margin that leaves nothing": ({"margin": 4}, "nothing is left within the margin: cells=8, margin=4"),
     "a margin below 0": ({"margin": -1}, "margin: input should be greater than or equal to 0"),
-    "an observer that is not asked for": ({"observer": [1, 2, 3]}, "observer and pattern do not go together"),
+    "an observer that is not asked for": ({"observer": [1, 2, 3]}, "no place for an observer: rsd=none"),
+    "nobody to see": ({"rsd": "random_radial"}, "nobody to see the cube: rsd=random_radial"),
+    "a line of sight without one": ({"line_of_sight": "x"}, "no single line of sight: rsd=none, line_of_sight=x"),
     "an observer out of this world": (
         {"rsd": "random_radial", "observer": [1e300, 2, 3]}, "an observer out of this world"),
     "half a cosmology": ({"omega_m": 0.3}, "half a cosmology"),

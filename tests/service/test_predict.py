@@ -19,6 +19,7 @@ OBSERVERS = {
     "plane_parallel": {},
     "center_radial": {},
     "random_radial": {"observer": [100.0, -20.0, 3.0]},
+    "observed": {"line_of_sight": "x"},
 }
 
 

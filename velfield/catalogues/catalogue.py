@@ -55,6 +55,9 @@ class Catalogue(Protocol):
         Side of the periodic volume [h⁻¹Mpc].
     redshift : float or None
         Of the snapshot.
+    cosmology : mapping of str to float
+        The numbers of a cosmology that the file states (`velfield.catalogues.universe.STATED`); empty where it does
+        not.
     nbytes : int
         Size of all its files.
     files : tuple of str
@@ -70,6 +73,7 @@ class Catalogue(Protocol):
     blocks: list[Block]
     boxsize: float | None
     redshift: float | None
+    cosmology: Mapping[str, float]
     nbytes: int
     files: tuple[str, ...]
     meaning: Meaning
@@ -205,6 +209,7 @@ def describe(cat: Catalogue) -> dict[str, Any]:
         "bytes": cat.nbytes,
         "boxsize": cat.boxsize,
         "redshift": cat.redshift,
+        **({"cosmology": dict(cat.cosmology)} if cat.cosmology else {}),
         "columns": {
             name: {
                 "dtype": c.dtype.base.name,

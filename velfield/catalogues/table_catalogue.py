@@ -36,6 +36,7 @@ class TableCatalogue:
         self.kind = meaning.kind
         self.blocks: list[Block] = table.blocks
         self.redshift, self.boxsize, self.outside = redshift, boxsize, outside
+        self.cosmology = table.facts.cosmology or {}
         self._first_rows = np.concatenate([[0], np.cumsum([b.nrows for b in self.blocks], dtype=np.int64)])
 
     def __repr__(self) -> str:
@@ -214,8 +215,9 @@ def _columns(table: Mapping[str, NDArray[Any]], sources: Sequence[Source], scale
         x, y, z = (np.ascontiguousarray(column, dtype=kind) for column in columns)
         _side_by_side(x, y, z, factors, found)
     else:
-        for i, column in enumerate(columns):
-            np.multiply(column, factors[i], out=found[:, i], casting="unsafe")
+        with np.errstate(over="ignore"):  # infinity is refused with its row
+            for i, column in enumerate(columns):
+                np.multiply(column, factors[i], out=found[:, i], casting="unsafe")
     return found
 
 

@@ -51,6 +51,8 @@ class Facts:
         Side of the volume [h⁻¹Mpc].
     redshift, h : float, optional
         Of the snapshot; the Hubble parameter.
+    cosmology : mapping of str to float, optional
+        The numbers of a cosmology, by the names of `velfield.catalogues.universe.STATED`, as far as they are stated.
     redshift_of_name : float, optional
         What the file's name says, which counts only where neither file nor user does.
     velocity, length : str, optional
@@ -65,6 +67,7 @@ class Facts:
     boxsize: float | None = None
     redshift: float | None = None
     h: float | None = None
+    cosmology: Mapping[str, float] | None = None
     redshift_of_name: float | None = None
     velocity: str | None = None
     length: str | None = None

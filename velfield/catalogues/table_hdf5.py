@@ -26,6 +26,7 @@ from velfield.catalogues.table_format import (
     reading,
     row_blocks,
 )
+from velfield.catalogues.universe import STATED
 from velfield.errors import CatalogueError
 from velfield.files import storage
 
@@ -215,10 +216,18 @@ def _opencosmo_facts(url: str, root: Any, place: Place) -> Facts:
         boxsize=_number(parameters.get("box_size")),
         redshift=_number(file.get("redshift")),
         h=_number(cosmology.get("h")),
+        cosmology=_cosmology(cosmology),
         velocity=frame,
         length=frame,
         lightcone=bool(file.get("is_lightcone", False)),
     )
+
+
+def _cosmology(attrs: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a cosmology that a header states, under our names."""
+    found = {ours: next((_number(attrs[n]) for n in (ours, *others) if n in attrs), None)
+             for ours, others in STATED.items()}  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _plain_facts(root: Any, node: Any) -> Facts:

@@ -84,10 +84,10 @@ class Client(Connection):
         min_mass : float
             Halos below it [h⁻¹M⊙] were left out; 0 where that is not known.
         rsd : str
-            ``none``, ``plane_parallel``, ``center_radial``, ``random_radial``.
+            ``none``, ``plane_parallel``, ``center_radial``, ``random_radial``, ``observed``.
         **about
-            More of what the service takes, as ``observer=(x, y, z)``, ``mean_halo_number``, ``mass_unit="Msun"``, or
-            ``margin``: cells on each side that are surroundings only and are not answered.
+            More of what the service takes, as ``observer=(x, y, z)``, ``line_of_sight="x"``, ``mean_halo_number``,
+            ``mass_unit="Msun"``, or ``margin``: cells on each side that are surroundings only and are not answered.
 
         Returns
         -------
@@ -138,7 +138,7 @@ class Client(Connection):
             Predict each box by itself, also where they are one whole parent.
         paint : mapping, optional
             For a catalogue, and only for one: how it is painted, as ``{"min_mass": 1e12, "rsd": "none"}``; the options
-            of ``velfield predict`` (docs/service.md). ``{}`` takes its defaults.
+            of ``velfield predict`` (docs/service.md). ``rsd`` must be there, the others have defaults.
 
         Returns
         -------

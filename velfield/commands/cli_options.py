@@ -15,7 +15,8 @@ from velfield.errors import VelfieldError
 from velfield.files.progress import Terminal
 
 OUTSIDE = click.Choice(["refuse", "wrap", "drop"])
-RSD = click.Choice(["none", "plane_parallel", "center_radial", "random_radial"])
+RSD = click.Choice(["none", "plane_parallel", "center_radial", "random_radial", "observed"])
+AXIS = click.Choice(["x", "y", "z"])
 ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
 VELOCITY = click.Choice(["comoving", "proper"])
 AVERAGE_HELP = "Orientations of each box whose predictions by a network are averaged: 1, 8, 16 or 48."
@@ -63,6 +64,17 @@ def cosmology(_context: click.Context, _parameter: click.Parameter, given: str |
     from velfield.catalogues.universe import read_cosmology
 
     return None if given is None else read_cosmology(given)
+
+
+def _place(_context: click.Context, _parameter: click.Parameter, given: str | None) -> tuple[float, ...] | None:
+    """Three numbers, with commas between them."""
+    if given is None:
+        return None
+    try:
+        x, y, z = map(float, given.split(","))
+    except ValueError as error:
+        raise VelfieldError(f"not a place: observer={given}; give three numbers, as 250,250,-1000") from error
+    return (x, y, z)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +177,9 @@ def painting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--max-shift", type=float, default=50.0, help="Refuse halos carried further [h⁻¹Mpc]."),
         click.option(
-            "--cosmology", callback=cosmology, help=f"{COSMOLOGY_HELP}  [default: the simulation's, else outer-rim]"
+            "--cosmology",
+            callback=cosmology,
+            help=f"{COSMOLOGY_HELP}  [default: the simulation's or the file's, else outer-rim]",
         ),
         click.option("--periodic/--not-periodic", default=True, help="Whether the parent repeats."),
         click.option("--boxsize", type=float, help="Side of the parent [h⁻¹Mpc], where the files do not say."),
@@ -175,7 +189,26 @@ def painting_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--observer-per-box", is_flag=True, help="random_radial: an observer for each box, not one for all."
         ),
-        click.option("--rsd", type=RSD, default="random_radial", help="Redshift-space pattern of the halos."),
+        click.option(
+            "--line-of-sight",
+            type=AXIS,
+            help="observed, plane_parallel: the axis along which the halos are seen.  [default: plane_parallel's is z]",
+        ),
+        click.option(
+            "--observer",
+            metavar="X,Y,Z",
+            callback=_place,
+            help="observed, random_radial: from where the halos are seen, in the parent's coordinates [h⁻¹Mpc]; "
+            "inside it or outside.  [default: random_radial's is drawn]",
+        ),
+        click.option(
+            "--rsd",
+            type=RSD,
+            metavar="PATTERN",
+            help="Needed for halos. none: their positions are in real space and stay there; plane_parallel, "
+            "center_radial, random_radial: they are moved into redshift space by their velocities; observed: they are "
+            "in redshift space already.",
+        ),
     ):
         command = option(command)
     return command

@@ -77,7 +77,7 @@ class BlockPainter:
 
     def __init__(self, scene: Scene, *, shifted: bool, mass: bool, momentum: bool) -> None:
         self.scene = scene
-        self.shifted = shifted and scene.sightlines.pattern != "none"
+        self.shifted = shifted and scene.sightlines.moves
         self.mass, self.momentum = mass, momentum
         self.furthest, self.too_far = 0.0, 0
         self._canvas: Canvas | None = None

@@ -20,6 +20,7 @@ from velfield.kernel import kernel
 OUTSIDE = ("refuse", "wrap", "drop")
 NAMES = ("x", "y", "z", "vx", "vy", "vz", "mass")
 FASTEST = 30_000.0  # km/s along an axis, a tenth of light's speed: nothing falls so fast
+HEAVIEST = 1e17  # h⁻¹M⊙ for one halo: some 20 times the heaviest in the observable universe
 SLOWEST = 1.0  # km/s: where all of many tracers are slower, their unit is another
 MANY = 1000
 ROUNDING = 2.0**-22  # of the box's side: two units in the last place of a float32 there
@@ -98,7 +99,7 @@ def check_tracers(
     low, high = _limits(pos.dtype, boxsize, outside)
     bad = _count_beyond(pos, low, high)
     if mass is not None:
-        bad += _count_beyond(mass, 0.0, _largest(mass.dtype))
+        bad += _count_beyond(mass, 0.0, HEAVIEST)
     if vel is not None:
         bad += _count_beyond(vel, -FASTEST, FASTEST)
         _refuse_slow(vel, where, names)
@@ -187,6 +188,8 @@ def _problems(
             yield f"{beyond[:-1]}, limits={low:.6g} to {high:.6g})", remedy()
         if found := report("of negative mass", masses, lambda v: np.isfinite(v) & (v < 0)):
             yield found, "remove the rows without a mass"
+        if found := report("of an absurd mass", masses, lambda v: np.isfinite(v) & (v > HEAVIEST)):
+            yield found, f"state the masses' unit, as {HEAVIEST:g} h⁻¹M⊙ is the limit"
         if found := report("too fast", speeds, lambda v: np.isfinite(v) & (np.abs(v) > FASTEST)):
             yield found, f"state the velocities' unit, as {FASTEST:.0f} km/s is the limit"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from velfield.catalogues import table_hdf5
 from velfield.physics.cosmology import Cosmology
+from velfield.physics.redshift_space import CHOICES
 from velfield.service import cubes
 from velfield.service.problems import Problem
 
@@ -29,7 +30,10 @@ class FiveNumbers(BaseModel):
 
 
 class Paint(BaseModel):
-    """How a catalogue of halos is painted: the options that `velfield predict` takes for one, with its defaults."""
+    """How a catalogue of halos is painted: the options that `velfield predict` takes for one, with its defaults.
+
+    Which space its positions are in has none: ``rsd`` must be said.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -39,8 +43,16 @@ class Paint(BaseModel):
 
     boxes: int | None = Field(None, ge=1, le=1024, description="Along the parent's side; as the model's by default.")
     cells: int | None = Field(None, ge=2, le=1024, description="Along a box's side; given with boxes or not at all.")
-    rsd: Literal["none", "plane_parallel", "center_radial", "random_radial"] = Field(
-        "random_radial", description="Redshift-space pattern that the halos are moved by."
+    rsd: Literal["none", "plane_parallel", "center_radial", "random_radial", "observed"] = Field(
+        description="none: positions are in real space and stay there; plane_parallel, center_radial, random_radial: "
+        "halos are moved into redshift space by their velocities; observed: positions are in redshift space already."
+    )
+    observer: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+        None, min_length=3, max_length=3,
+        description="observed, random_radial: from where the halos are seen, x, y, z in the parent [Mpc/h].",
+    )  # fmt: skip
+    line_of_sight: Literal["x", "y", "z"] | None = Field(
+        None, description="observed, plane_parallel: the axis along which the halos are seen; plane_parallel's is z."
     )
     observer_per_box: bool = Field(False, description="random_radial: an observer for each box, not one for all.")
     min_mass: float = Field(0.0, ge=0, le=1e16, allow_inf_nan=False, description="Leave out halos below it [Msun/h].")
@@ -59,11 +71,19 @@ class Paint(BaseModel):
     table: str | None = Field(None, max_length=200, description="Group or extension, where a file has several tables.")
     h: float | None = Field(None, ge=0.3, le=1.5, description="For units without h, where the file does not say it.")
     outside: Literal["refuse", "wrap", "drop"] = Field("refuse", description="Positions outside the parent.")
-    cosmology: FiveNumbers | None = Field(None, description="Outer Rim's by default.")
+    cosmology: FiveNumbers | None = Field(None, description="By default the file's, else Outer Rim's.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rsd_is_said(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("rsd") is None:
+            raise ValueError(f"it is not said whether halos are in redshift space: give rsd: {CHOICES}")
+        return values
 
     def keywords(self) -> dict[str, Any]:
         """Of `velfield.pipelines.paint_job.PaintConfig`, but for boxes and cells."""
         given = self.model_dump(exclude={"boxes", "cells", "column", "velocity", "table", "cosmology"})
+        given["observer"] = None if self.observer is None else tuple(self.observer)
         cosmology = None if self.cosmology is None else Cosmology(name="given", **self.cosmology.model_dump())
         halos = {"column": tuple(self.column), "velocity": self.velocity, "table": self.table}
         return given | {f"halo_{name}": value for name, value in halos.items()} | {"cosmology": cosmology}

@@ -15,7 +15,7 @@ from distributed import Client
 from velfield.files import storage
 from velfield.files.progress import Progress
 from velfield.pipelines import predict
-from velfield.pipelines.paint_job import ROWS
+from velfield.pipelines.paint_job import ROWS, reads
 from velfield.pipelines.paint_plan import check_fits, plan_of
 from velfield.pipelines.predict_catalogue import Facts, FromCatalogue, from_catalogue
 from velfield.service.apart import apart
@@ -65,7 +65,8 @@ class Work:
             def check() -> None:
                 told.advance(0)  # raises where the job is not to go on
 
-            apart(read_through, halos, memory=MEMORY, seconds=READING, names={}, check=check)
+            wanted = reads(halos, self.of.paint.scene)
+            apart(read_through, halos, wanted, memory=MEMORY, seconds=READING, names={}, check=check)
         check_fits(plan_of(self.of.paint), client)
         with self.of.clearing():
             predict.predict(client, change(self.of.painted(client, told)), told)
@@ -106,9 +107,9 @@ def settled(
     return work
 
 
-def read_through(halos: Any) -> int:
+def read_through(halos: Any, wanted: Mapping[str, bool]) -> int:
     """Read all that painting will read of a catalogue, each row checked; returns the rows."""
-    return sum(len(part.pos) for block in halos.blocks for part in halos.chunks(block.index, rows=ROWS))
+    return sum(len(part.pos) for block in halos.blocks for part in halos.chunks(block.index, rows=ROWS, **wanted))
 
 
 def _settled(

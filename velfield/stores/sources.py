@@ -14,6 +14,7 @@ from velfield.errors import StoreError, VelfieldError
 from velfield.geometry import symmetry
 from velfield.physics.condition import Condition
 from velfield.physics.cosmology import Cosmology
+from velfield.stores import sight
 from velfield.stores.coordinates import as_written
 from velfield.stores.halo_bias import halo_density, least_mass
 from velfield.stores.store import INPUTS, cosmology_of, open_fields
@@ -49,8 +50,6 @@ class FieldSource:
         The parent's mean per cell of each variable that has one.
     described : dict
         What the stores of one training must share, and the units of the inputs.
-    line_of_sight : tuple of float, optional
-        Unit vector that all boxes share; None where there is none, or one for each box.
     condition : Condition, optional
         What a conditioned network is told of it.
     """
@@ -61,13 +60,12 @@ class FieldSource:
     split: tuple[str, ...]
     means: dict[str, float]
     described: dict[str, Any]
-    line_of_sight: tuple[float, ...] | None
     condition: Condition | None = None
 
 
 def describe(ds: xr.Dataset, inputs: Sequence[str]) -> dict[str, Any]:
     """What `SHARED` names, and the unit of each input, as plain values; refuses inputs that the store cannot give."""
-    described = {name: _plain(name, ds.attrs[name]) for name in SHARED}
+    described = {name: _plain(name, ds.attrs[name]) for name in SHARED} | {"rsd": sight.seen(ds)}
     for kind in inputs:
         nothing = ds.isel(box=slice(0, 0))  # no data are read
         described[f"units of {kind}"] = str(nothing.velfield.input(kind).attrs["units"])
@@ -113,7 +111,6 @@ def open_source(url: str, inputs: Sequence[str], *, condition: bool = False) -> 
         split=tuple(str(s) for s in ds["split"].values),
         means={str(name): float(v.attrs["mean"]) for name, v in ds.data_vars.items() if "mean" in v.attrs},
         described={n: v for n, v in describe(ds, inputs).items() if not (condition and n in CONDITIONED)},
-        line_of_sight=_shared_line_of_sight(ds),
         condition=condition_of(ds, inputs) if condition else None,
     )
 
@@ -150,9 +147,7 @@ def symmetries_of(sources: Sequence[FieldSource]) -> tuple[symmetry.Symmetry, ..
     A line of sight along one axis of all boxes leaves 16. An observer elsewhere leaves all 48, as the network is not
     told where the observer is: a turned box is what another observer sees of a turned universe.
     """
-    return _symmetries(
-        str(sources[0].described["rsd"]), [s.line_of_sight for s in sources], "train without augmentation"
-    )
+    return _symmetries(str(sources[0].described["rsd"]), "train without augmentation")
 
 
 def symmetries_of_boxes(ds: xr.Dataset, count: int) -> tuple[symmetry.Symmetry, ...]:
@@ -163,42 +158,34 @@ def symmetries_of_boxes(ds: xr.Dataset, count: int) -> tuple[symmetry.Symmetry, 
     """
     if count == 1:
         return symmetry.CUBE[:1]
-    found = _symmetries(str(ds.attrs["rsd"]), [_shared_line_of_sight(ds)], "predict without averaging")
+    found = _symmetries(sight.seen(ds), "predict without averaging")
     sizes = [n for n in AVERAGES if n <= len(found)]
     if count not in sizes:
         raise VelfieldError(
-            f"no such number of orientations: average={count}, rsd={ds.attrs['rsd']}; "
+            f"no such number of orientations: average={count}, rsd={sight.seen(ds)}; "
             f"choose {', '.join(map(str, sizes))}"
         )
     return found[:count]
 
 
-def _symmetries(rsd: str, lines_of_sight: Sequence[Any], instead: str) -> tuple[symmetry.Symmetry, ...]:
-    if rsd != "plane_parallel":
+def _symmetries(seen: str, instead: str) -> tuple[symmetry.Symmetry, ...]:
+    if not sight.is_along(seen):
         return symmetry.CUBE
-    axes = {_axis(line) for line in lines_of_sight}
-    axis = axes.pop() if len(axes) == 1 else None
+    axis = sight.axis(seen)
     if axis is None:
         raise VelfieldError(
-            f"no symmetry keeps the line of sight: line_of_sight={list(lines_of_sight)}; "
-            f"paint the boxes with one along an axis, or {instead}"
+            f"no symmetry keeps the line of sight: rsd={seen}; paint the boxes with one along an axis, or {instead}"
         )
     return symmetry.keeping_line_of_sight(axis)
 
 
-def _shared_line_of_sight(ds: xr.Dataset) -> tuple[float, ...] | None:
-    los = ds["line_of_sight"].values if "line_of_sight" in ds.coords and ds.sizes["box"] else None
-    return tuple(los[0].tolist()) if los is not None and np.allclose(los, los[0]) else None
-
-
-def _axis(line_of_sight: tuple[float, ...] | None) -> int | None:
-    along = np.abs(line_of_sight or (0.0, 0.0, 0.0))
-    return int(along.argmax()) if np.isclose(along.max(), 1.0) else None
-
-
 def differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Entries of ``one`` that ``other`` has otherwise; numbers are compared to 1e-6, as sizes are quotients."""
-    return {name: (v, other.get(name)) for name, v in one.items() if not _same(v, other.get(name))}
+    """Entries of ``one`` that ``other`` has otherwise.
+
+    Numbers are compared to 1e-6, as sizes are quotients; of redshift space its `velfield.stores.sight.kind`, as halos
+    that were observed along an axis are seen as those that were moved along it.
+    """
+    return {name: (v, other.get(name)) for name, v in one.items() if not _same(name, v, other.get(name))}
 
 
 def sentences(differences: Mapping[str, tuple[Any, Any]], store: str) -> list[str]:
@@ -213,7 +200,9 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(name: str, a: Any, b: Any) -> bool:
+    if name == "rsd" and isinstance(b, str):
+        return sight.kind(a) == sight.kind(b)
     if isinstance(a, float) and isinstance(b, (int, float)):
         return bool(np.isclose(a, b, rtol=1e-6, atol=0))
     if isinstance(a, str) and isinstance(b, str):  # units: those of an older bundle may be written in another way

@@ -27,6 +27,7 @@ from velfield.stores.store_layout import (
     OF_THE_FIELDS,
     PREDICTED,
     SCHEMA,
+    SIGHT,
     FieldSpec,
     attributes_of_today,
     field_layout,
@@ -83,7 +84,7 @@ def velocity_in_memory(fields: xr.Dataset, boxes: Sequence[int], made: Mapping[s
     dims = ("box", "component", "x", "y", "z")
     arrays = {name: xr.DataArray(values, dims=dims, attrs=dict(PREDICTED[name])) for name, values in made.items()}
     coords = fields.velfield.core(fields).isel(box=list(boxes)).coords.to_dataset().load().coords
-    attrs = {name: fields.attrs[name] for name in OF_THE_FIELDS if name in fields.attrs}
+    attrs = {name: fields.attrs[name] for name in (*OF_THE_FIELDS, *SIGHT) if name in fields.attrs}
     return xr.Dataset(arrays, coords=coords, attrs=attrs | {"velfield_kind": "velocity", "margin": 0})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from velfield.files.shards import Coordinate, Layout, Variable
 from velfield.geometry.boxes import BoxLayout, split
 from velfield.physics.cosmology import Cosmology
-from velfield.physics.redshift_space import sightlines
+from velfield.physics.redshift_space import Sightlines, sightlines
 from velfield.version import __version__
 
 SCHEMA = 1
@@ -28,6 +28,7 @@ PAINTED = {  # what is painted of which catalogue, and which of its sums
     "halo_number": ("halos", "number"),
     "matter_number": ("particles", "number"),
 }
+SIGHT = ("observer", "line_of_sight")  # attributes, where they were given
 PLAIN = ("redshift", "periodic", "rsd", "observer_per_box", "min_mass", "assignment", "seed", "fingerprint")
 TRUTHS = ("periodic", "observer_per_box")  # attributes that are 0 or 1, as NetCDF knows no booleans
 VARIABLES = (*PAINTED, "velocity", "velocity_flag", "velocity_std")
@@ -83,9 +84,11 @@ class FieldSpec:
     periodic : bool
         Whether the parent is.
     rsd : str
-        ``none``, ``plane_parallel``, ``center_radial`` or ``random_radial``.
+        One of `velfield.physics.redshift_space.PATTERNS`.
     line_of_sight, observer : ndarray (nbox, 3), optional
         Unit vectors, or observers' positions in the parent [h⁻¹Mpc].
+    given : mapping
+        What of these does not follow from pattern and seed: `velfield.physics.redshift_space.Sightlines.given`.
     min_mass : float
         Halos below it [h⁻¹M⊙] were left out; 0 keeps all.
     split : sequence of str
@@ -119,6 +122,7 @@ class FieldSpec:
     means: Mapping[str, float]
     totals: Mapping[str, Any]
     fingerprint: str
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 def field_layout(spec: FieldSpec) -> Layout:
@@ -133,8 +137,21 @@ def means_of(totals: Mapping[str, Any], boxes: BoxLayout) -> dict[str, float]:
     return {
         name: totals[kind]["sums"][quantity] / boxes.ngrid**3
         for name, (kind, quantity) in PAINTED.items()
-        if kind in totals
+        if quantity in totals.get(kind, {}).get("sums", {})
     }
+
+
+def sightlines_of_attributes(attrs: Mapping[str, Any], boxes: BoxLayout) -> Sightlines:
+    """From where the boxes of a field store are seen, by its root attributes."""
+    along = attrs.get("line_of_sight")
+    return sightlines(
+        attrs["rsd"],
+        boxes,
+        seed=attrs["seed"],
+        observer_per_box=attrs["observer_per_box"],
+        observer=attrs.get("observer"),
+        line_of_sight=None if along == "unknown" else along,
+    )
 
 
 def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
@@ -144,13 +161,14 @@ def spec_of_attributes(attrs: Mapping[str, Any], validation: int) -> FieldSpec:
     `velfield.errors.SENSELESS` names.
     """
     boxes = BoxLayout(boxsize=attrs["boxsize"], boxes=attrs["boxes"], cells=attrs["cells"], margin=attrs["margin"])
-    sight = sightlines(attrs["rsd"], boxes, seed=attrs["seed"], observer_per_box=attrs["observer_per_box"])
+    sight = sightlines_of_attributes(attrs, boxes)
     inputs, totals = json.loads(attrs["inputs"]), json.loads(attrs["totals"])
     return FieldSpec(
         boxes=boxes,
         cosmology=Cosmology.from_dict(json.loads(attrs["cosmology"])),
         line_of_sight=sight.line_of_sight,
         observer=sight.observer,
+        given=sight.given,
         split=split(boxes.nbox, validation, attrs["seed"]),
         # stores made before it was an attribute are only right about it where no simulation's record gave it
         parent=attrs.get("parent") or (inputs.get("particles") or inputs["halos"])["fingerprint"],
@@ -191,7 +209,8 @@ def velocity_layout(
         for name, c in core.coords.items()
         if name != "box"  # follows from the place in the store
     }
-    attrs = {name: fields.attrs[name] for name in OF_THE_FIELDS} | {
+    kept = (*OF_THE_FIELDS, *(name for name in SIGHT if name in fields.attrs))
+    attrs = {name: fields.attrs[name] for name in kept} | {
         "velfield_schema": SCHEMA,
         "velfield_kind": "velocity",
         "velfield_version": __version__,
@@ -303,6 +322,7 @@ def _field_attrs(spec: FieldSpec) -> dict[str, Any]:
         "margin": boxes.margin,
         "periodic": int(spec.periodic),
         "rsd": spec.rsd,
+        **spec.given,
         "observer_per_box": int(spec.observer_per_box),
         "min_mass": float(spec.min_mass),
         "assignment": spec.assignment,

@@ -7,7 +7,8 @@ and ``linear_halo_padded`` do the same with what a survey has: halos in redshift
 bias. ``wiener`` makes the best of them that a linear method can: it weighs every mode by what the shot noise and the
 box's edges leave of it, and undoes redshift space to first order (`velfield.physics.wiener`). ``linear_whole`` sees all
 that there is: the halos of the whole periodic parent, put together from its boxes, redshift space undone to linear
-order (`velfield.physics.reconstruction`).
+order (`velfield.physics.reconstruction`). Where halos were observed in redshift space and nobody says from where, the
+last two divide by what it does on average over all directions, b + f/3 in place of b (docs/conventions.md).
 
 Names and settings are in `velfield.theory.settings`, and offered here, too.
 """
@@ -27,6 +28,7 @@ from velfield.physics.linear import components, linear_velocity
 from velfield.physics.modes import cells_of, forward, room
 from velfield.physics.reconstruction import matter_modes
 from velfield.physics.wiener import Survey, wiener_velocity
+from velfield.stores import sight
 from velfield.stores.coordinates import whole_boxes
 from velfield.stores.store import cosmology_of, velocity_in_memory
 from velfield.theory.settings import HALOS as HALOS
@@ -156,17 +158,21 @@ def _wiener(how: WienerSettings, ds: xr.Dataset, box: int, delta: NDArray[Any]) 
     """The Wiener filter on one box."""
     one, cellsize = ds.isel(box=box), float(ds.attrs["cellsize"])
     margin = (delta.shape[0] - int(ds.attrs["cells"])) // 2
-    radial = how.rsd in ("center_radial", "random_radial")
+    z, view = float(ds.attrs["redshift"]), sight.view(how.rsd, one)
     survey = Survey(
         boxsize=delta.shape[0] * cellsize,
-        bias=how.bias,
+        bias=_seen_bias(how, cosmology_of(ds).growth_rate(z)),
         density=how.density,
         mask=inside_parent(ds, box, margin),
-        line_of_sight=one["line_of_sight"].values if how.rsd == "plane_parallel" else None,
-        observer=one["observer"].values if radial else None,
-        places=seen_from_parent(ds, box, margin) if radial else None,
+        places=seen_from_parent(ds, box, margin) if "observer" in view else None,
+        **view,
     )
-    return wiener_velocity(delta, survey, cosmology=cosmology_of(ds), redshift=float(ds.attrs["redshift"]))
+    return wiener_velocity(delta, survey, cosmology=cosmology_of(ds), redshift=z)
+
+
+def _seen_bias(how: WienerSettings | WholeSettings, growth_rate: float) -> float:
+    """The halos' bias; where nobody says along what they were observed, the mean of b + f μ² over all directions."""
+    return how.bias + (growth_rate / 3 if sight.kind(how.rsd) == sight.UNKNOWN else 0.0)
 
 
 def whole_velocity(how: WholeSettings, ds: xr.Dataset) -> NDArray[np.float32]:
@@ -193,10 +199,9 @@ def whole_components(how: WholeSettings, ds: xr.Dataset) -> Iterator[NDArray[np.
         modes,
         shape,
         sides,
-        bias=how.bias,
+        bias=_seen_bias(how, growth_rate),
         growth_rate=growth_rate,
-        line_of_sight=one["line_of_sight"].values if how.rsd == "plane_parallel" else None,
-        observer=one["observer"].values if how.rsd == "random_radial" else None,
+        **sight.view(how.rsd, one),
     )
     yield from components(modes, shape, sides, cosmology.aH(z) * growth_rate, smoothing=how.smoothing)
 
@@ -209,4 +214,4 @@ def whole_bytes(how: WholeSettings, ds: xr.Dataset) -> int:
     """
     n = layout_of(ds).ngrid
     cube, modes = 4 * n**3, 8 * n * n * (n // 2 + 1)
-    return reading_bytes(ds, how.variable) + (3 * modes + cube if how.rsd == "random_radial" else 2 * modes)
+    return reading_bytes(ds, how.variable) + (3 * modes + cube if sight.kind(how.rsd) == sight.OBSERVER else 2 * modes)

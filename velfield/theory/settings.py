@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from velfield.errors import VelfieldError
+from velfield.stores import sight
 from velfield.stores.coordinates import whole_boxes
 from velfield.stores.halo_bias import halo_density, least_mass
 from velfield.stores.store import cosmology_of
@@ -77,7 +78,7 @@ class WienerSettings(_Tracers):
     density : float
         Halos per (h⁻¹Mpc)³, for the shot noise.
     rsd : str
-        The store's redshift-space pattern, which is undone to first order.
+        How the store is seen (`velfield.stores.sight.seen`), which is undone to first order.
     margin : int
         Cells of the box's surroundings that are seen: those that the store has.
     """
@@ -96,7 +97,7 @@ class WholeSettings(_Tracers):
     smoothing : float
         Gaussian radius [h⁻¹Mpc]; 0 for none.
     rsd : str
-        The store's redshift-space pattern, which is undone to linear order.
+        How the store is seen (`velfield.stores.sight.seen`), which is undone to linear order.
     """
 
     smoothing: float
@@ -150,11 +151,11 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
     bias = cosmology_of(ds).effective_bias(min_mass, float(ds.attrs["redshift"]), weight=tracer)
     tracers: dict[str, Any] = {"variable": variable, "bias": bias, "min_mass": min_mass}
     if name == WIENER:
-        return WienerSettings(**tracers, density=halo_density(ds), rsd=str(ds.attrs["rsd"]), margin=margin)
+        return WienerSettings(**tracers, density=halo_density(ds), rsd=sight.seen(ds), margin=margin)
     if name == WHOLE:
         check_whole(ds)
         radius = WHOLE_SMOOTHING if smoothing is None else smoothing
-        return WholeSettings(**tracers, smoothing=radius, rsd=str(ds.attrs["rsd"]))
+        return WholeSettings(**tracers, smoothing=radius, rsd=sight.seen(ds))
     radius = HALO_SMOOTHING if smoothing is None else smoothing
     return LinearSettings(**tracers, pad=pad, smoothing=radius, margin=margin)
 

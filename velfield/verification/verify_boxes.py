@@ -17,10 +17,9 @@ from velfield.errors import VelfieldError
 from velfield.geometry.boxes import BoxLayout
 from velfield.painting.fill import fill_velocity
 from velfield.painting.patches import outside_parent
+from velfield.painting.tracers import FASTEST, HEAVIEST
 from velfield.verification.findings import Finding, fault
 
-FASTEST = 3e4  # km/s: c/10, six times the fastest halos of any simulation
-HEAVIEST = 1e17  # h⁻¹M⊙ for one halo: some 20 times the heaviest in the observable universe
 ROUNDING = 1e-6  # relative: sums of float32 cells, each at most 6e-8 off
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from velfield.errors import SENSELESS, StoreError
 from velfield.files import manifest, shards, storage
-from velfield.physics.redshift_space import sightlines
 from velfield.stores import store, store_layout
 from velfield.stores.store_layout import SCHEMA, VARIABLES
 from velfield.verification.findings import Finding, fault, note
@@ -145,13 +144,12 @@ def _rebuild(opened: Opened, *, inputs: bool) -> None:
         if opened.kind == "fields":
             spec = store_layout.spec_of_attributes(opened.attrs, apart)
             opened.layout, opened.complete = store_layout.field_layout(spec), True
-            sight = sightlines(spec.rsd, spec.boxes, seed=spec.seed, observer_per_box=spec.observer_per_box)
             opened.scene = Scene(
                 boxes=spec.boxes,
                 periodic=bool(spec.periodic),
                 assignment=spec.assignment,
                 min_mass=float(spec.min_mass),
-                shared=sight.shared,
+                shared=store_layout.sightlines_of_attributes(opened.attrs, spec.boxes).shared,
                 rows={kind: float(total["kept"]) for kind, total in spec.totals.items()},
             )
         else:

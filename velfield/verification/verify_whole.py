@@ -105,7 +105,7 @@ def check_totals(scene: Scene, totals: Mapping[str, Any], summaries: Mapping[int
         ("particles", "number", "matter_number"),
         ("particles", "momentum", "momentum"),
     ):
-        if kind not in totals:
+        if quantity not in totals.get(kind, {}).get("sums", {}):  # halos may have no masses
             continue
         painted = np.array(totals[kind]["painted"][quantity], dtype=np.float64)
         stored = np.sum([summary.sums[name] for summary in summaries.values()], axis=0)
