@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from velfield.commands.cli_options import (
+    ACCEPT,
     AVERAGE_HELP,
     OUTSIDE,
     Cluster,
@@ -47,6 +48,7 @@ left: run the same command until it exits with 0.
 @click.option("--tracer", type=click.Choice(["number", "mass"]), default="number", help="Weighting, of linear_halo….")
 @click.option("--smoothing", type=float, help="Gaussian radius of analytic models [h⁻¹Mpc].")
 @click.option("--gpu", is_flag=True, help="Give the network's work to workers that offer GPU=1.")
+@ACCEPT
 @click.option("--boxes", type=int, help="Of a catalogue: boxes along the parent's side.  [default: as the model's]")
 @click.option("--cells", type=int, help="Of a catalogue: cells along a box's side.  [default: as the model's]")
 @painting_options
@@ -87,9 +89,11 @@ def predict(model: str, fields: str, out: str, plan: bool, cluster: Cluster, **o
         return
     if job.receipts.finished():
         click.echo(f"already predicted, nothing done: {out}")
+        _remark(out)
         return
     with cluster.running("predict", settings) as (client, progress):
         _run(client, job, progress)
+    _remark(out)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
 
 
@@ -103,6 +107,7 @@ PREDICTING = (
     "tracer",
     "smoothing",
     "gpu",
+    "accept",
 )
 
 
@@ -153,6 +158,7 @@ def _from_catalogue(
     planned = paint_plan(work.paint)
     if not plan and work.finished():
         click.echo(f"already predicted, nothing done: {out}")
+        _remark(out)
         return
     job, fields = work.expected()
     prediction = prediction_plan(job, fields)
@@ -167,12 +173,21 @@ def _from_catalogue(
         _announce(job)
         _run(client, job, progress)
         work.clear()
+    _remark(out)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
 
 
 def _announce(job: Any) -> None:
     for difference in job.differences:
         note(difference)
+
+
+def _remark(out: str) -> None:
+    """Say what a result says of itself that is worth knowing."""
+    from velfield.pipelines.predict import remarks
+
+    for text in remarks(out):
+        note(text)
 
 
 def _run(client: Any, job: Any, progress: Any) -> None:
