@@ -88,7 +88,7 @@ class FromCatalogue:
     @property
     def asked_for(self) -> str:
         """Hash of all that fixes the result: by it the store is known once the fields are gone."""
-        fixing = {n: v for n, v in self.options.items() if n not in ("batch", "gpu")}
+        fixing = {n: v for n, v in self.options.items() if n not in ("batch", "gpu", "accept")}
         said = json.dumps([self.paint.fingerprint, self.identity, fixing], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
 

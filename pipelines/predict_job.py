@@ -18,7 +18,7 @@ from velfield.pipelines.receipts import Receipts
 from velfield.stores import store, store_layout
 from velfield.stores.coordinates import as_written
 from velfield.stores.sources import sentences, symmetries_of_boxes
-from velfield.theory import analytic
+from velfield.theory import analytic, plausible
 from velfield.theory.whole import check_one_parent
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class Job:
     observed : tuple of (3,)
         First cells of the tiles of the training's side over which a network's GroupNorm takes the parent's statistics;
         none for other networks, and where one tile is the whole parent.
+    expected : Expected or None
+        What is expected of the input's counts.
+    accept : tuple of str
+        ``implausible``, where what cannot be right is written all the same.
     """
 
     model: str
@@ -60,6 +64,8 @@ class Job:
     layout: shards.Layout
     fingerprint: str
     differences: Sequence[str]
+    expected: plausible.Expected | None
+    accept: tuple[str, ...] = ()
 
     @property
     def receipts(self) -> Receipts:
@@ -94,6 +100,7 @@ def prepare(
     asked_for: str | None = None,
     expected: xr.Dataset | None = None,
     calibration: Calibration | None = None,
+    accept: Sequence[str] = (),
 ) -> Job:
     """Open the input and the model, and see that they fit.
 
@@ -128,7 +135,10 @@ def prepare(
         has is not known, so the job does not say whether their density is one that the model was trained at.
     calibration : Calibration, optional
         Of a network's error bars; by default the bundle's own, of whole parents or of boxes by themselves.
+    accept : sequence of str
+        ``implausible``: write what cannot be right all the same, flagged. It is no part of the job's fingerprint.
     """
+    plausible.check_accept(accept)
     ds = as_written(store.open_fields(fields, chunks=None) if expected is None else expected)
     asked = {"tile": tile, "overlap": overlap, "guide-margin": guide_margin}
     analytic.check_tracer(model, tracer)
@@ -138,7 +148,7 @@ def prepare(
         _refuse(asked | {"isolated": isolated or None, "gpu": gpu or None}, f"model={model}", "networks")
         how = analytic.settings(model, ds, tracer=tracer, smoothing=smoothing)
         about: dict[str, Any] = {"name": model, **how.to_dict()}
-        job = _Settled(about=about, how=(how,), context=int(getattr(how, "margin", 0)))
+        job = _Settled(about=about, how=(how,), context=int(getattr(how, "margin", 0)), takes=(how.variable,))
     else:
         if smoothing is not None:
             raise VelfieldError(f"a bundle takes no smoothing: model={model}, smoothing={smoothing:g}; leave it out")
@@ -154,7 +164,7 @@ def prepare(
     settings["prediction"] = prediction
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     layout = store_layout.velocity_layout(
-        ds, model=job.about, source=fields, fingerprint=fingerprint, prediction=prediction
+        ds, model=job.about, source=fields, fingerprint=fingerprint, prediction=prediction, looked={}
     )
     return Job(
         model=model,
@@ -171,6 +181,8 @@ def prepare(
         layout=layout,
         fingerprint=fingerprint,
         differences=job.differences,
+        expected=plausible.expected_of(ds, job.takes),
+        accept=tuple(accept),
     )
 
 
@@ -181,6 +193,7 @@ class _Settled:
     about: dict[str, Any]
     how: tuple[analytic.Settings, ...] = ()
     context: int
+    takes: tuple[str, ...]
     tiling: Tiling | None = None
     batch: int = BATCH
     guide_margin: int = 0
@@ -225,9 +238,11 @@ def _network(
                 raise
     loaded.check(ds, surrounded=whole)
     found = {name: pair for name, pair in loaded.differences(ds).items() if name not in unknown}
+    takes = tuple(store.INPUTS[kind][0] for kind in loaded.inputs)
     if not whole:
         batch = batch_of(loaded, int(ds.attrs["cells"]) + 2 * loaded.context)
-        return _Settled(about=about, context=loaded.context, batch=batch, differences=sentences(found, "the store"))
+        notes = sentences(found, "the store")
+        return _Settled(about=about, context=loaded.context, takes=takes, batch=batch, differences=notes)
     tiles, margin, how = tiles_of(loaded, ds, asked)
     found = {name: pair for name, pair in found.items() if name not in ("cells", "margin")}
     notes = sentences(found, "the store")
@@ -242,6 +257,7 @@ def _network(
         about=about,
         how=how,
         context=loaded.context,
+        takes=takes,
         batch=batch_of(loaded, tiles.side),
         tiling=tiles,
         guide_margin=margin,

@@ -32,7 +32,7 @@ def observe_tile(number: int, job: Job) -> dict[str, Any]:
     if found := job.receipts.find("norm", receipts_name(number)):
         return found
     assert job.tiling is not None
-    model = _model(job.model, _weights(job))
+    model = bare(job)
     ds = fields_of(job)
     around = job.guide_margin - job.tiling.context
     start = [first - around for first in job.observed[number]]
@@ -49,15 +49,18 @@ def observe_tile(number: int, job: Job) -> dict[str, Any]:
 
 def load(job: Job) -> Any:
     """The model of a job, as this worker has it: with the job's error bars, of a whole parent with its statistics."""
-    if job.observed:
-        model = _settled(job.model, _weights(job), job.receipts, len(job.observed))
-    else:
-        model = _model(job.model, _weights(job))
+    tiles = len(job.observed)
+    model = _settled(job.model, _weights(job), job.receipts, tiles) if tiles else bare(job)
     if not model.has_std:
         return model
     from velfield.network.error_bars import Calibration
 
     return model.with_calibration(Calibration.from_dict(json.loads(job.layout.attrs["model"])["calibration"]))
+
+
+def bare(job: Job) -> Any:
+    """The model of a job without the parent's statistics."""
+    return _model(job.model, _weights(job))
 
 
 def variables(job: Job, model: Any) -> list[str]:

@@ -4,7 +4,8 @@ Boxes by themselves: a shard task predicts its boxes and writes whole shards. A 
 tiles along z at one place in x and y and leaves their weighted sum, cut at the boxes' edges, as one file; a shard task
 adds what its boxes have of these, in one order, and writes whole shards. Before these, linear theory of the whole
 parent, a guide's or as a model, is one task, and an array from which they read windows; and a network with GroupNorm is
-shown some tiles, whose statistics hold for all (`velfield.pipelines.predict_network`).
+shown some tiles, whose statistics hold for all (`velfield.pipelines.predict_network`). First of all the input is looked
+at, and each shard notes sums of what it wrote: whether input and result can be right (`velfield.theory.plausible`).
 """
 
 from __future__ import annotations
@@ -21,19 +22,31 @@ from numpy.typing import NDArray
 from velfield.errors import DamagedError
 from velfield.files import shards, storage
 from velfield.geometry.tiles import Piece, Tiling, pieces
+from velfield.physics.plausible import VelocitySums
 from velfield.pipelines.predict_job import Job, receipts_name
-from velfield.pipelines.predict_network import fields_of, load, shown, variables, whole_of, whole_url
+from velfield.pipelines.predict_network import bare, fields_of, load, shown, variables, whole_of, whole_url
 from velfield.pipelines.stages import stage
 from velfield.stores import store
 from velfield.stores.sources import symmetries_of_boxes
-from velfield.stores.store_layout import OUTSIDE
-from velfield.theory import analytic
+from velfield.stores.store_layout import EMPTY, IMPLAUSIBLE, KNOWLEDGE, OUTSIDE
+from velfield.theory import analytic, plausible
 from velfield.theory.parent import Parent
-from velfield.theory.whole import READERS, knowledge, layout_of
+from velfield.theory.whole import READERS, layout_of
 
 WHOLE_CHUNK = 64  # cells along a side of a chunk of the whole parent's velocity
 
 Block = tuple[Piece, Piece, int]  # of a row's file: what it has of the boxes at one place in x and y; its first byte
+
+
+def look_at_shard(shard: int, job: Job) -> dict[str, Any]:
+    """Task: look at the input of a shard's boxes."""
+    if found := job.receipts.find("looks", receipts_name(shard)):
+        return found
+    ds, boxes = fields_of(job), job.layout.boxes_of(shard)
+    far = None if job.how and job.tiling is None else bare(job).far
+    with stage("read"):
+        seen = plausible.look(ds, boxes, job.expected, far)
+    return job.receipts.leave(vars(seen), "looks", receipts_name(shard))
 
 
 def compute_whole(_item: int, job: Job) -> dict[str, Any]:
@@ -118,7 +131,7 @@ def predict_row(row: int, job: Job) -> dict[str, Any]:
 def blend_shard(shard: int, job: Job) -> dict[str, Any]:
     """Task: add the rows' parts of a shard's boxes, and write it."""
     assert job.tiling is not None
-    if found := job.receipts.find("shards", receipts_name(shard)):
+    if found := written(job, shard):
         return found
     boxes = job.layout.boxes_of(shard)
     ds = fields_of(job)
@@ -136,7 +149,7 @@ def blend_shard(shard: int, job: Job) -> dict[str, Any]:
 
 def predict_shard(shard: int, job: Job) -> dict[str, Any]:
     """Task: predict the boxes of one shard, each by itself, and write it."""
-    if found := job.receipts.find("shards", receipts_name(shard)):
+    if found := written(job, shard):
         return found  # a worker died after it had written the receipt
     boxes = job.layout.boxes_of(shard)
     ds = fields_of(job)
@@ -243,15 +256,43 @@ def _empty(job: Job, count: int) -> dict[str, NDArray[Any]]:
 def _write(job: Job, shard: int, ds: xr.Dataset, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Say of each cell what is known, take away what is not, and write the shard and its receipt."""
     boxes = job.layout.boxes_of(shard)
+    empty = (job.receipts.find("looks", receipts_name(shard)) or {"empty": [1] * len(boxes)})["empty"]
+    parent = Parent(ds) if any(empty) and job.expected is not None and job.expected.joined else None
+    sums = []
     for place, box in enumerate(boxes):
-        flag = arrays["velocity_flag"][place] = knowledge(ds, box, job.context)
-        if (flag == OUTSIDE).any():
+        velocity, expected = arrays["velocity"][place], job.expected if empty[place] else None
+        flag, made = plausible.flags(ds, box, velocity, expected, context=job.context, parent=parent)
+        arrays["velocity_flag"][place] = flag
+        sums.append(made)
+        if (outside := flag & KNOWLEDGE == OUTSIDE).any():
             for name in arrays.keys() - {"velocity_flag"}:
-                arrays[name][place][:, flag == OUTSIDE] = np.nan
+                arrays[name][place][:, outside] = np.nan
     with stage("write", nbytes=sum(values.nbytes for values in arrays.values())):
-        written = shards.write_boxes(job.out, job.layout, boxes, arrays)
-    receipt = {"boxes": [boxes[0], boxes[-1]], "objects": written}
+        objects = shards.write_boxes(job.out, job.layout, boxes, arrays)
+    receipt = {"boxes": [boxes[0], boxes[-1]], "objects": objects, "sums": VelocitySums.total(sums).to_dict()}
     return job.receipts.leave(receipt, "shards", receipts_name(shard))
+
+
+def written(job: Job, shard: int) -> dict[str, Any] | None:
+    """The receipt of a shard, None if it is not done; one that an older version left without sums is done again."""
+    found = job.receipts.find("shards", receipts_name(shard))
+    return found if found is not None and "sums" in found else None
+
+
+def flag_shard(shard: int, job: Job) -> dict[str, Any]:
+    """Task: flag all cells of a shard that is written as implausible, for they are accepted as that."""
+    if found := job.receipts.find("flagged", receipts_name(shard)):
+        return found
+    boxes, name = job.layout.boxes_of(shard), "velocity_flag"
+    array = zarr.open_array(shards.zarr_store(storage.join(job.out, name)), mode="r", zarr_format=3)
+    values = np.asarray(array[boxes[0] : boxes[-1] + 1])
+    if (values > IMPLAUSIBLE + EMPTY + KNOWLEDGE).any():  # a chunk that is not there reads as 255
+        raise DamagedError(
+            f"a shard that was written is gone: out={job.out}, variable={name}, boxes={boxes[0]} to {boxes[-1]}; "
+            "remove the unfinished store, then run the same command again"
+        )
+    objects = shards.write_boxes(job.out, job.layout, boxes, {name: values | np.uint8(IMPLAUSIBLE)}, [name])
+    return job.receipts.leave({"objects": objects}, "flagged", receipts_name(shard))
 
 
 def _row_url(job: Job, row: int) -> str:

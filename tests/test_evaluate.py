@@ -53,7 +53,10 @@ def test_analytic_rows_are_the_measures_of_every_core(fields, name):
     rows = evaluate(name, fields)
     assert list(rows) == [name]
     expected = by_hand(name, fields, range(8))
-    assert set(rows[name]) == set(expected)
+    assert set(rows[name]) == {*expected, "checks"}
+    (checks,) = rows[name]["checks"]["stores"]
+    assert checks["implausible"] is None
+    assert 0.5 < checks["rms"][0] / checks["sigma_v"] < 1.5
     for key in (m + part for m in MEASURES for part in PARTS):
         assert rows[name][key] == {k: expected[key][k] for k in ("mean", "std")}
 

@@ -23,6 +23,10 @@ class StoreError(VelfieldError):
     """A field store, velocity store or model bundle that is absent, unfinished, or does not fit the request."""
 
 
+class ImplausibleError(VelfieldError):
+    """An input or a result that cannot be right; written all the same where it is accepted as implausible."""
+
+
 class StorageError(VelfieldError):
     """A place that cannot be read or written: names its URL, and for object storage the endpoint."""
 

@@ -19,7 +19,7 @@ from velfield.files.progress import Progress, Silent
 from velfield.files.shards import ROOT
 from velfield.stores.coordinates import as_written
 from velfield.stores.store import WORK, open_fields
-from velfield.theory import analytic
+from velfield.theory import analytic, plausible
 from velfield.version import __version__
 
 AT_ONCE = 8  # boxes that a network is given in one go
@@ -50,6 +50,7 @@ def evaluate(
     smoothing: float | None = None,
     count_filled: bool = True,
     average: int = 1,
+    accept: Sequence[str] = (),
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
     spread: Spread | None = None,
@@ -83,6 +84,8 @@ def evaluate(
         Whether cells without a particle, filled from their neighbours, count.
     average : int
         Orientations of each box whose predictions by a bundle are averaged, see `velfield.network.model.Model.predict`.
+    accept : sequence of str
+        ``implausible``: measure also where input or predictions cannot be right; by default that is refused.
     progress : Progress, optional
         Is told of every box.
     note : callable, optional
@@ -95,16 +98,18 @@ def evaluate(
     dict
         ``{row: {measure: {"mean", "std"}, …, "r_of_k": …}}`` as `velfield.metrics` makes it, what metrics.json holds.
     """
+    plausible.check_accept(accept)
     tests = _tests([fields] if isinstance(fields, str) else list(fields), split)
     judged = judge(model, tests, tracer, smoothing, average)
     if not allow_seen:
         refuse_seen(judged, tests)
+    looked = [_look(judged, test, accept) for test in tests]
     drawn = _drawn(tests, box, seed, figures)
     beside = {name: analytic.settings(name, drawn.test.ds, tracer=tracer, smoothing=smoothing) for name in compare}
     if out is not None:
         _begin(out)
     if note is not None:
-        for text in judged.notes:
+        for text in (*judged.notes, *(text for verdict in looked for text in plausible.notes_of(verdict.found))):
             note(text)
     asked = Asked(
         model=model,
@@ -121,8 +126,9 @@ def evaluate(
         return ((piece, measure_piece(piece, asked, judged, tests[piece.number])) for piece in pieces)
 
     answers = (spread or here)(pieces, asked)
-    measured, kept = _collect(judged.row, pieces, answers, Silent() if progress is None else progress)
-    row = combine(measured)
+    measured, kept, sums = _collect(judged.row, pieces, answers, Silent() if progress is None else progress)
+    checks = [_checks(*both, accept) for both in zip(tests, looked, sums, strict=True)]
+    row = combine(measured) | {"checks": {"stores": checks}}
     rows = {judged.row: without_boxes(row)}
     if out is not None:
         about = {
@@ -210,12 +216,13 @@ def _pieces(judged: Judged, tests: Sequence[Test], drawn: Drawn | None) -> list[
 
 def _collect(
     row: str, pieces: Sequence[Piece], answers: Iterable[tuple[Piece, Answer]], progress: Progress
-) -> tuple[list[dict[str, Any]], NDArray[Any] | None]:
-    """Measures of each box, in their order, and the prediction of the one that is drawn."""
+) -> tuple[list[dict[str, Any]], NDArray[Any] | None, list[plausible.VelocitySums]]:
+    """Measures of each box, in their order, the prediction of the one that is drawn, and the sums of each store."""
     found: dict[Piece, list[dict[str, Any]]] = {}
+    sums: dict[Piece, plausible.VelocitySums] = {}
     kept, angles = None, []
     progress.start(f"evaluate {row}", sum(len(piece.boxes) for piece in pieces), "boxes")
-    for piece, (measured, drawn) in answers:
+    for piece, (measured, drawn, sums[piece]) in answers:
         found[piece] = measured
         kept = drawn if drawn is not None else kept
         for one in measured:
@@ -223,7 +230,29 @@ def _collect(
                 angles.append(one["cos_theta"])
             progress.advance(note=f"mean cos θ {np.mean(angles):.2f}" if angles else "")
     progress.done()
-    return [one for piece in pieces for one in found[piece]], kept
+    stores = [[sums[piece] for piece in pieces if piece.number == number] for number in range(pieces[-1].number + 1)]
+    total = [plausible.VelocitySums.total(parts) for parts in stores]
+    return [one for piece in pieces for one in found[piece]], kept, total
+
+
+def _look(judged: Judged, test: Test, accept: Sequence[str]) -> plausible.Verdict:
+    """Whether a store can be right as an input; velocities that are there already had theirs looked at."""
+    if not judged.takes:
+        return plausible.Verdict(None, {})
+    expected = plausible.expected_of(test.ds, judged.takes)
+    seen = plausible.look(test.ds, range(test.ds.sizes["box"]), expected, judged.far)
+    verdict = plausible.judge_input(test.ds, expected, seen)
+    plausible.refuse(verdict.reason, accept)
+    return verdict
+
+
+def _checks(
+    test: Test, looked: plausible.Verdict, sums: plausible.VelocitySums, accept: Sequence[str]
+) -> dict[str, Any]:
+    """Whether the predictions on a store can be right, and what was found of them and of the input."""
+    made = plausible.judge_velocity(test.ds, sums)
+    plausible.refuse(made.reason, accept)
+    return {"url": test.url} | looked.found | made.found | {"implausible": plausible.why_of(looked, made)}
 
 
 def _drawn(tests: Sequence[Test], box: int | None, seed: int, figures: bool) -> Drawn:

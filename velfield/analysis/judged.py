@@ -19,8 +19,8 @@ from velfield.errors import SENSELESS, StoreError, VelfieldError
 from velfield.files import shards, shipped, storage
 from velfield.stores.coordinates import as_written
 from velfield.stores.sources import sentences, symmetries_of_boxes
-from velfield.stores.store import decoding, open_velocity
-from velfield.theory import analytic
+from velfield.stores.store import INPUTS, decoding, open_velocity
+from velfield.theory import analytic, plausible
 
 BUNDLE = "unet"  # the row's name of every bundle
 
@@ -51,6 +51,8 @@ class Judged:
     """What is measured: its row's name, how it predicts, what it saw in training, and its settings on each store.
 
     ``identity`` is the hash of a bundle's weights, ``average`` how many orientations its predictions are averaged over.
+    ``takes`` are the store's variables that it is given, none where it has predicted already, and ``far`` counts cells
+    that are far from a network's training.
     """
 
     row: str
@@ -60,6 +62,8 @@ class Judged:
     notes: tuple[str, ...] = ()
     identity: str = ""
     average: int = 1
+    takes: tuple[str, ...] = ()
+    far: plausible.Far | None = None
 
 
 def judge(model: str, tests: Sequence[Test], tracer: str, smoothing: float | None, average: int = 1) -> Judged:
@@ -74,7 +78,8 @@ def judge(model: str, tests: Sequence[Test], tracer: str, smoothing: float | Non
             return Prediction(analytic.velocities(how[test.url], test.ds, boxes))
 
         settings = {url: one.to_dict() for url, one in how.items()}
-        return Judged(row=model, predict=linear, parents=(), settings=settings)
+        takes = tuple({one.variable for one in how.values()})
+        return Judged(row=model, predict=linear, parents=(), settings=settings, takes=takes)
     if not storage.exists(shipped.place(model)):
         raise VelfieldError(
             f"no such model: model={model}; give {', '.join(analytic.NAMES)}, {shipped.PRETRAINED}, or the "
@@ -109,6 +114,8 @@ def judge(model: str, tests: Sequence[Test], tracer: str, smoothing: float | Non
         notes=tuple(notes),
         identity=str(bundle.metadata["weights"]["sha256"]),
         average=average,
+        takes=tuple(INPUTS[kind][0] for kind in bundle.inputs),
+        far=bundle.far,
     )
 
 

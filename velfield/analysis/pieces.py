@@ -13,6 +13,7 @@ from velfield.accuracy.measures import OUTSIDE, measure_box
 from velfield.accuracy.places import Tracers
 from velfield.analysis.judged import Judged, Test
 from velfield.errors import StoreError
+from velfield.theory.plausible import VelocitySums
 
 KNOWN = ("matter_number", "halo_number")  # of cells, the better one for their density first
 
@@ -44,7 +45,8 @@ class Piece:
     drawn: int | None
 
 
-Answer = tuple[list[dict[str, Any]], NDArray[Any] | None]  # measures of each box, and the drawn one's prediction
+# measures of each box, the drawn one's prediction, and sums of all predictions
+Answer = tuple[list[dict[str, Any]], NDArray[Any] | None, VelocitySums]
 Spread = Callable[[Sequence[Piece], Asked], Iterable[tuple[Piece, Answer]]]  # answers in any order
 
 
@@ -52,7 +54,7 @@ def measure_piece(piece: Piece, asked: Asked, judged: Judged, test: Test) -> Ans
     """Predict and measure some boxes of a store."""
     prediction = judged.predict(test, piece.boxes)
     cellsize = float(test.ds.attrs["cellsize"])
-    measured, kept = [], None
+    measured, kept, sums = [], None, []
     for i, box in enumerate(piece.boxes):
         true, flag = truth_of(test, box)
         measured.append(
@@ -66,9 +68,10 @@ def measure_piece(piece: Piece, asked: Asked, judged: Judged, test: Test) -> Ans
                 tracers=_tracers(test, box, asked.tracers),
             )
         )
+        sums.append(VelocitySums.of(prediction.velocity[i], flag != OUTSIDE))
         if box == piece.drawn:
             kept = prediction.velocity[i]
-    return measured, kept
+    return measured, kept, VelocitySums.total(sums)
 
 
 def _tracers(test: Test, box: int, names: Sequence[str]) -> Tracers:

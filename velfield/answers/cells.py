@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from velfield.errors import StoreError, VelfieldError
 from velfield.kernel import kernel
 from velfield.stores.coordinates import AXES, by_axis, cells_along, in_order
+from velfield.stores.store_layout import EMPTY, IMPLAUSIBLE, KNOWLEDGE
 from velfield.theory.whole import READERS, layout_of
 
 KEPT_BYTES = 2**28  # of boxes that are kept, as positions that lie together ask for them again
 ABSENT = -1  # no box of the store is there
 UNSURE = 1  # of velocity_flag: filled from neighbours, or predicted without all of its context
 NOTHING = 2  # of velocity_flag: not known
+LESS_SURE, DOUBTED = 1 << 3, 1 << 7  # of `Box.unsure`: UNSURE and IMPLAUSIBLE of `velfield.answers.interpolate`
 
 
 class Box(NamedTuple):
@@ -30,14 +32,14 @@ class Box(NamedTuple):
     ----------
     values : ndarray (3 or 6, x, y, z), float32
         Velocity and, where there is one, its error bar [km/s]; all of them are NaN in a cell that is not known.
-    unsure : ndarray (x, y, z), bool, or None
-        Which cells are less sure; None where that is not said.
+    unsure : ndarray (x, y, z), uint8, or None
+        `LESS_SURE` and `DOUBTED` of each cell; None where that is not said.
     fastest : float
         The largest speed of a known cell [km/s].
     """
 
     values: NDArray[np.float32]
-    unsure: NDArray[np.bool_] | None
+    unsure: NDArray[np.uint8] | None
     fastest: float
 
 
@@ -69,8 +71,9 @@ class Grid(NamedTuple):
 class Cells:
     """Velocities of a field store or velocity store, its margin left out; a box is read when it is wanted, and kept.
 
-    A cell is known where its velocity is finite and its `velocity_flag`, if the store has one, is 0 or 1; where it is 1
-    it is less sure: filled from its neighbours, or predicted without all of its context. Safe for threads.
+    A cell is known where its velocity is finite and its `velocity_flag`, if the store has one, is 0 or 1, whatever bits
+    are beside; where it is 1 it is less sure: filled from its neighbours, or predicted without all of its context. So
+    is one without a tracer around; one that is flagged as implausible is doubted. Safe for threads.
 
     Parameters
     ----------
@@ -173,7 +176,7 @@ class Cells:
             given = np.asarray(core["velocity_flag"])
             flag[self._there] = np.where(np.isfinite(given), given, NOTHING)  # joins fill gaps with NaN
         square = _settle(values.reshape(len(values), -1), flag.reshape(-1))
-        return Box(values, flag == UNSURE if flag.size else None, float(np.sqrt(square)))
+        return Box(values, _doubts(flag) if flag.size else None, float(np.sqrt(square)))
 
     def holding(self, pos: NDArray[np.float64]) -> NDArray[np.int64]:
         """The box (N,) that holds each position (N, 3) [h⁻¹Mpc] of the parent, `ABSENT` where there is none."""
@@ -192,12 +195,19 @@ class Cells:
         return box, (local[:, 0] * layout.cells + local[:, 1]) * layout.cells + local[:, 2]
 
 
+def _doubts(flag: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`Box.unsure` of cells with these flags (x, y, z)."""
+    there = flag & KNOWLEDGE != KNOWLEDGE  # what is lost reads as 255
+    unsure = (flag & KNOWLEDGE == UNSURE) | (flag & EMPTY > 0)
+    return np.asarray(there * (LESS_SURE * unsure + DOUBTED * (flag & IMPLAUSIBLE > 0)), dtype=np.uint8)
+
+
 @kernel
 def _settle(values: NDArray[np.float32], flag: NDArray[np.uint8]) -> float:
     """Let no value (components, cells) of a cell be that is not known; the largest square of a known speed."""
     largest = 0.0
     for cell in range(values.shape[1]):
-        known = len(flag) == 0 or flag[cell] <= UNSURE
+        known = len(flag) == 0 or flag[cell] & KNOWLEDGE <= UNSURE
         for component in range(len(values)):
             known = known and np.isfinite(values[component, cell])
         square = 0.0

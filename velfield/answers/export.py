@@ -54,7 +54,7 @@ NAMES = (*QUANTITIES, POTENTIAL.name)
 FORMS = {".nc": cubes.netcdf, ".nc4": cubes.netcdf, ".fits": cubes.fits, ".fit": cubes.fits}
 KEPT = (
     *("velfield_version", "cosmology", "redshift", "boxsize", "boxes", "cells", "cellsize", "periodic", "rsd"),
-    *("model", "input", "fingerprint", "Conventions"),
+    *("model", "input", "fingerprint", "checks", "implausible", "Conventions"),
 )
 FLOAT = np.dtype(np.float64)
 

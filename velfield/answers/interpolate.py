@@ -17,7 +17,7 @@ from velfield.answers.reach import FURTHEST, NOWHERE, in_turn
 from velfield.kernel import byte_at, float32_at, kernel
 
 # what the flag of a velocity is made of; 0 is good
-OUTSIDE, UNKNOWN, EXTRAPOLATED, UNSURE, INVALID, SEVERAL, UNSOLVED = (1 << bit for bit in range(7))
+OUTSIDE, UNKNOWN, EXTRAPOLATED, UNSURE, INVALID, SEVERAL, UNSOLVED, IMPLAUSIBLE = (1 << bit for bit in range(8))
 MEANINGS = {
     OUTSIDE: "outside the data",
     UNKNOWN: "a surrounding cell is not known",
@@ -26,6 +26,7 @@ MEANINGS = {
     INVALID: "not a position",
     SEVERAL: "several real positions",
     UNSOLVED: "no real position found",
+    IMPLAUSIBLE: "a surrounding cell is implausible",
 }
 Side = tuple[int, int, int, int, int, float]  # of `_side`
 
@@ -49,7 +50,7 @@ def trilinear(
     values : ndarray (N, 3 or 6)
         [km/s]; NaN where the position is not inside the store's boxes, or a surrounding cell is not known.
     flag : ndarray (N,), uint8
-        The bits `OUTSIDE`, `UNKNOWN`, `EXTRAPOLATED`, `UNSURE`, `INVALID`.
+        The bits `OUTSIDE`, `UNKNOWN`, `EXTRAPOLATED`, `UNSURE`, `INVALID`, `IMPLAUSIBLE`.
     """
     pos = np.asarray(pos, dtype=np.float64)
     values = np.empty((len(pos), 3 * len(cells.names)))
@@ -157,8 +158,8 @@ def _sum(grid: Grid, sx: Side, sy: Side, sz: Side, extrapolate: bool, out: NDArr
         if box == ABSENT or grid.values[box] == 0:
             flag |= UNKNOWN
             continue
-        if grid.unsure[box] != 0 and byte_at(grid.unsure[box], cell):
-            flag |= UNSURE
+        if grid.unsure[box] != 0:
+            flag |= byte_at(grid.unsure[box], cell)
         if np.isfinite(float32_at(grid.values[box], cell)):
             for component in range(len(out)):
                 out[component] += float32_at(grid.values[box], component * grid.cells**3 + cell) * weight

@@ -87,12 +87,14 @@ class Client(Connection):
             ``none``, ``plane_parallel``, ``center_radial``, ``random_radial``, ``observed``.
         **about
             More of what the service takes, as ``observer=(x, y, z)``, ``line_of_sight="x"``, ``mean_halo_number``,
-            ``mass_unit="Msun"``, or ``margin``: cells on each side that are surroundings only and are not answered.
+            ``mass_unit="Msun"``, or ``margin``: cells on each side that are surroundings only and are not answered;
+            ``accept="implausible"`` for an answer also where input or velocities cannot be right.
 
         Returns
         -------
         dict
-            ``velocity`` and, where the model gives it, ``velocity_std``: (3, x, y, z) [km/s].
+            ``velocity`` and, where the model gives it, ``velocity_std``: (3, x, y, z) [km/s]; where any cell is
+            flagged ``velocity_flag`` (x, y, z), as of a velocity store.
         """
         query = _cube(cellsize=cellsize, redshift=redshift, min_mass=min_mass, rsd=rsd, **about)
         answer = self._ask(
@@ -121,7 +123,7 @@ class Client(Connection):
 
     def submit(
         self, model: str, given: str, *, average: int = 1, isolated: bool = False,
-        paint: Mapping[str, Any] | None = None,
+        paint: Mapping[str, Any] | None = None, accept: Sequence[str] = (),
     ) -> str:  # fmt: skip
         """Ask for a field store, a catalogue or an upload to be predicted; the same request is the same job.
 
@@ -139,15 +141,19 @@ class Client(Connection):
         paint : mapping, optional
             For a catalogue, and only for one: how it is painted, as ``{"min_mass": 1e12, "rsd": "none"}``; the options
             of ``velfield predict`` (docs/service.md). ``rsd`` must be there, the others have defaults.
+        accept : sequence of str
+            ``("implausible",)``: a result that cannot be right is wanted all the same, flagged in every cell.
 
         Returns
         -------
         str
             The job's id.
         """
-        asked = {"model": model, "input": given, "average": average, "isolated": isolated}
+        asked: dict[str, Any] = {"model": model, "input": given, "average": average, "isolated": isolated}
         if paint is not None:
             asked["paint"] = dict(paint)
+        if accept:
+            asked["accept"] = list(accept)
         return str(self._json("POST", "/jobs", json=asked)["id"])
 
     def jobs(self) -> list[dict[str, Any]]:

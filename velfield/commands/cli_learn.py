@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from velfield.commands.cli_options import AVERAGE_HELP, Cluster, cluster_options, note
+from velfield.commands.cli_options import ACCEPT, AVERAGE_HELP, Cluster, cluster_options, note
 from velfield.commands.runfile import config_option, given_instead
 from velfield.errors import VelfieldError
 from velfield.files.progress import Terminal
@@ -205,6 +205,7 @@ def calibrate(model: str, fields: tuple[str, ...], out: str, cluster: Cluster) -
 )
 @click.option("--count-filled/--no-count-filled", default=True, help="Count cells without a particle.")
 @click.option("--average", type=int, default=1, help=AVERAGE_HELP)
+@ACCEPT
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
 @cluster_options()
 @config_option

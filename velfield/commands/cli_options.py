@@ -20,6 +20,12 @@ AXIS = click.Choice(["x", "y", "z"])
 ASSIGNMENT = click.Choice(["ngp", "cic", "tsc"])
 VELOCITY = click.Choice(["comoving", "proper"])
 AVERAGE_HELP = "Orientations of each box whose predictions by a network are averaged: 1, 8, 16 or 48."
+ACCEPT = click.option(
+    "--accept",
+    type=click.Choice(["implausible"]),
+    multiple=True,
+    help="implausible: go on where input or velocities cannot be right, and say so in the result.",
+)
 COLUMN_HELP = "The file's name of x, y, z, vx, vy, vz or mass; may be repeated. With its unit: 'mass=M200c [Msun]'."
 RUNNING = "The run"
 COSMOLOGY_HELP = "outer-rim, or a .json or .toml file with omega_m, omega_b, h, sigma8, n_s."

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from velfield.commands.cli_options import (
+    ACCEPT,
     AVERAGE_HELP,
     OUTSIDE,
     Cluster,
@@ -76,6 +77,7 @@ left: run the same command until it exits with 0.
     ),
     click.option("--gpu", is_flag=True, help="Give its work to workers that offer GPU=1."),
 )
+@ACCEPT
 @click.option("--plan", is_flag=True, help="Print what would be read, made and needed, and stop.")
 @cluster_options()
 @config_option
@@ -113,9 +115,11 @@ def predict(model: str, fields: str, out: str, plan: bool, cluster: Cluster, **o
         return
     if job.receipts.finished():
         click.echo(f"already predicted, nothing done: {out}")
+        _remark(out)
         return
     with cluster.running("predict", settings) as (client, progress):
         _run(client, job, progress)
+    _remark(out)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
 
 
@@ -129,6 +133,7 @@ PREDICTING = (
     "tracer",
     "smoothing",
     "gpu",
+    "accept",
 )
 
 
@@ -179,6 +184,7 @@ def _from_catalogue(
     planned = paint_plan(work.paint)
     if not plan and work.finished():
         click.echo(f"already predicted, nothing done: {out}")
+        _remark(out)
         return
     job, fields = work.expected()
     prediction = prediction_plan(job, fields)
@@ -192,12 +198,21 @@ def _from_catalogue(
         job = work.painted(client, progress)
         _announce(job)
         _run(client, job, progress)
+    _remark(out)
     click.echo(f"predicted {job.layout.nbox} boxes: {out}")
 
 
 def _announce(job: Any) -> None:
     for difference in job.differences:
         note(difference)
+
+
+def _remark(out: str) -> None:
+    """Say what a result says of itself that is worth knowing."""
+    from velfield.pipelines.predict import remarks
+
+    for text in remarks(out):
+        note(text)
 
 
 def _run(client: Any, job: Any, progress: Any) -> None:

@@ -9,7 +9,7 @@ the size and the hash of every object (`velfield.files.manifest`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +113,11 @@ def published(url: str) -> bool:
 
 
 def write_boxes(
-    url: str, layout: Layout, boxes: Sequence[int], arrays: Mapping[str, NDArray[Any]]
+    url: str,
+    layout: Layout,
+    boxes: Sequence[int],
+    arrays: Mapping[str, NDArray[Any]],
+    names: Collection[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Write consecutive boxes that make up whole shards.
 
@@ -123,6 +127,8 @@ def write_boxes(
         Consecutive box numbers, from a shard's first to a shard's last.
     arrays : mapping of str to ndarray
         For every variable of the layout its values, boxes along the first axis.
+    names : collection of str, optional
+        The variables that are written, or written again; by default all of the layout.
 
     Returns
     -------
@@ -136,10 +142,9 @@ def write_boxes(
             f"a write that does not cover whole shards: boxes={first}..{end - 1}, boxes per shard={per}; "
             "write from a shard's first box to a shard's last"
         )
-    if set(arrays) != set(layout.variables):
-        raise StoreError(
-            f"variables do not match the layout: got {sorted(arrays)}, expected {sorted(layout.variables)}"
-        )
+    expected = set(layout.variables if names is None else names)
+    if set(arrays) != expected:
+        raise StoreError(f"variables do not match the layout: got {sorted(arrays)}, expected {sorted(expected)}")
     written: dict[str, dict[str, Any]] = {}
     for name, values in arrays.items():
         variable = layout.variables[name]

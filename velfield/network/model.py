@@ -104,6 +104,12 @@ class Model:
         """What a conditioned network is told of a field store; None for any other."""
         return None if self.normalisation.condition is None else condition_of(ds, self.inputs)
 
+    def far(self, ds: xr.Dataset, box: int) -> int:
+        """How many cells of a box's core have an input that is far from all of the training."""
+        core = ds.velfield.core(ds.isel(box=box))
+        values = np.stack([core.velfield.input(kind).transpose("x", "y", "z").values for kind in self.inputs])
+        return int(self.normalisation.far(values, self.condition(ds)).sum())
+
     def predict_array(
         self,
         inputs: NDArray[Any],

@@ -23,6 +23,9 @@ from velfield.errors import VelfieldError
 from velfield.physics.condition import Condition, Ranges
 
 TRANSFORMS = ("linear", "log")
+USUAL = 0.9999  # of the training cells
+COUNTED = 10**7  # cells for it, at least half of them, evenly spread
+FAR = 10.0  # std: by Chebyshev's inequality at most a hundredth of the training cells are further from the mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,9 @@ class Channel:
         ρ̄ of the log, in the kind's own units; 1 for an over-density.
     mean, std : float
         Of the transformed training cells.
+    usual : float, optional
+        How far from the mean, in standard deviations, all but one in 10⁴ of the training cells are; None in a bundle
+        that does not say it.
     """
 
     kind: str
@@ -46,6 +52,7 @@ class Channel:
     scale: float
     mean: float
     std: float
+    usual: float | None = None
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
@@ -57,6 +64,15 @@ class Channel:
                 f"no such normalisation of an input: input={self.kind}, scale={self.scale}, mean={self.mean}, "
                 f"std={self.std}; the mean must be finite, the others positive"
             )
+        if self.usual is not None and not 0 < self.usual < np.inf:
+            raise VelfieldError(
+                f"no such range of an input: input={self.kind}, usual={self.usual}; it must be positive"
+            )
+
+    @property
+    def far(self) -> float:
+        """What is far from all of the training [std]: `FAR`, or `usual` where the tail of the training was longer."""
+        return max(FAR, self.usual or 0.0)
 
     def transformed(self, values: NDArray[Any]) -> NDArray[Any]:
         """The transform alone."""
@@ -107,6 +123,11 @@ class Normalisation:
             out[..., number, :, :, :] = (part - np.float32(channel.mean)) / np.float32(channel.std)
         return out
 
+    def far(self, values: NDArray[Any], of: Condition | None = None) -> NDArray[np.bool_]:
+        """Cells (..., x, y, z) with an input that is far from all of the training; ``values`` as of `inputs`."""
+        limits = np.array([channel.far for channel in self.channels], dtype=np.float32)[:, None, None, None]
+        return np.asarray((np.abs(self.inputs(values, of)) > limits).any(axis=-4))
+
     def velocity_unit(self, of: Condition | None = None) -> float:
         """What the network's velocities are in units of [km/s]."""
         self._check(of)
@@ -140,7 +161,8 @@ class Normalisation:
         ranges = values.get("condition")
         return cls(
             channels=tuple(
-                Channel(**(c | {name: float(c[name]) for name in ("scale", "mean", "std")})) for c in values["channels"]
+                Channel(**(c | {n: float(c[n]) for n in ("scale", "mean", "std", "usual") if c.get(n) is not None}))
+                for c in values["channels"]
             ),
             sigma_v=float(values["sigma_v"]),
             condition=None if ranges is None else Ranges.from_dict(ranges),
@@ -199,4 +221,7 @@ def _channel(kind: str, transform: str, values: NDArray[np.float32], units: NDAr
     std = float(transformed.std(dtype=np.float64))
     if not std:
         raise VelfieldError(f"an input that is the same everywhere: input={kind}, std={std}; leave it out")
-    return dataclasses.replace(channel, mean=float(transformed.mean(dtype=np.float64)), std=std)
+    mean = float(transformed.mean(dtype=np.float64))
+    some = transformed.ravel()[:: max(1, transformed.size // COUNTED)]
+    usual = float(np.quantile(np.abs(some - np.float32(mean)), USUAL)) / std
+    return dataclasses.replace(channel, mean=mean, std=std, usual=usual)

@@ -149,6 +149,13 @@ class Cosmology(Expansion):
         radius = numbers(radius, "radius", "length", h=self.h).astype(float)
         return self._colossus().sigma(radius, 0.0) * self.growth(redshift)
 
+    def velocity_dispersion(self, redshift: float) -> float:
+        """Linear rms σ_v of one component of the peculiar velocity [km/s]: σ_v² = (aHf)²/(6π²) ∫P(k) dk."""
+        lnk = np.linspace(np.log(1e-5), np.log(1e2), 2000)  # beyond these less than 1e-4 of it
+        k = np.exp(lnk)
+        integral = float(np.trapezoid(k * self.linear_power(k, redshift), lnk))
+        return float(self.aH(redshift)) * self.growth_rate(redshift) * float(np.sqrt(integral / (6 * np.pi**2)))
+
     def mass_function(self, mass: ArrayLike, redshift: float) -> NDArray[np.float64]:
         """Friends-of-friends halo mass function dn/dlnM [(h⁻¹Mpc)⁻³] (Crocce et al. 2010)."""
         from colossus.lss import mass_function

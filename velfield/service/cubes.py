@@ -112,6 +112,15 @@ class Cube(BaseModel):
         return value
 
 
+class Asked(Cube):
+    """A cube that is to be answered at once, and what of the answer is accepted."""
+
+    accept: list[Literal["implausible"]] = Field(
+        default_factory=list, max_length=1,
+        description="implausible: answer, flagged, also where input or velocities cannot be right.",
+    )  # fmt: skip
+
+
 def read_npz(file: IO[bytes], cube: Cube, most_cells: int) -> dict[str, NDArray[np.float32]]:
     """Counts and masses (x, y, z) of an npz by their names, float32; see `Cube`.
 
@@ -195,7 +204,7 @@ def boxed(cube: Cube, arrays: dict[str, NDArray[np.float32]]) -> dict[str, NDArr
 def fingerprint_of(cube: Cube, body: hashlib._Hash) -> str:
     """Hash of a cube: of its bytes, already fed to ``body``, and of what is said of it."""
     later = {"line_of_sight"} if cube.line_of_sight is None else set()  # uploads from before it had no such word
-    body.update(cube.model_dump_json(exclude=later).encode())
+    body.update(cube.model_dump_json(exclude={"accept", *later}).encode())
     return body.hexdigest()
 
 

@@ -39,6 +39,8 @@ class Job:
         Whether each box is predicted by itself, also where the boxes are one whole parent.
     paint : dict, optional
         Of a catalogue of halos: how it is painted.
+    accept : list of str
+        ``implausible``, where a result that cannot be right is wanted all the same.
     boxes, cells : int
         How many there are, and cells of a box.
     state : str
@@ -66,6 +68,7 @@ class Job:
     cells: int
     notes: list[str]
     paint: dict[str, Any] | None = None
+    accept: list[str] = field(default_factory=list)
     state: str = "queued"
     created: float = field(default_factory=time.time)
     changed: float = field(default_factory=time.time)

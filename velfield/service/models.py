@@ -20,6 +20,9 @@ from velfield.files import shipped
 from velfield.network.model import Model, load_model
 from velfield.service.problems import Problem
 from velfield.stores.sources import sentences
+from velfield.stores.store import INPUTS
+from velfield.stores.store_layout import IMPLAUSIBLE
+from velfield.theory import plausible
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 Answer = TypeVar("Answer")
@@ -63,13 +66,28 @@ class Served:
             "reached": _finite(metadata.get("metrics", {})),
         }
 
-    def predict(self, ds: xr.Dataset) -> tuple[dict[str, NDArray[Any]], list[str]]:
-        """Velocities of the one box of a dataset, and in what it differs from the training."""
+    def predict(
+        self, ds: xr.Dataset, accept: Sequence[str] = ()
+    ) -> tuple[dict[str, NDArray[Any]], list[str], str | None]:
+        """Velocities of the one box of a dataset, what is to be said of it, and why an answer accepted is implausible.
+
+        ``velocity_flag`` is among the arrays where a cell is flagged, as in a velocity store.
+        """
+        expected = plausible.expected_of(ds, [INPUTS[kind][0] for kind in self.model.inputs])
+        looked = plausible.judge_input(ds, expected, plausible.look(ds, [0], expected, self.model.far))
+        plausible.refuse(looked.reason, accept)
         made = self.model.predict(ds)
-        if not all(np.isfinite(made[name].values).all() for name in self.model.variables):
+        arrays: dict[str, NDArray[Any]] = {name: made[name].values[0] for name in self.model.variables}
+        if not all(np.isfinite(values).all() for values in arrays.values()):
             raise Problem(422, "the model has no finite velocities for this", "see whether counts and means are right")
-        notes = sentences(self.model.differences(ds), "the cube")
-        return {name: made[name].values[0] for name in self.model.variables}, notes
+        flag, sums = plausible.flags(ds, 0, arrays["velocity"], expected)
+        judged = plausible.judge_velocity(ds, sums)
+        plausible.refuse(judged.reason, accept)
+        why = plausible.why_of(looked, judged)
+        if why is not None:
+            flag |= np.uint8(IMPLAUSIBLE)
+        notes = [*sentences(self.model.differences(ds), "the cube"), *plausible.notes_of(looked.found)]
+        return arrays | ({"velocity_flag": flag} if flag.any() else {}), notes, why
 
 
 def _finite(values: Any) -> Any:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
-from velfield.errors import VelfieldError
+from velfield.errors import ImplausibleError, VelfieldError
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST = 2000  # characters of a message
@@ -46,6 +46,8 @@ class Problem(Exception):
     def of(cls, error: VelfieldError, status: int = 422, names: Mapping[str, str] | None = None) -> Problem:
         """One of our own errors; ``names`` are what the client calls places on this machine."""
         text = hidden(str(error), names or {})
+        if isinstance(error, ImplausibleError):
+            text = text.replace("--accept implausible", 'accept=["implausible"]')
         what, semicolon, to_do = text.rpartition("; ")
         return cls(status, what, to_do) if semicolon else cls(status, text, "change the request")
 

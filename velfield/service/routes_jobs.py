@@ -111,6 +111,7 @@ async def submit(request: Request) -> Any:
     run = asyncio.get_running_loop().run_in_executor
     arguments = (asked.model, asked.input, asked.average, asked.isolated, asked.paint)
     job = await run(service.errands, service.runner.asked, *arguments)
+    job.accept = list(asked.accept)
     job, new = await run(service.errands, service.jobs.submit, job)
     return _answer(service, job, 202 if new else 200)
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 
 from velfield.errors import VelfieldError
 from velfield.service import schemas
-from velfield.service.cubes import Cube, boxed, fingerprint_of, read_npz, spec_of
+from velfield.service.cubes import Asked, Cube, boxed, fingerprint_of, read_npz, spec_of
 from velfield.service.npz import packed
 from velfield.service.problems import Problem, documented
 from velfield.service.receive import NPZ, receive
@@ -110,19 +110,24 @@ async def stores(request: Request) -> schemas.StoreCards:
         404,
         also={
             200: {
-                "description": "npz of velocity (3, x, y, z), float32 [km/s]; velocity_std where the model has it",
+                "description": "npz of velocity (3, x, y, z), float32 [km/s]; velocity_std where the model has it, and "
+                "velocity_flag (x, y, z) where any cell is flagged (docs/store.md)",
                 "content": {NPZ: BINARY},
                 "headers": {
                     "Velfield-Notes": {
                         "description": "JSON list: in what the cube differs from the model's training.",
                         "schema": {"type": "string"},
-                    }
+                    },
+                    "Velfield-Implausible": {
+                        "description": "JSON string: what cannot be right, of an answer accepted as implausible.",
+                        "schema": {"type": "string"},
+                    },
                 },
             }
         },
     ),
 )
-async def predict(request: Request, name: str, cube: Annotated[Cube, Query()]) -> Response:
+async def predict(request: Request, name: str, cube: Annotated[Asked, Query()]) -> Response:
     """Velocities of one small cube, at once.
 
     The cube is an isolated box, as if it were the one box of a field store that `velfield predict` is given; with a
@@ -142,12 +147,13 @@ async def predict(request: Request, name: str, cube: Annotated[Cube, Query()]) -
         ds = await run(service.errands, _opened, body, cube, limits.cells)
         del body
         try:
-            made, notes = await service.forward.run(lambda: served.predict(ds))
+            made, notes, why = await service.forward.run(lambda: served.predict(ds, cube.accept))
         except VelfieldError as error:
             raise Problem.of(error, names={served.url: served.name}) from error
         service.metrics.cells.labels(served.name).inc(ds.attrs["cells"] ** 3)
         data = await run(service.errands, packed, made)
-    return Response(data, media_type=NPZ, headers={"Velfield-Notes": json.dumps(notes)})
+    heads = {"Velfield-Notes": json.dumps(notes)} | ({} if why is None else {"Velfield-Implausible": json.dumps(why)})
+    return Response(data, media_type=NPZ, headers=heads)
 
 
 def _opened(body: bytes, cube: Cube, most_cells: int) -> Any:

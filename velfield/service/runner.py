@@ -162,6 +162,7 @@ class Runner:
             if job.paint is None:
                 prepared = self._prepared(job.model, job.input, job.average, job.isolated)
                 self._check_same(job, prepared.fingerprint)
+                prepared = dataclasses.replace(prepared, accept=tuple(job.accept))
                 predict.predict(self._connected(), prepared, told)
             else:
                 paint = Paint.model_validate(job.paint)
@@ -171,7 +172,8 @@ class Runner:
         except (VelfieldError, Problem) as error:
             self._stopped(job, error)
         else:
-            self.jobs.move(job, "done", done=job.total, error=None, what_to_do=None)
+            notes = [*job.notes, *predict.remarks(self.results.place(job.id))]
+            self.jobs.move(job, "done", done=job.total, error=None, what_to_do=None, notes=notes)
             LOG.info("job %s is done: %s boxes", job.id, job.boxes)
 
     def _check_same(self, job: Job, fingerprint: str) -> None:
@@ -182,7 +184,7 @@ class Runner:
         """A prediction of what was painted; the job says in what that differs from the training."""
         notes = [*job.notes, *(note for note in prepared.differences if note not in job.notes)]
         self.jobs.move(job, job.state, notes=notes)
-        return self._named(prepared, job.model, job.input)
+        return dataclasses.replace(self._named(prepared, job.model, job.input), accept=tuple(job.accept))
 
     def _stopped(self, job: Job, error: VelfieldError | Problem) -> None:
         if self._ending.is_set():

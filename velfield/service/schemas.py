@@ -178,6 +178,11 @@ class JobRequest(BaseModel):
         False, description="Each box by itself, also where they are one whole; uploaded cubes always are."
     )
     paint: Paint | None = Field(None, description="For a catalogue of halos, and only for one: how it is painted.")
+    accept: list[Literal["implausible"]] = Field(
+        default_factory=list,
+        max_length=1,
+        description="implausible: go on, and flag every cell, also where input or velocities cannot be right.",
+    )
 
 
 class JobStatus(BaseModel):
@@ -190,6 +195,7 @@ class JobStatus(BaseModel):
     average: int
     isolated: bool
     paint: Paint | None = None
+    accept: list[Literal["implausible"]] = Field(default_factory=list)
     boxes: int
     cells: int = Field(description="Along a box's side.")
     stage: str = Field(description="What is being done.", examples=["predict"])
@@ -226,6 +232,7 @@ def status_of(job: Job, keep: float) -> JobStatus:
         average=job.average,
         isolated=job.isolated,
         paint=None if job.paint is None else Paint.model_validate(job.paint),
+        accept=job.accept,  # type: ignore[arg-type]
         boxes=job.boxes,
         cells=job.cells,
         stage=job.stage,

@@ -206,6 +206,15 @@ class Slices:
         return made, opened.about(variable, box, step, list(AXES)) | {"low": low, "high": high}
 
 
+def _kinds(flag: xr.DataArray) -> NDArray[np.uint8]:
+    """Flags with bits as places in their meanings: of a cell the last that holds."""
+    values = np.asarray(flag.values)
+    found = np.full(values.shape, 255, dtype=np.uint8)
+    for place, (mask, value) in enumerate(zip(flag.attrs["flag_masks"], flag.attrs["flag_values"], strict=True)):
+        found[values & mask == value] = place
+    return found
+
+
 @functools.lru_cache(maxsize=8)
 def _opened(source: Source, version: str) -> Opened:  # noqa: ARG001
     """The stores of a source, as they are at a version; the latest few stay open."""
@@ -220,7 +229,8 @@ def _reader(variable: str, of: list[tuple[xr.Dataset, str]]) -> Callable[[int, t
         cut = {dim: slice(margin + c.start, margin + c.stop) for dim, c in zip(AXES, cells, strict=True)}
         part = ds[name].isel(cut | {"box": box})
         field = store.contrast(part) if variable in CONTRASTS else part
-        return np.asarray(field.values, dtype="<f4")
+        values = field.values if "flag_masks" not in field.attrs else _kinds(field)
+        return np.asarray(values, dtype="<f4")
 
     def read(box: int, cells: tuple[slice, ...]) -> NDArray[np.float32]:
         first, *other = [one(ds, name, box, cells) for ds, name in of]

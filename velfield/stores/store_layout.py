@@ -65,12 +65,21 @@ LACKED = {  # by stores that are older
     **dict.fromkeys(("component", "axis", "split", "parent"), ("long_name",)),
     "line_of_sight": ("units",),
 }
-KNOWN, EDGE, OUTSIDE = 0, 1, 2  # velocity_flag of a velocity store
+# velocity_flag of a velocity store: one of three, and bits beside it
+KNOWN, EDGE, OUTSIDE, KNOWLEDGE = 0, 1, 2, 3  # KNOWLEDGE masks the three
+IMPLAUSIBLE, EMPTY = 4, 8
 PREDICTED_FLAG = {
+    "long_name": "what is known of the cell, and whether its velocity can be right",
+    "flag_masks": [KNOWLEDGE, KNOWLEDGE, KNOWLEDGE, IMPLAUSIBLE, EMPTY],
+    "flag_values": [KNOWN, EDGE, OUTSIDE, IMPLAUSIBLE, EMPTY],
+    "flag_meanings": "known context_outside_parent outside_parent implausible no_tracer_around",
+}
+FIRST_FLAG = {  # of stores that do not say what was looked at
     "long_name": "what the input knows of the cell",
     "flag_values": [KNOWN, EDGE, OUTSIDE],
     "flag_meanings": "known context_outside_parent outside_parent",
 }
+LOOKED = ("checks", "implausible")  # attributes of the root: what was found, and why it was accepted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +206,12 @@ def velocity_layout(
     source: str,
     fingerprint: str,
     prediction: Mapping[str, Any] | None = None,
+    looked: Mapping[str, Any] | None = None,
 ) -> Layout:
     """The Zarr layout of the velocity store that a model makes from ``fields``, on the coordinates of its cores.
 
-    ``prediction`` says how it is made; older stores have none, and no flags.
+    ``prediction`` says how it is made; older stores have none, and no flags. ``looked`` are attributes of `LOOKED` as
+    far as they are known; older stores have none, and fewer flags.
     """
     core = fields.velfield.core(fields)
     n = core.sizes["x"]
@@ -223,7 +234,9 @@ def velocity_layout(
     }
     if prediction is not None:
         attrs["prediction"] = json.dumps(dict(prediction))
-    variables = _predicted_variables(n, model, flags=prediction is not None)
+    flag = None if prediction is None else FIRST_FLAG if looked is None else PREDICTED_FLAG
+    variables = _predicted_variables(n, model, flag)
+    attrs |= looked or {}
     return Layout(nbox=core.sizes["box"], variables=variables, coords=coords, attrs=attrs)
 
 
@@ -236,23 +249,33 @@ def bare_velocity_layout(attrs: Mapping[str, Any]) -> Layout:
     derived = {"velfield_schema": SCHEMA, "velfield_kind": "velocity", "cellsize": boxes.cellsize}
     return Layout(
         nbox=boxes.nbox,
-        variables=_predicted_variables(boxes.shape[0], json.loads(attrs["model"]), flags="prediction" in attrs),
+        variables=_predicted_variables(boxes.shape[0], json.loads(attrs["model"]), flag_of(attrs)),
         coords=_box_coords(boxes),
         attrs=dict(attrs) | derived | {"Conventions": "CF-1.11"},
     )
 
 
-def _predicted_variables(n: int, model: Mapping[str, Any], *, flags: bool) -> dict[str, Variable]:
+def looked_of(attrs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a velocity store's attributes have of `LOOKED`; None of an older store."""
+    return {name: attrs[name] for name in LOOKED if name in attrs} if LOOKED[0] in attrs else None
+
+
+def flag_of(attrs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What ``velocity_flag`` says of itself in a velocity store with these attributes; None where there is none."""
+    if "prediction" not in attrs:
+        return None
+    return FIRST_FLAG if looked_of(attrs) is None else PREDICTED_FLAG
+
+
+def _predicted_variables(n: int, model: Mapping[str, Any], flag: Mapping[str, Any] | None) -> dict[str, Variable]:
     """Variables of a velocity store with ``n`` cells along a side; ``model`` says whether it has error bars."""
     names = ("velocity", "velocity_std") if model.get("error_bars") else ("velocity",)
     variables = {
         name: Variable(dims=("component", "x", "y", "z"), shape=(3, n, n, n), dtype="float32", attrs=PREDICTED[name])
         for name in names
     }
-    if flags:
-        variables["velocity_flag"] = Variable(
-            dims=("x", "y", "z"), shape=(n, n, n), dtype="uint8", attrs=PREDICTED_FLAG
-        )
+    if flag is not None:
+        variables["velocity_flag"] = Variable(dims=("x", "y", "z"), shape=(n, n, n), dtype="uint8", attrs=flag)
     return variables
 
 

@@ -18,6 +18,7 @@ from velfield.geometry.boxes import BoxLayout
 from velfield.painting.fill import fill_velocity
 from velfield.painting.patches import outside_parent
 from velfield.painting.tracers import FASTEST, HEAVIEST
+from velfield.stores.store_layout import EMPTY, IMPLAUSIBLE, KNOWLEDGE, OUTSIDE, PREDICTED
 from velfield.verification.findings import Finding, fault
 
 ROUNDING = 1e-6  # relative: sums of float32 cells, each at most 6e-8 off
@@ -94,10 +95,15 @@ def check_predicted(box: int, arrays: Arrays) -> list[Finding]:
     found, outside = [], np.zeros(arrays["velocity"].shape[1:], dtype=bool)
     if "velocity_flag" in arrays:
         flag = arrays["velocity_flag"]
-        outside = flag == 2
-        if (bad := flag > 2).any():
+        outside = flag & KNOWLEDGE == OUTSIDE
+        if (bad := (flag & KNOWLEDGE > OUTSIDE) | (flag > KNOWLEDGE + IMPLAUSIBLE + EMPTY)).any():
             cells = f"{int(bad.sum())} cells, {', '.join(f'{v}' for v in np.unique(flag[bad])[:4])} there"
-            found.append(fault("an unknown flag", f"variable=velocity_flag, box={box}", cells, "0, 1 or 2"))
+            rule = "0, 1 or 2, with 4 and 8 beside it"
+            found.append(fault("an unknown flag", f"variable=velocity_flag, box={box}", cells, rule))
+        doubted = ~outside & (flag & IMPLAUSIBLE > 0) & (flag <= KNOWLEDGE + IMPLAUSIBLE + EMPTY)
+        arrays = {  # of cells that are flagged as implausible nothing is expected
+            name: np.where(doubted, 1, values) if name in PREDICTED else values for name, values in arrays.items()
+        }
     found += check_velocity(box, arrays["velocity"], outside)
     return found + check_std(box, arrays["velocity_std"], outside) if "velocity_std" in arrays else found
 

@@ -173,7 +173,14 @@ def _input_store(opened: Opened) -> shards.Layout | None:
         return None
     model, fingerprint = json.loads(opened.attrs["model"]), opened.attrs["fingerprint"]
     prediction = json.loads(opened.attrs["prediction"]) if "prediction" in opened.attrs else None
-    return store_layout.velocity_layout(fields, model=model, source=url, fingerprint=fingerprint, prediction=prediction)
+    return store_layout.velocity_layout(
+        fields,
+        model=model,
+        source=url,
+        fingerprint=fingerprint,
+        prediction=prediction,
+        looked=store_layout.looked_of(opened.attrs),
+    )
 
 
 def boxes_per_shard(opened: Opened, name: str) -> int:

@@ -13,6 +13,7 @@ const MEANINGS = {
   16: "not a position",
   32: "several real positions",
   64: "no real position found",
+  128: "a surrounding cell is implausible",
 };
 
 // Three numbers a line, between them spaces, commas, semicolons or tabs: [[number, number, number]]. A line of names
