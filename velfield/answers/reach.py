@@ -103,7 +103,7 @@ def in_turn(
             boxes = [box for _, box in cells.several(numbers.tolist())]
             shape = (cells.layout.cells,) * 3
             where[0, numbers] = [_address(box.values, np.float32, (3 * len(cells.names), *shape)) for box in boxes]
-            where[1, numbers] = [0 if box.unsure is None else _address(box.unsure, np.bool_, shape) for box in boxes]
+            where[1, numbers] = [0 if box.unsure is None else _address(box.unsure, np.uint8, shape) for box in boxes]
             some = lines._replace(pos=at[first:last], direction=along[first:last])
             yield Part(rows[first:last], some, grid, boxes)
             where[:, numbers] = 0
