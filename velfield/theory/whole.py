@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
 from velfield.geometry.boxes import BoxLayout
-from velfield.stores.coordinates import whole_boxes
+from velfield.stores.coordinates import by_axis, whole_boxes
 from velfield.stores.store import contrast, decoding
 
 READERS = 8  # boxes read at once: hides the latency of object storage
@@ -74,7 +74,7 @@ def check_one_parent(ds: xr.Dataset, out: str) -> None:
             f"the boxes are not one whole, each is seen by an observer of its own: store={source}, rsd={attrs['rsd']}, "
             f"observer_per_box={attrs['observer_per_box']}; {out}"
         )
-    places = np.rint(np.asarray(ds["origin"].values).reshape(-1, 3) / layout.side).astype(int)
+    places = np.rint(by_axis(ds, "origin").reshape(-1, 3) / layout.side).astype(int)
     there = set(map(tuple, places.tolist()))
     if ds["origin"].ndim != 2 or len(places) != layout.nbox or there != {layout.index(b) for b in range(layout.nbox)}:
         raise VelfieldError(
@@ -197,5 +197,5 @@ def _ngrid(ds: xr.Dataset) -> int:
 
 def _indices(ds: xr.Dataset, box: int, margin: int) -> list[NDArray[np.int64]]:
     """Cells of a box and its surroundings along each axis, on the parent's grid and beyond it."""
-    first = np.rint(np.asarray(ds["origin"].isel(box=box)) / float(ds.attrs["cellsize"])).astype(int) - margin
+    first = np.rint(by_axis(ds, "origin")[box] / float(ds.attrs["cellsize"])).astype(int) - margin
     return [np.arange(int(ds.attrs["cells"]) + 2 * margin) + start for start in first]
