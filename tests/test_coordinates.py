@@ -308,6 +308,8 @@ def test_what_a_selection_gives_is_selected_from_what_the_store_gives(fields, an
     one = fields.isel(box=3).transpose()
     how = analytic.settings("linear_halo", one)
     np.testing.assert_array_equal(analytic.velocities(how, one, [0])[0], answers["linear"][3])
+    some = fields[["halo_number"]]  # a selection of variables has no origin
+    np.testing.assert_array_equal(analytic.velocities(how, some, [3])[0], answers["linear"][3])
     mirrored = fields.isel(x=slice(None, None, -1), box=slice(None, None, -1))
     np.testing.assert_array_equal(read_overdensity(mirrored, "halo_mass", 7, 1), answers["overdensity"][0].values)
 

@@ -51,7 +51,7 @@ def in_order(ds: xr.Dataset) -> xr.Dataset:
     xarray.Dataset
         The same numbers: with a dimension ``box``, its known variables (box, component, x, y, z), cells ascending along
         x, y and z and without gaps, ``component`` and ``axis`` x, y, z. ``ds`` itself where it is so already. It may
-        lack boxes, and cells at the boxes' faces.
+        lack boxes, cells at the boxes' faces, and ``origin``, which `by_axis` asks for.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def in_order(ds: xr.Dataset) -> xr.Dataset:
         Where coordinates are missing, or not those of the store's cells, components or boxes.
     """
     said = _said_of(ds)
-    made = ds if "box" in ds.dims else _with_box(ds)
+    made = ds if "box" in ds.dims else _with_box(ds, said)
     orders: dict[str, Any] = {}
     for axis in AXES:
         numbers = _numbers(made, axis, said)
@@ -74,12 +74,8 @@ def in_order(ds: xr.Dataset) -> xr.Dataset:
             _check_dimensions(made[name], said)
     if "component" in {dim for name in VECTORS if name in made.data_vars for dim in made[name].dims}:
         orders["component"] = _of_labels(made, "component", said)
-    if "origin" not in made.coords or set(made["origin"].dims) != {"box", "axis"}:
-        raise StoreError(
-            f"boxes that do not say where they lie: store={said.source}, missing coordinate=origin; keep it, with its "
-            "dimensions box and axis, as it was when the store was opened"
-        )
-    orders["axis"] = _of_labels(made, "axis", said)
+    if "axis" in made.dims:
+        orders["axis"] = _of_labels(made, "axis", said)
     orders = {dim: order for dim, order in orders.items() if order is not None}
     if orders:
         made = made.isel(orders)
@@ -144,7 +140,10 @@ def check_attributes(ds: xr.Dataset) -> None:
 
 def by_axis(ds: xr.Dataset, name: str) -> NDArray[np.float64]:
     """The ``origin``, ``observer`` or ``line_of_sight`` of boxes (box, 3), or of one (3,), as x, y, z."""
-    values, order = ds[name], _of_labels(ds, "axis", _said_of(ds))
+    said = _said_of(ds)
+    if name not in ds.coords or "axis" not in ds[name].dims:
+        raise _nowhere(said, name)
+    values, order = ds[name], _of_labels(ds, "axis", said)
     values = values if order is None else values.isel(axis=order)
     return np.asarray(values.transpose(..., "axis").values, dtype=np.float64)
 
@@ -233,8 +232,10 @@ def _unlike(dims: tuple[Any, ...]) -> bool:
     return known != sorted(known)
 
 
-def _with_box(ds: xr.Dataset) -> xr.Dataset:
+def _with_box(ds: xr.Dataset, said: _Said) -> xr.Dataset:
     """One box, which has lost its dimension, with it."""
+    if not any(name in ds.coords for name in OF_BOXES):  # as after a sum over boxes
+        raise _nowhere(said)
     own = [name for name in ds.coords if name not in ORDER and set(ds[name].dims) <= {"axis"}]
     return ds.reset_coords(own).expand_dims("box").set_coords(own)
 
@@ -261,6 +262,11 @@ def _refuse_dimensions(values: xr.DataArray, said: _Said) -> None:
 
 def _check_boxes(ds: xr.Dataset, said: _Said) -> None:
     """Refuse boxes that are not where a parent's cells are, or of several parents."""
+    _check_parent(ds, ds.attrs, said)
+    if "origin" not in ds.coords:  # a selection of variables loses it; who needs it asks for it
+        return
+    if set(ds["origin"].dims) != {"box", "axis"}:
+        raise _nowhere(said)
     corners = np.asarray(ds["origin"].values, dtype=np.float64) / said.cellsize
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(corners - np.rint(corners)) <= NEAR)
@@ -270,7 +276,6 @@ def _check_boxes(ds: xr.Dataset, said: _Said) -> None:
             f"origin={_shown(corners[wrong][0] * said.cellsize)}, cellsize={said.cellsize:g}; keep the origin that the "
             "store was opened with"
         )
-    _check_parent(ds, ds.attrs, said)
 
 
 def _check_parent(of: xr.Dataset | xr.DataArray, attrs: Mapping[str, Any], said: _Said) -> None:
@@ -281,6 +286,13 @@ def _check_parent(of: xr.Dataset | xr.DataArray, attrs: Mapping[str, Any], said:
             f"boxes of another universe: store={said.source}, parent={min(other)}, the store's parent={wanted}; take "
             "the boxes of one store at a time"
         )
+
+
+def _nowhere(said: _Said, name: str = "origin") -> StoreError:
+    return StoreError(
+        f"boxes that do not say where they lie: store={said.source}, missing coordinate={name}; keep it, with its "
+        "dimensions box and axis, as it was when the store was opened"
+    )
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from velfield.errors import StoreError
 from velfield.geometry.boxes import BoxLayout
 from velfield.stores import cf
-from velfield.stores.coordinates import AXES
+from velfield.stores.coordinates import AXES, by_axis
 from velfield.stores.store_layout import COORDINATES, LENGTH
 
 SEEN = ("observer", "line_of_sight")
@@ -27,7 +27,7 @@ def layout_of(ds: xr.Dataset) -> BoxLayout:
 def boxes_at(ds: xr.Dataset) -> NDArray[np.int64]:
     """The number of the box at each place (boxes, boxes, boxes) of the parent; refuses boxes that do not fill it."""
     layout, source = layout_of(ds), ds.encoding.get("source")
-    places = np.rint(np.asarray(ds["origin"].values).reshape(-1, 3) / layout.side).astype(int)
+    places = np.rint(by_axis(ds, "origin").reshape(-1, 3) / layout.side).astype(int)
     there = set(map(tuple, places.tolist()))
     if there != {layout.index(b) for b in range(layout.nbox)}:
         raise StoreError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from velfield.errors import StoreError
 from velfield.geometry.tiles import pieces
-from velfield.stores.coordinates import AXES, whole_boxes
+from velfield.stores.coordinates import AXES, by_axis, whole_boxes
 from velfield.stores.store import decoding
 from velfield.stores.store_layout import COMPONENTS
 from velfield.theory.whole import READERS, layout_of
@@ -32,7 +32,7 @@ class Parent:
         self.ds = ds = whole_boxes(ds)
         self.layout = layout_of(ds)
         self.periodic = bool(ds.attrs["periodic"])
-        places = np.rint(np.asarray(ds["origin"].values) / self.layout.side).astype(int)
+        places = np.rint(by_axis(ds, "origin") / self.layout.side).astype(int)
         self._places = [(int(i), int(j), int(k)) for i, j, k in places]
         self._number = {place: box for box, place in enumerate(self._places)}
 

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.errors import StoreError, VelfieldError
-from velfield.stores.coordinates import whole_boxes
+from velfield.stores.coordinates import by_axis, whole_boxes
 from velfield.stores.joined import boxes_at
 from velfield.stores.joined import layout_of as layout_of
 from velfield.stores.store import contrast, decoding
@@ -186,5 +186,5 @@ def _ngrid(ds: xr.Dataset) -> int:
 
 def _indices(ds: xr.Dataset, box: int, margin: int) -> list[NDArray[np.int64]]:
     """Cells of a box and its surroundings along each axis, on the parent's grid and beyond it."""
-    first = np.rint(np.asarray(ds["origin"].isel(box=box)) / float(ds.attrs["cellsize"])).astype(int) - margin
+    first = np.rint(by_axis(ds, "origin")[box] / float(ds.attrs["cellsize"])).astype(int) - margin
     return [np.arange(int(ds.attrs["cells"]) + 2 * margin) + start for start in first]
