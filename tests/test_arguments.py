@@ -470,6 +470,34 @@ def test_powers_and_masses_of_a_cosmology():
     assert_allclose(OUTER_RIM.mass_function(1e13 / H * u.Msun, 0.0), OUTER_RIM.mass_function(1e13, 0.0))
 
 
+def test_a_catalogue_is_opened_with_quantities(tmp_path):
+    rng = np.random.default_rng(9)
+    table = {x: 100 * rng.random(50) for x in "xyz"} | {f"v{x}": 300 * rng.standard_normal(50) for x in "xyz"}
+    pd.DataFrame(table | {"mass": np.full(50, 1e13)}).to_csv(tmp_path / "c.csv", index=False)
+    url = str(tmp_path / "c.csv")
+    assert vf.open_catalogue(url, 0.5 * cu.redshift, boxsize=0.1 * u.Gpc / cu.littleh).boxsize == pytest.approx(100)
+    assert vf.open_catalogue(url, 0.5, boxsize=200 * u.Mpc, h=0.5).boxsize == pytest.approx(100)
+    with pytest.raises(VelfieldError, match="the Hubble parameter is not known here: boxsize is in 'Mpc'"):
+        vf.open_catalogue(url, 0.5, boxsize=200 * u.Mpc)
+    with pytest.raises(VelfieldError, match=r"no such redshift: redshift=-0\.3; give a number from 0 on"):
+        vf.open_catalogue(url, -0.3, boxsize=100.0)
+
+
+def test_a_network_is_given_over_densities():
+    model = vf.load_model("pretrained", device="cpu")
+    rng = np.random.default_rng(10)
+    counts = rng.poisson(1.0, (1, len(model.inputs), 32, 32, 32)).astype("f4")
+    delta = counts / counts.mean() - 1
+    if model.guide is None and model.normalisation.condition is None:
+        named = xr.DataArray(delta, dims=("box", "channel", "x", "y", "z"))
+        expected = model.predict_array(delta)
+        assert_array_equal(model.predict_array(named.transpose("z", "y", "x", "channel", "box")), expected)
+        with pytest.raises(VelfieldError, match="inputs are not finite: cells=1"):
+            model.predict_array(np.ma.array(delta, mask=np.arange(delta.size).reshape(delta.shape) == 7))
+    with pytest.raises(VelfieldError, match=f"not a density contrast: {model.inputs[0]} goes from 0 to"):
+        model.predict_array(counts)
+
+
 def test_cubes_that_are_sent():
     counts = np.random.default_rng(8).poisson(3.0, (4, 4, 4))
     named = xr.DataArray(counts, dims=("x", "y", "z")).transpose("z", "x", "y")
