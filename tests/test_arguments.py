@@ -18,6 +18,9 @@ from velfield.accuracy.measures import metrics
 from velfield.arguments import numbers, overdensity, rows
 from velfield.client.bodies import cubes_of
 from velfield.errors import VelfieldError
+from velfield.network.model import Model
+from velfield.network.normalisation import Channel, Normalisation
+from velfield.network.unet import UNet, UNetConfig
 from velfield.painting.paint import paint
 from velfield.physics import sky
 from velfield.physics.cosmology import OUTER_RIM, Background, Cosmology
@@ -468,6 +471,34 @@ def test_powers_and_masses_of_a_cosmology():
     assert_allclose(OUTER_RIM.sigma(8 / H * u.Mpc, 0.0), OUTER_RIM.sigma(8.0, 0.0))
     assert_allclose(OUTER_RIM.halo_bias(1e13 / H * u.Msun, 0.0), OUTER_RIM.halo_bias(1e13, 0.0))
     assert_allclose(OUTER_RIM.mass_function(1e13 / H * u.Msun, 0.0), OUTER_RIM.mass_function(1e13, 0.0))
+
+
+def test_a_catalogue_is_opened_with_quantities(tmp_path):
+    rng = np.random.default_rng(9)
+    table = {x: 100 * rng.random(50) for x in "xyz"} | {f"v{x}": 300 * rng.standard_normal(50) for x in "xyz"}
+    pd.DataFrame(table | {"mass": np.full(50, 1e13)}).to_csv(tmp_path / "c.csv", index=False)
+    url = str(tmp_path / "c.csv")
+    assert vf.open_catalogue(url, 0.5 * cu.redshift, boxsize=0.1 * u.Gpc / cu.littleh).boxsize == pytest.approx(100)
+    assert vf.open_catalogue(url, 0.5, boxsize=200 * u.Mpc, h=0.5).boxsize == pytest.approx(100)
+    with pytest.raises(VelfieldError, match="the Hubble parameter is not known here: boxsize is in 'Mpc'"):
+        vf.open_catalogue(url, 0.5, boxsize=200 * u.Mpc)
+    with pytest.raises(VelfieldError, match=r"no such redshift: redshift=-0\.3; give a number from 0 on"):
+        vf.open_catalogue(url, -0.3, boxsize=100.0)
+
+
+def test_a_network_is_given_over_densities():
+    inputs = ("mass_overdensity", "number_overdensity")
+    channels = tuple(Channel(kind=kind, transform="linear", scale=1.0, mean=0.1, std=0.8) for kind in inputs)
+    net = UNet(UNetConfig(in_channels=2, width=4, depth=1, groups=2))
+    model = Model(net, Normalisation(channels=channels, sigma_v=300.0), {"trained_on": {}, "context": 0})
+    counts = np.random.default_rng(10).poisson(1.0, (1, 2, 8, 8, 8)).astype("f4")
+    delta = counts / counts.mean() - 1
+    named = xr.DataArray(delta, dims=("box", "channel", "x", "y", "z")).transpose("z", "y", "x", "channel", "box")
+    assert_array_equal(model.predict_array(named), model.predict_array(delta))
+    with pytest.raises(VelfieldError, match="inputs are not finite: cells=1"):
+        model.predict_array(np.ma.array(delta, mask=np.arange(delta.size).reshape(delta.shape) == 7))
+    with pytest.raises(VelfieldError, match="not a density contrast: mass_overdensity goes from 0 to"):
+        model.predict_array(counts)
 
 
 def test_cubes_that_are_sent():

@@ -22,7 +22,7 @@ USES = {
     "painting": ("arguments geometry kernel physics", "numpy"),
     "accuracy": ("arguments physics", "numpy scipy"),
     "files": ("", "numpy zarr fsspec s3fs botocore rich"),
-    "catalogues": ("files geometry kernel painting physics", "numpy numcodecs fastcrc"),
+    "catalogues": ("arguments files geometry kernel painting physics", "numpy numcodecs fastcrc"),
     "stores": ("files geometry physics version", "numpy scipy xarray"),
     "theory": ("files geometry physics stores version", "numpy xarray"),
     "answers": ("arguments catalogues files geometry kernel physics stores theory", "numpy scipy xarray"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from numbers import Real
@@ -327,6 +328,12 @@ def _converted(found: NDArray[Any], unit: Any, name: str, quantity: str, h: floa
                     f"in our unit ({ours})"
                 ) from error
         how = [] if h is None else cu.with_H0(100 * h * u.km / u.s / u.Mpc)
+        if h is not None and quantity in ("length", "mass") and not unit.is_equivalent(u.Unit(text)):
+            warnings.warn(
+                f"h={h:g} is applied: {name} is in {str(said)!r}, without h, and becomes {ours}; write "
+                f"'{said} / littleh' where the numbers have their h already",
+                stacklevel=2,
+            )
         if quantity == "redshift":
             if unit.is_equivalent(u.km / u.s):
                 return np.asarray((u.Quantity(found, unit) / import_module("astropy.constants").c).to_value(""))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from velfield.arguments import number
 from velfield.catalogues import table_csv, table_fits, table_genericio, table_hdf5, table_parquet
 from velfield.catalogues.blocks import Block
 from velfield.catalogues.genericio_layout import BYTE_ORDERS
@@ -157,6 +158,9 @@ def open_catalogue(
     -----
     Opened again in the same process, unchanged files are not read again: a job may open its catalogue in every task.
     """
+    redshift = None if redshift is None else number(redshift, "redshift", "redshift")
+    h = None if h is None else number(h, "h")
+    boxsize = None if boxsize is None else number(boxsize, "boxsize", "length", h=h)
     if redshift is not None and not 0 <= redshift < math.inf:
         raise VelfieldError(f"no such redshift: redshift={redshift}; give a number from 0 on")
     if outside not in OUTSIDE:

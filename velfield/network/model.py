@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from velfield.arguments import numbers
+from velfield.arguments import numbers, overdensity
 from velfield.errors import StoreError, VelfieldError
 from velfield.geometry.symmetry import CUBE, Symmetry
 from velfield.network import bundle
@@ -26,6 +26,8 @@ from velfield.stores.coordinates import whole_boxes
 from velfield.stores.sources import condition_of, describe, differing, symmetries_of_boxes
 from velfield.stores.store import velocity_in_memory
 from velfield.theory.guide import Guide
+
+CHANNELS = ("box", "channel", "x", "y", "z")  # of what a network is given
 
 
 class Model:
@@ -118,7 +120,14 @@ class Model:
         guide: NDArray[Any] | None = None,
         condition: Condition | None = None,
     ) -> NDArray[np.float32]:
-        """Velocities from densities, both as arrays; parameters and velocities as of `predict_arrays`."""
+        """Velocities from densities, both as arrays; parameters and velocities as of `predict_arrays`.
+
+        Counts, masses or 1 + δ in the place of an over-density are refused (`velfield.arguments.overdensity`).
+        """
+        inputs = numbers(inputs, "inputs", dims=CHANNELS)
+        for place, kind in enumerate(self.inputs):
+            if kind.endswith("_overdensity") and inputs.ndim == len(CHANNELS) and place < inputs.shape[1]:
+                overdensity(inputs[:, place], kind)
         return self.predict_arrays(inputs, batch, guide=guide, condition=condition)[0]
 
     def predict_arrays(
@@ -152,9 +161,8 @@ class Model:
         velocity, std : ndarray (box, 3, x, y, z)
             float32 [km/s], context included.
         """
-        order = ("box", "channel", "x", "y", "z")
-        inputs = numbers(inputs, "inputs", dims=order)
-        guide = None if guide is None else numbers(guide, "guide", "speed", dims=order)
+        inputs = numbers(inputs, "inputs", dims=CHANNELS)
+        guide = None if guide is None else numbers(guide, "guide", "speed", dims=CHANNELS)
         if inputs.ndim != 5 or inputs.shape[1] != len(self.inputs) or batch < 1:
             raise VelfieldError(
                 f"inputs do not fit the model: shape={inputs.shape}, batch={batch}; give (box, channel, x, y, z) with "
