@@ -176,7 +176,7 @@ def test_a_store_with_an_empty_part_is_refused(tmp_path, seen):
     )
     assert "cells without a tracer in a cube of " in reason
     assert reason.endswith("or write it all the same, flagged, with --accept implausible")
-    assert 0.1 < found["empty_share"] < 0.5
+    assert 0.1 < found["empty_share"] <= 0.5
     with pytest.raises(ImplausibleError, match="a survey needs its selection"):
         plausible.refuse(reason, ())
     plausible.refuse(reason, ("implausible",))
