@@ -211,6 +211,16 @@ def test_cells_far_from_any_tracer_are_found_across_faces(tmp_path):
         np.testing.assert_array_equal(found[box], there[cut])
 
 
+def test_a_single_cell_that_cannot_be_is_flagged(tmp_path):
+    ds = open_fields(write_fields(str(tmp_path / "fields"), boxes=2, cells=16), chunks=None).load()
+    velocity = ds["velocity"].isel(box=3).values.copy()
+    velocity[2, 4, 5, 6] = -5001
+    flag, sums = plausible.flags(ds, 3, velocity, None)
+    assert np.argwhere(flag).tolist() == [[4, 5, 6]]
+    assert flag[4, 5, 6] == IMPLAUSIBLE
+    assert (sums.cells, sums.fast, sums.lost) == (4096, 1, 0)
+
+
 def test_only_implausible_is_accepted():
     plausible.check_accept(("implausible",))
     with pytest.raises(VelfieldError, match="nothing that can be accepted: accept=everything; leave it out, or name"):
