@@ -181,3 +181,46 @@ def test_models_say_what_they_are(client):
     assert plain["inputs"] == {"mass_overdensity": "1", "number_overdensity": "1"}
     assert (plain["cellsize"], plain["has_std"], plain["redshift"], plain["guide"]) == (5.0, True, 0.212, None)
     assert (guided["conditioned"], guided["guide"], guided["min_mass"]) == (True, "wiener", [1e11, 1e13])
+
+
+def half(cells: int = 16) -> dict[str, np.ndarray]:
+    """Halos in one half of a cube, as of a survey that ends there."""
+    number = np.random.default_rng(8).poisson(3.0, (cells,) * 3).astype("f4")
+    number[: cells // 2] = 0
+    return {"halo_number": number, "halo_mass": (number * 2e12).astype("f4")}
+
+
+def test_a_cube_that_is_no_complete_catalogue_is_refused_and_accepted(client, service):
+    sent = io.BytesIO()
+    np.savez(sent, **half())
+    url, asked = (
+        f"{service.url}/predict/plain",
+        {"content": sent.getvalue(), "headers": {"Content-Type": "application/x-npz"}},
+    )
+    answer = httpx.post(url, params=ABOUT, **asked)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("the halos do not fill the volume as a complete catalogue does: ")
+    assert 'with accept=["implausible"]' in answer.json()["what_to_do"]
+    answer = httpx.post(url, params=ABOUT | {"accept": "implausible"}, **asked)
+    assert answer.status_code == 200
+    assert json.loads(answer.headers["Velfield-Implausible"]).startswith("the halos do not fill the volume")
+    found = client.predict("plain", half(), **ABOUT, accept="implausible")
+    flag = found["velocity_flag"]
+    assert (flag & 4 > 0).all()
+    empty = np.zeros(flag.shape, dtype=bool)
+    empty[3:5, 3:13, 3:13] = True  # a cube of 7 cells around; beyond the edge of a box there may be halos
+    np.testing.assert_array_equal(flag & 8 > 0, empty)
+    assert httpx.post(url, params=ABOUT | {"accept": "all"}, **asked).status_code == 422
+
+
+def test_a_job_that_is_no_complete_catalogue_fails_and_goes_on_where_it_is_accepted(client):
+    name = client.upload(half(), **ABOUT)
+    job = client.submit("plain", name)
+    with pytest.raises(ServiceError, match="the halos do not fill the volume"):
+        client.wait(job, timeout=600, every=0.2)
+    assert 'with accept=["implausible"]' in client.status(job)["what_to_do"]
+    assert client.submit("plain", name, accept=["implausible"]) == job
+    done = client.wait(job, timeout=600, every=0.2)
+    assert done["accept"] == ["implausible"]
+    assert any("accepted as implausible, every cell is flagged" in note for note in done["notes"])
+    assert (client.open(job)["velocity_flag"].values & 4 > 0).all()

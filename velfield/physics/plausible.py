@@ -129,10 +129,13 @@ class Tracers:
         return self.boost * float(self.cosmology.sigma(radius, self.redshift)) ** 2
 
     def reach(self, cellsize: float, most: int) -> int | None:
-        """Least m such that a cube of 2m + 1 cells is empty with a chance of at most `NEVER`; None beyond ``most``."""
+        """Least m such that a cube of 2m + 1 cells is empty with a chance of at most `NEVER`; None beyond ``most``.
+
+        Even where linear theory is off by `TOLERANCE`.
+        """
         for reach in range(most + 1):
             side = (2 * reach + 1) * cellsize
-            if void_probability(self.density * side**3, self.variance(side)) <= NEVER:
+            if void_probability(self.density * side**3, TOLERANCE * self.variance(side)) <= NEVER:
                 return reach
         return None
 
