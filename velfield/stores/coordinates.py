@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from velfield.errors import StoreError
+from velfield.stores import cf
 from velfield.stores.store_layout import COMPONENTS, VARIABLES
 
 AXES = ("x", "y", "z")
@@ -149,6 +150,7 @@ def by_axis(ds: xr.Dataset, name: str) -> NDArray[np.float64]:
 
 
 def _said_of(ds: xr.Dataset) -> _Said:
+    cf.refuse(ds)
     check_attributes(ds)
     attrs, source = ds.attrs, ds.encoding.get("source")
     try:
