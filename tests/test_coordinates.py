@@ -20,6 +20,8 @@ from velfield.stores import coordinates
 from velfield.theory import analytic
 from velfield.theory.whole import read_overdensity, whole_cube
 
+# of hypothesis, which prints a failing example's stores
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 CELLS = 6  # along a side of a box
 DIMS = ("box", "component", "x", "y", "z", "axis")
 KINDS = (
@@ -149,7 +151,7 @@ def ask(function):
 
 def same_cells(found, reference):
     """Whether each value is the one that the reference has of the same box and cell, or NaN."""
-    labels = {dim: found[dim] for dim in ("box", "component", "x", "y", "z") if dim in found.coords}
+    labels = {dim: found[dim] for dim in ("box", *reference.dims[1:]) if dim in found.coords}
     wanted = reference.sel(labels).transpose(*found.dims)
     assert wanted.shape == found.shape
     same = (found.values == wanted.values) | np.isnan(found.values)
@@ -262,7 +264,8 @@ def test_metrics(velocity, one, other, same):
         cells["box"] = np.atleast_1d(t["box"].values)
         plain = vf.metrics(predicted.sel(cells).values, truth.sel(cells).values)
         for name in ("slope", "r", "rms", "rms_centre"):
-            assert row[name]["mean"] == pytest.approx(plain[name]["mean"], rel=1e-12, nan_ok=True)
+            mean = plain[name]["mean"]  # None where a single cell leaves it undefined
+            assert row[name]["mean"] == (None if mean is None else pytest.approx(mean, rel=1e-12))
 
 
 @pytest.mark.parametrize("n", [31, 24, 16, 8, 2])
@@ -290,10 +293,11 @@ def test_a_crop_is_exported_with_what_it_has(tmp_path, velocity):
     export(crop, str(tmp_path / "crop.nc"), quantities=["velocity", "divergence"])
     export(velocity, str(tmp_path / "whole.nc"), quantities=["velocity", "divergence"])
     with xr.open_dataset(tmp_path / "crop.nc") as found, xr.open_dataset(tmp_path / "whole.nc") as whole:
-        known = found.x.isin([15, 25, 35, 75, 85, 95])
+        places = np.rint(found.x * 0.71)  # NetCDF has megaparsec
+        known = places.isin([15, 25, 35, 75, 85, 95])
         np.testing.assert_array_equal(found.velocity.sel(x=known), whole.velocity.sel(x=known))
         assert found.velocity.sel(x=~known).isnull().all()
-        inside = found.x.isin([25, 85])  # both neighbours are there
+        inside = places.isin([25, 85])  # both neighbours are there
         np.testing.assert_array_equal(found.divergence.sel(x=inside), whole.divergence.sel(x=inside))
         assert found.divergence.sel(x=~inside).isnull().all()
 

@@ -116,5 +116,7 @@ def _check_spacing(places: NDArray[Any], dim: str, name: str, cellsize: float | 
 
 def _range(labels: NDArray[Any]) -> str:
     """Labels, for people."""
+    if not len(labels):
+        return "none"
     first, last = (f"{one:g}" if labels.dtype != object else one for one in (labels[0], labels[-1]))
     return f"{len(labels)} from {first} to {last}"

@@ -82,6 +82,7 @@ def query_positions(
         Where most positions lie more than a side outside a periodic parent, or many fill the unit box or a
         thousandth of the parent's side: their unit is another (`velfield.answers.asked`).
     """
+    cells = Cells(ds) if cells is None else cells  # refuses what is no store, or no part of one
     cosmology = cosmology_of(ds)
     max_shift = arguments.number(max_shift, "max_shift", "length", h=cosmology.h)
     distant = None
@@ -108,7 +109,7 @@ def query_positions(
         space=space,
         extrapolate=extrapolate,
         max_shift=max_shift,
-        cells=Cells(ds) if cells is None else cells,
+        cells=cells,
     )
 
 

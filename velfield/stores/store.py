@@ -214,11 +214,18 @@ class FieldAccessor:
 
     def core(self, array: Any) -> Any:
         """The cells of the boxes proper of a Dataset or DataArray, by its coordinates: without the margin."""
-        cut = {}
+        cut: dict[str, Any] = {}
         for axis in AXES:
-            if axis in array.dims:
+            if axis in array.dims or axis in array.coords:
                 numbers = cells_along(axis, array, self._ds)
                 inside = np.flatnonzero((numbers >= 0) & (numbers < int(self._ds.attrs["cells"])))
+                if axis not in array.dims:
+                    if not len(inside):
+                        raise StoreError(
+                            "a plane of the margin, of which nothing is left: "
+                            f"store={self._ds.encoding.get('source')}, {axis}={float(array[axis]):g}; take a plane of the boxes proper"
+                        )
+                    continue
                 adjacent = len(inside) and inside[-1] - inside[0] == len(inside) - 1
                 cut[axis] = slice(inside[0], inside[-1] + 1) if adjacent else inside
         return array.isel(cut)
