@@ -9,7 +9,6 @@ checkpoint; so does one whose worker is about to leave, and Dask gives that to a
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from distributed import Client, Reschedule, Status, get_worker
 
+from velfield.files import storage
 from velfield.files.progress import Progress, Silent, Stage
 from velfield.learning.train import TrainConfig, TrainResult
 from velfield.learning.train import train as run
@@ -59,9 +59,9 @@ def train(
     """
     job = Job(
         name=uuid.uuid4().hex,
-        fields=tuple(_absolute(url) for url in fields),
-        out=_absolute(out),
-        config=replace(config, guide_cache=config.guide_cache and _absolute(config.guide_cache)),
+        fields=tuple(storage.absolute(url) for url in fields),
+        out=storage.absolute(out),
+        config=replace(config, guide_cache=config.guide_cache and storage.absolute(config.guide_cache)),
     )
     heard = _Heard(job.name, progress or Silent(), note)
     client.subscribe_topic(TOPIC, heard)
@@ -75,10 +75,6 @@ def train(
         if client.status == "running":
             client.unsubscribe_topic(TOPIC)
     return result
-
-
-def _absolute(url: str) -> str:
-    return url if "://" in url else os.path.abspath(url)
 
 
 class _Heard:

@@ -1,5 +1,7 @@
 """What people pass from Python: units are converted, masks are missing values, names count; the rest is refused."""
 
+import warnings
+
 import astropy.cosmology.units as cu
 import astropy.units as u
 import numpy as np
@@ -30,6 +32,9 @@ from velfield.physics.redshift_space import redshift_space
 from velfield.physics.spectra import power
 from velfield.physics.wiener import Survey, wiener_velocity
 
+# what is meant here: lengths and masses without h are multiplied by it, which one test of its own looks at
+pytestmark = pytest.mark.filterwarnings("ignore:h=.* is applied")
+
 H = OUTER_RIM.h
 L = 120.0
 POS = np.random.default_rng(1).uniform(20, 100, (30, 3))
@@ -58,6 +63,15 @@ def delta():
 def same(found, expected, rows=slice(None)):
     assert_array_equal(found["flag"], 0)
     assert_allclose(found["velocity"], expected["velocity"][rows], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("default")
+def test_h_is_not_applied_without_a_word(ds):
+    with pytest.warns(UserWarning, match=r"h=0.71 is applied: positions is in 'kpc', without h, .* 'kpc / littleh'"):
+        vf.query_positions(ds, 1e3 * POS * u.kpc)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vf.query_positions(ds, 1e3 * POS * u.kpc / cu.littleh)
 
 
 def test_lengths_are_converted_with_the_stores_h(ds):

@@ -56,7 +56,7 @@ def test_analytic_rows_are_the_measures_of_every_core(fields, name):
     assert set(rows[name]) == {*expected, "checks"}
     (checks,) = rows[name]["checks"]["stores"]
     assert checks["implausible"] is None
-    assert 0.5 < checks["rms"][0] / checks["sigma_v"] < 1.5
+    assert 0.2 < checks["rms"][0] / checks["sigma_v"] < 1.5  # small boxes by themselves lack most of the long modes
     for key in (m + part for m in MEASURES for part in PARTS):
         assert rows[name][key] == {k: expected[key][k] for k in ("mean", "std")}
 

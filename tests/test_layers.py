@@ -43,8 +43,8 @@ USES = {
         "numpy xarray fastapi starlette pydantic uvicorn prometheus_client",
     ),
     "commands": (
-        "accuracy analysis answers catalogues files learning network pipelines service simulation stores verification"
-        " version",
+        "accuracy analysis answers catalogues files learning network pipelines service simulation stores theory"
+        " verification version",
         "click",
     ),
     "__init__": ("version", ""),

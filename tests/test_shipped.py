@@ -93,9 +93,10 @@ def test_its_velocities_are_better_than_none(fields):
     assert found["cos_theta"]["mean"] > 0.5
 
 
-def test_predicting_out_of_the_box(fields, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["predict", "pretrained", fields, "out.zarr", "--workers", "1"]) == 0
+def test_predicting_out_of_the_box(client, fields, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # the workers stay in another folder
+    scheduler = client.scheduler.address
+    assert main(["predict", "pretrained", fields, "out.zarr", "--scheduler", scheduler]) == 0
     velocity = store.open_velocity("out.zarr", chunks=None)
     about = json.loads(velocity.attrs["model"])
     assert about["url"] == "pretrained"
@@ -107,9 +108,9 @@ def test_predicting_out_of_the_box(fields, tmp_path, monkeypatch, capsys):
         assert str(shipped.FOLDER) not in path.read_text()  # nothing depends on where velfield is installed
     shutil.copytree(shipped.FOLDER, "elsewhere")
     capsys.readouterr()
-    assert main(["predict", "elsewhere", fields, "out.zarr", "--workers", "1"]) == 0
+    assert main(["predict", "elsewhere", fields, "out.zarr", "--scheduler", scheduler]) == 0
     assert "already predicted, nothing done" in capsys.readouterr().out
-    assert main(["verify", "out.zarr", "--workers", "1"]) == 0
+    assert main(["verify", "out.zarr", "--scheduler", scheduler]) == 0
 
 
 def test_evaluations_name_it_by_its_weights(fields, tmp_path, monkeypatch, capsys):

@@ -82,3 +82,10 @@ def test_what_was_perhaps_meant(tmp_path):
     assert storage.did_you_mean(f"{tmp_path}/data/velocity") == ""
     assert storage.did_you_mean(f"{tmp_path}/data/fields-1.zarr") == ""  # it is there
     assert storage.did_you_mean("memory://nowhere") == ""
+
+
+def test_paths_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("a/b.zarr") == str(tmp_path / "a" / "b.zarr")
+    for url in ("/a/b", "s3://bucket/a", "memory://a", f"file://{tmp_path}/a"):
+        assert storage.absolute(url) == url

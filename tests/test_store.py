@@ -177,3 +177,16 @@ def test_opening_gives_no_warning(url):
         listed = zarr.open_group(url, mode="r", use_consolidated=False)
         assert {name for name, _ in listed.members(max_depth=None)} == {*names, "manifest"}
         xr.open_datatree(url, engine="zarr", consolidated=False)
+
+
+def test_objects_that_went_elsewhere_are_not_published(url, tmp_path):
+    """As where workers have another folder, or another disk: the store would open and be empty."""
+    layout = store_layout.field_layout(spec_of(BOXES))
+    shards.create(url, layout)
+    elsewhere = str(tmp_path / "elsewhere")
+    shards.create(elsewhere, layout)
+    written = shards.write_boxes(elsewhere, layout, range(BOXES.nbox), arrays_of(BOXES))
+    with pytest.raises(StoreError, match=r"what the workers wrote is not here: out=.*, objects=(\d+) of \1, .*; name a"):
+        shards.publish(url, layout, written)
+    assert not shards.published(url)
+    shards.publish(elsewhere, layout, written)

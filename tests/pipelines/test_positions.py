@@ -51,12 +51,13 @@ def answered(url):
     return np.stack([found[v] for v in ("vx", "vy", "vz")], axis=1), found["flag"].astype(int)
 
 
+@pytest.mark.filterwarnings("ignore:h=0.71 is applied")
 def test_the_right_velocities_in_any_unit_that_is_said(ds, tmp_path):
     for given in (
         POS,
         POS * u.Mpc / cu.littleh,
         1e3 * POS * u.kpc / cu.littleh,
-        1e3 * POS / H * u.kpc,  # 160 h⁻¹Mpc are 225 Mpc
+        1e3 * POS / H * u.kpc,  # 160 h⁻¹Mpc are 225 Mpc: h is applied, with a warning
         POS - 512,  # images next to the parent
         xr.DataArray(POS.T, dims=("axis", "points")),
     ):

@@ -171,6 +171,7 @@ def calibrate(model: str, fields: tuple[str, ...], out: str, cluster: Cluster) -
     from velfield.pipelines.calibrate import run, settle
     from velfield.pipelines.predict_plan import check_fits, plan_of
 
+    model, fields, out = cluster.model(model), tuple(map(cluster.path, fields)), cluster.path(out)
     asked = settle(model, fields, out)
     for text in asked.notes:
         note(text)
@@ -223,6 +224,7 @@ def evaluate(model: str, fields: tuple[str, ...], out: str, as_json: bool, clust
     if cluster.wanted():
         from velfield.pipelines.evaluate import evaluate as spread
 
+        model, fields = cluster.model(model), tuple(map(cluster.path, fields))
         settings = {"model": model, "fields": fields, "out": out} | options
         with cluster.running("evaluate", settings) as (client, progress):
             rows = spread(client, model, fields, out, progress=progress, note=note, **options)

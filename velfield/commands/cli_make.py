@@ -75,6 +75,8 @@ def paint(out: str, plan: bool, cluster: Cluster, **options: Any) -> None:
     from velfield.pipelines.paint_job import PaintConfig, prepare
     from velfield.pipelines.paint_plan import check_fits, plan_of
 
+    out = cluster.path(out)
+    options |= {kind: cluster.path(options[kind]) for kind in ("halos", "particles")}
     job = prepare(out, PaintConfig(**options))
     for text in job.notes:
         note(text)
@@ -123,6 +125,7 @@ def verify(url: str, inputs: bool, as_json: bool, cluster: Cluster, **reading: A
     from velfield.pipelines.verify import verify as run
     from velfield.verification.verify import MODEL, check_model, kind_of
 
+    url = cluster.model(url)
     if kind_of(url) == MODEL:
         report = check_model(url)
     else:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from velfield.errors import VelfieldError
+from velfield.files import shipped, storage
 from velfield.files.progress import Terminal
 
 OUTSIDE = click.Choice(["refuse", "wrap", "drop"])
@@ -92,6 +93,17 @@ class Cluster:
     workers: int | None = None
     threads: int = 1
     report: str | None = None
+
+    def path(self, url: str | None) -> Any:
+        """A URL as workers find it: on a running cluster, whose folder is another, a relative path becomes absolute."""
+        elsewhere = self.scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
+        return storage.absolute(url) if url is not None and elsewhere else url
+
+    def model(self, model: str) -> str:
+        """The same of a model, which may be a name."""
+        from velfield.theory.settings import NAMES
+
+        return model if model in NAMES or model == shipped.PRETRAINED else str(self.path(model))
 
     def wanted(self) -> bool:
         """Whether a cluster is asked for, of a verb that also works without; its other options need one."""

@@ -95,6 +95,7 @@ def predict(model: str, fields: str, out: str, plan: bool, cluster: Cluster, **o
 
     if not storage.exists(fields):  # before an option is taken for wrong that fits what was meant
         raise VelfieldError(f"no such file or folder: input={fields}; {storage.did_you_mean(fields)}check the path")
+    model, fields, out = cluster.model(model), cluster.path(fields), cluster.path(out)
     asked = {name: options.pop(name) for name in PREDICTING}
     settings = {"model": model, "input": fields, "out": out} | asked
     if _is_catalogue(fields):

@@ -100,11 +100,30 @@ def publish(url: str, layout: Layout, written: manifest.Objects) -> None:
     ----------
     written : mapping
         What the calls of `write_boxes` returned, together.
+
+    Raises
+    ------
+    StoreError
+        Where this process does not find what was written: the store would open and hold nothing.
     """
+    _check_here(url, written)
     storage.remove_torn(url)
     documents = metadata(layout)
     manifest.write(url, {**written, **{key: manifest.entry(data) for key, data in documents.items()}})
     storage.write_bytes(storage.join(url, ROOT), documents[ROOT])
+
+
+def _check_here(url: str, written: manifest.Objects) -> None:
+    """Refuse objects that others wrote to another place of the same name, as a path that is not on a shared disk."""
+    if not storage.lists(url):
+        return
+    here = storage.sizes(url)
+    lost = [key for key, entry in written.items() if here.get(key) != int(entry["bytes"])]
+    if lost:
+        raise StoreError(
+            f"what the workers wrote is not here: out={url}, objects={len(lost)} of {len(written)}, such as {lost[0]}; "
+            "name a place that this machine and all workers share: an absolute path on a shared disk, or s3://…"
+        )
 
 
 def published(url: str) -> bool:

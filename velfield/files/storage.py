@@ -59,6 +59,12 @@ def join(url: str, *parts: str) -> str:
     return "/".join([os.fspath(url).rstrip("/"), *parts])
 
 
+def absolute(url: str) -> str:
+    """A path on this machine's disk from its root, as processes in other folders find it; other URLs as they are."""
+    url = os.fspath(url)
+    return url if "://" in url or not is_local(url) else os.path.abspath(url)
+
+
 def exists(url: str) -> bool:
     """Whether there is a file or folder at ``url``."""
     fs, path = filesystem(url)

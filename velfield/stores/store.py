@@ -223,7 +223,8 @@ class FieldAccessor:
                     if not len(inside):
                         raise StoreError(
                             "a plane of the margin, of which nothing is left: "
-                            f"store={self._ds.encoding.get('source')}, {axis}={float(array[axis]):g}; take a plane of the boxes proper"
+                            f"store={self._ds.encoding.get('source')}, {axis}={float(array[axis]):g}; take a plane of "
+                            "the boxes proper"
                         )
                     continue
                 adjacent = len(inside) and inside[-1] - inside[0] == len(inside) - 1
