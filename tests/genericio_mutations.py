@@ -34,7 +34,7 @@ def samples():
 
     def small(rows, **options):
         order = options.get("order", "<")
-        return {"": craft([raw(table(n), order) for n in rows], columns, **options)}
+        return {"": craft([raw(table(n), order) for n in rows], columns, scale=9.0, **options)}  # which they fill
 
     found = {
         "one": small([30]),

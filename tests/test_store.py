@@ -186,7 +186,9 @@ def test_objects_that_went_elsewhere_are_not_published(url, tmp_path):
     elsewhere = str(tmp_path / "elsewhere")
     shards.create(elsewhere, layout)
     written = shards.write_boxes(elsewhere, layout, range(BOXES.nbox), arrays_of(BOXES))
-    with pytest.raises(StoreError, match=r"what the workers wrote is not here: out=.*, objects=(\d+) of \1, .*; name a"):
+    with pytest.raises(
+        StoreError, match=r"what the workers wrote is not here: out=.*, objects=(\d+) of \1, .*; name a"
+    ):
         shards.publish(url, layout, written)
     assert not shards.published(url)
     shards.publish(elsewhere, layout, written)

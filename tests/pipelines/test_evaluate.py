@@ -54,9 +54,10 @@ def test_a_store_or_model_that_changed_meanwhile_is_refused(fields, bundle):
         model="linear", tracer="number", smoothing=None, average=1, count_filled=True, tracers=(), identity=""
     )
     piece = Piece(number=0, url=fields, fingerprint="f00d", boxes=(1,), drawn=1)
-    (measured, *_), kept = measure(piece, asked)
+    (measured, *_), kept, sums = measure(piece, asked)
     assert np.isfinite(measured["r"])
     assert kept.shape == (3, 8, 8, 8)
+    assert sums.cells == 8**3
     with pytest.raises(VelfieldError, match=f"it changed while it was used: store={fields}; run the same command"):
         measure(dataclasses.replace(piece, fingerprint="beef"), asked)
     with pytest.raises(VelfieldError, match=f"it changed while it was used: model={bundle}; "):
