@@ -211,6 +211,15 @@ def test_vector_columns_keep_their_shape(tmp_path):
     assert describe(cat)["columns"]["spin"] == {"dtype": "float32", "components": 3, "unit": "", "description": ""}
 
 
+def test_a_catalogue_on_the_sky_is_called_that(tmp_path):
+    url = write(tmp_path / "t", {name: np.zeros(3, "f4") for name in ("RA", "Dec", "z")})
+    said = (
+        r"a catalogue on the sky, without places in a box: file=.*, columns=RA, Dec, z; .* a survey needs its selection"
+    )
+    with pytest.raises(CatalogueError, match=said):
+        open_catalogue(url, 0.0)
+
+
 def test_neither_halos_nor_particles(tmp_path):
     url = write(tmp_path / "t", {"x": np.zeros(3, "f4"), "temperature": np.zeros(3, "f4")})
     with pytest.raises(

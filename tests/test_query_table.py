@@ -1,6 +1,7 @@
 """Tables of positions answered: every column stays, in every format, and what cannot be done is said in a line."""
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -507,3 +508,28 @@ def test_what_a_format_does_not_have_is_said(ds, tmp_path):
     ):
         query_table(ds, str(tmp_path / "names.csv"), str(tmp_path / "out.fits"))
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("end", [".csv", ".parquet", ".fits", ".h5", ".arrow"])
+@pytest.mark.parametrize("odd", ["--5", "+-1", "1e", "9" * 400, "0x10", "", " ", "a\0b", "1_000"])
+def test_a_column_that_is_not_wanted_never_stops_a_query(ds, tmp_path, odd, end):
+    table = tmp_path / "in.csv"
+    table.write_bytes(f"x,y,z,d\n1,2,3,{odd}\n4,5,6,7\n".encode())
+    out = tmp_path / f"out{end}"
+    with suppress(VelfieldError):  # what a format cannot hold is one line, and leaves nothing
+        query_table(ds, str(table), str(out))
+        assert out.stat().st_size
+        return
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("end", [".csv", ".fits", ".h5", ".arrow"])
+def test_columns_of_one_name_are_one_line(ds, tmp_path, end):
+    arrays = [pa.array(values) for values in (*POS.T, [1, 2, 3, 4], [5, 6, 7, 8])]
+    pq.write_table(pa.Table.from_arrays(arrays, names=["x", "y", "z", "w", "w"]), tmp_path / "twice.parquet")
+    out = tmp_path / f"out{end}"
+    with pytest.raises(CatalogueError, match=r"columns of one name: file=.*twice.parquet, column=w; rename them"):
+        query_table(ds, str(tmp_path / "twice.parquet"), str(out))
+    assert not out.exists()
+    query_table(ds, str(tmp_path / "twice.parquet"), str(tmp_path / "out.parquet"))  # which has them as they are
+    assert pq.read_schema(tmp_path / "out.parquet").names[:5] == ["x", "y", "z", "w", "w"]

@@ -123,6 +123,12 @@ def meaning_of(
     settled = _kind(columns, facts, given, kind)
     names = _names(columns, settled) | dict(given)
     if not {"x", "y", "z"} <= set(names):
+        if {"ra", "dec"} <= {column.lower() for column in columns}:
+            raise CatalogueError(
+                f"a catalogue on the sky, without places in a box: file={url}, columns={', '.join(columns)}; give "
+                "comoving x, y, z [h⁻¹Mpc] of a complete catalogue that fills its cube: a survey needs its selection "
+                "(its mask, and how its density falls with distance), which is not taken yet"
+            )
         raise CatalogueError(
             f"neither halos nor particles: file={url}, columns={', '.join(columns)}; halos need fof_halo_center_x y z, "
             "particles x y z, or say which columns these are (columns={'x': NAME}, --halo-column x=NAME)"
