@@ -74,5 +74,5 @@ def tiles_of(
         raise VelfieldError(f"nothing sees a margin: guide-margin={margin}, the model's guide={name}; leave it out")
     trained = int(loaded.metadata["trained_on"]["margin"])
     margin = max(loaded.context, trained if margin is None else margin) if sees else loaded.context
-    how = () if guide is None else guide.settings(ds.assign_attrs(margin=margin) if sees else ds)
+    how = () if guide is None else guide.settings(ds, margin=margin if sees else None)
     return tiles, margin, how

@@ -262,7 +262,7 @@ def test_the_edge_of_a_parent_that_ends(here, tmp_path):
     assert not verify(here, outs[1]).damaged
     array = zarr.open_array(f"{outs[1]}/velocity_flag", mode="r+")
     array[5, 0, 0, 0] = 2
-    array[6, 0, 0, 0] = 9
+    array[6, 0, 0, 0] = 16
     lines = [finding.line() for finding in verify(here, outs[1]).findings]
     assert any("values outside the parent: variable=velocity, box=5" in line for line in lines)
     assert any("an unknown flag: variable=velocity_flag, box=6" in line for line in lines)
@@ -296,7 +296,8 @@ def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tm
 
     assert predict(client, job, Watch())
     assert then in kept
-    assert kept[0] == "predict tiles"
+    assert kept[0] == "look at the input"
+    assert "predict tiles" in kept
     assert same_bytes(one, two)
     with pytest.raises(VelfieldError, match="another store is here"):
         predict(client, prepare(local, whole, two, tile=36, overlap=18))
@@ -426,7 +427,8 @@ def test_a_conditioned_network_in_tiles(here, whole, tmp_path):
     of = condition_of(store.open_fields(whole, chunks=None), INPUTS)
     model, out = str(tmp_path / "model"), str(tmp_path / "v")
     bundle(model, whole, ranges=Ranges.of([of, dataclasses.replace(of, growth=0.8)]))
-    assert predict(here, prepare(model, whole, out, tile=34, overlap=18))
+    # a network that has learnt nothing: its velocities are no universe's
+    assert predict(here, prepare(model, whole, out, tile=34, overlap=18, accept=["implausible"]))
     expected, _ = at_once(model, whole, around=10)
     np.testing.assert_allclose(cube(out), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 

@@ -236,7 +236,7 @@ def test_the_verb(gpus, fields, tmp_path, capfd, monkeypatch):
     said = capfd.readouterr()
     assert said.out.startswith("trained 2 steps in ")
     assert "note: training on worker=tcp://127.0.0.1:" in said.err
-    assert re.search(r"^train: done in \S+ s, loss \d", said.err, re.MULTILINE)
+    assert re.search(r"^train: done in \S+ s, mean loss \d", said.err, re.MULTILINE)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", gpus.scheduler.address)
     assert main(asked) == 0
     assert capfd.readouterr().out == f"already trained, nothing done: {out}\n"

@@ -83,9 +83,14 @@ class Guide:
         """Whether it uses the store's margin, and so is another one with another margin."""
         return self.name in ("linear_halo_padded", analytic.WIENER)
 
-    def settings(self, ds: xr.Dataset) -> tuple[analytic.Settings, ...]:
-        """How it is computed on a field store, of each tracer; refuses a store without halos."""
-        return tuple(analytic.settings(self.name, ds, tracer=t, smoothing=self.smoothing) for t in self.tracers)
+    def settings(self, ds: xr.Dataset, margin: int | None = None) -> tuple[analytic.Settings, ...]:
+        """How it is computed on a field store, of each tracer; refuses a store without halos.
+
+        ``margin``: cells that it will see around boxes, or tiles, that are cut anew; by default the store's own.
+        """
+        return tuple(
+            analytic.settings(self.name, ds, tracer=t, smoothing=self.smoothing, margin=margin) for t in self.tracers
+        )
 
     def settled(self, ds: xr.Dataset) -> Guide:
         """The same guide with its smoothing written out, so that a bundle does not depend on a default."""

@@ -107,7 +107,9 @@ class WholeSettings(_Tracers):
 Settings = LinearSettings | WienerSettings | WholeSettings
 
 
-def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: float | None = None) -> Settings:
+def settings(
+    name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: float | None = None, margin: int | None = None
+) -> Settings:
     """Settle what the row ``name`` means on a store.
 
     Parameters
@@ -121,6 +123,8 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
     smoothing : float, optional
         Gaussian radius [h⁻¹Mpc]; by default none for matter, 5 for halos, 3.5 for ``linear_whole``. ``wiener`` needs
         none: it is refused.
+    margin : int, optional
+        Cells around a box that are there to be seen; by default the store's margin.
     """
     if name not in NAMES:
         raise VelfieldError(f"unknown analytic model: model={name!r}; choose from {', '.join(NAMES)}")
@@ -135,7 +139,8 @@ def settings(name: str, ds: xr.Dataset, *, tracer: str = "number", smoothing: fl
         )
     ds = whole_boxes(ds)
     pad = 2 if name.endswith("_padded") else 1
-    margin = int(ds.attrs["margin"]) if pad > 1 or name == WIENER else 0
+    there = int(ds.attrs["margin"]) if margin is None else margin
+    margin = there if pad > 1 or name == WIENER else 0
     variable = "matter_number" if name in ("linear", "linear_padded") else TRACERS[tracer]
     ds.isel(box=slice(0, 0)).velfield.overdensity(variable)  # refuses a store without it; no data are read
     if variable == "matter_number":
