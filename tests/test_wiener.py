@@ -138,7 +138,7 @@ def test_what_is_masked_does_not_matter_and_is_filled_from_around():
     ("delta", "survey", "said"),
     [
         (np.zeros((4, 4)), {}, "shapes do not fit"),
-        (np.zeros((4, 4, 4)), {"mask": np.ones((4, 4, 3))}, "shapes do not fit"),
+        (np.zeros((4, 4, 4)), {"mask": np.ones((4, 4, 3), bool)}, "shapes do not fit"),
         (np.zeros((4, 4, 4)), {"boxsize": -1.0}, "no such cube"),
         (np.zeros((4, 4, 4)), {"bias": 0.0}, "no such reconstruction: bias=0"),
         (np.zeros((4, 4, 4)), {"density": np.inf}, "no such reconstruction"),

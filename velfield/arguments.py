@@ -328,18 +328,12 @@ def _converted(found: NDArray[Any], unit: Any, name: str, quantity: str, h: floa
                     f"in our unit ({ours})"
                 ) from error
         how = [] if h is None else cu.with_H0(100 * h * u.km / u.s / u.Mpc)
-        if h is not None and quantity in ("length", "mass") and not unit.is_equivalent(u.Unit(text)):
-            warnings.warn(
-                f"h={h:g} is applied: {name} is in {str(said)!r}, without h, and becomes {ours}; write "
-                f"'{said} / littleh' where the numbers have their h already",
-                stacklevel=2,
-            )
         if quantity == "redshift":
             if unit.is_equivalent(u.km / u.s):
                 return np.asarray((u.Quantity(found, unit) / import_module("astropy.constants").c).to_value(""))
             how = [*cu.dimensionless_redshift()]
         try:
-            return np.asarray(u.Quantity(found, unit, copy=False).to_value(u.Unit(text), equivalencies=how))
+            made = np.asarray(u.Quantity(found, unit, copy=False).to_value(u.Unit(text), equivalencies=how))
         except u.UnitConversionError as error:
             known = cu.with_H0(70 * u.km / u.s / u.Mpc)
             if h is None and quantity not in ("redshift", "number") and unit.is_equivalent(u.Unit(text), known):
@@ -350,6 +344,13 @@ def _converted(found: NDArray[Any], unit: Any, name: str, quantity: str, h: floa
             raise VelfieldError(
                 f"a unit of the wrong kind: {name} is in {str(said)!r}, wanted is a {quantity}; give it in {ours}"
             ) from error
+        if h is not None and quantity in ("length", "mass") and not unit.is_equivalent(u.Unit(text)):
+            warnings.warn(
+                f"h={h:g} is applied: {name} is in {str(said)!r}, without h, and becomes {ours}; write "
+                f"'{said} / littleh' where the numbers have their h already",
+                stacklevel=2,
+            )
+        return made
 
 
 def _labelled(value: Any, name: str, quantity: str, h: float | None, dims: Sequence[str]) -> NDArray[Any]:
