@@ -183,7 +183,7 @@ def test_models_say_what_they_are(client):
     assert (guided["conditioned"], guided["guide"], guided["min_mass"]) == (True, "wiener", [1e11, 1e13])
 
 
-def half(cells: int = 16) -> dict[str, np.ndarray]:
+def half(cells: int = 24) -> dict[str, np.ndarray]:
     """Halos in one half of a cube, as of a survey that ends there."""
     number = np.random.default_rng(8).poisson(3.0, (cells,) * 3).astype("f4")
     number[: cells // 2] = 0
@@ -208,7 +208,7 @@ def test_a_cube_that_is_no_complete_catalogue_is_refused_and_accepted(client, se
     flag = found["velocity_flag"]
     assert (flag & 4 > 0).all()
     empty = np.zeros(flag.shape, dtype=bool)
-    empty[3:5, 3:13, 3:13] = True  # a cube of 7 cells around; beyond the edge of a box there may be halos
+    empty[4:8, 4:20, 4:20] = True  # a cube of 9 cells around; beyond the edge of a box there may be halos
     np.testing.assert_array_equal(flag & 8 > 0, empty)
     assert httpx.post(url, params=ABOUT | {"accept": "all"}, **asked).status_code == 422
 
