@@ -165,6 +165,7 @@ def test_a_bundle_is_the_row_unet(tmp_path, bundle, unseen):
     assert about["fields"][0]["settings"] == {"bundle": bundle, "unlike_training": {}}
 
 
+@pytest.mark.slow
 def test_error_bars_of_a_model_are_measured(tmp_path, bundle, unseen, monkeypatch):
     from velfield.network.model import Model
 

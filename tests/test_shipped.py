@@ -80,6 +80,7 @@ def test_its_card_says_what_it_is_good_for():
     assert not [one["url"] for one in metadata["training"]["stores"] if one["url"].startswith("/") or ":" in one["url"]]
 
 
+@pytest.mark.slow
 def test_its_velocities_are_better_than_none(fields):
     ds = store.open_fields(fields, chunks=None)
     model = vf.load_model("pretrained", device="cpu")
@@ -113,6 +114,7 @@ def test_predicting_out_of_the_box(client, fields, tmp_path, monkeypatch, capsys
     assert main(["verify", "out.zarr", "--scheduler", scheduler]) == 0
 
 
+@pytest.mark.slow
 def test_evaluations_name_it_by_its_weights(fields, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", "pretrained", fields, "here", "--no-figures"]) == 0

@@ -518,6 +518,7 @@ def test_a_network_that_cannot_be_compiled_trains_as_it_is(fields, whole, tmp_pa
     assert_same_weights(whole.model, out)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_has_the_same_names(fields, tmp_path, monkeypatch):
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda net: compiled(net, backend="eager"))  # inductor takes a minute

@@ -24,6 +24,7 @@ from velfield.pipelines.predict import predict, prepare
 from velfield.pipelines.predict_catalogue import facts_of_bundle
 from velfield.stores import store
 
+pytestmark = pytest.mark.slow  # a training or two; what it holds together rarely changes
 TRUE = 0.5  # standard deviation of the errors, in the σ that the network gives in tiles
 ISOLATED = 1.1  # factor of `arbitrary_bundle`
 

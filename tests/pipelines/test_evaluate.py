@@ -24,6 +24,7 @@ def test_rows_and_files_are_the_same(client, fields, tmp_path, figures):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_networks_row_is_the_same(client, fields, bundle):
     there, alone = (
         run(bundle, fields, None, allow_seen=True)["unet"] for run in (lambda *a, **o: evaluate(client, *a, **o), here)
@@ -33,6 +34,7 @@ def test_a_networks_row_is_the_same(client, fields, bundle):
         assert there[name]["mean"] == pytest.approx(alone[name]["mean"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_conditioned_networks_row_is_the_same(client, conditioned):
     model, other = conditioned
     there, alone = evaluate(client, model, other, None)["unet"], here(model, other, None)["unet"]

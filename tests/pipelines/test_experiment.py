@@ -234,6 +234,7 @@ def chunks(store):
     return {name: data for name, data in found.items() if "/c/" in name and not name.startswith("manifest")}
 
 
+@pytest.mark.slow
 def test_minutes_stop_it_and_it_goes_on_with_stores_that_were_made_again(done, files, tmp_path, monkeypatch):
     folder = tmp_path / "stopped"
     for kind in ("universes", "fields"):
@@ -266,6 +267,7 @@ def test_minutes_stop_it_and_it_goes_on_with_stores_that_were_made_again(done, f
     assert record["settings"]["command"].startswith("velfield train")
 
 
+@pytest.mark.slow
 def test_an_interrupted_universe_is_drawn_again_and_its_finished_stores_are_not_painted_again(
     done, files, tmp_path, monkeypatch
 ):

@@ -37,6 +37,7 @@ def test_every_box_with_the_inputs_coordinates(client, fields, bundle, tmp_path)
     assert made.velfield.core(made).velocity.equals(made.velocity)
 
 
+@pytest.mark.slow
 def test_a_conditioned_model_is_told_of_the_store(client, conditioned, tmp_path):
     model, other = conditioned
     job = prepare(model, other, str(tmp_path / "v"), isolated=True)
@@ -127,6 +128,7 @@ def test_the_verb_names_what_differs_from_training(client, bundle, fields, tmp_p
     assert "predicted 27 boxes" in captured.out
 
 
+@pytest.mark.slow
 def test_error_bars_and_averages_go_into_the_store(client, fields, tmp_path, capsys):
     from velfield.commands.info import describe
     from velfield.learning.train import TrainConfig, train

@@ -117,6 +117,7 @@ def test_boxes_of_one_store_are_the_same_whole_cut_elsewhere(here, local, tmp_pa
     np.testing.assert_array_equal(outs[0], outs[2])
 
 
+@pytest.mark.slow
 def test_a_network_with_a_context_is_shown_real_neighbours(here, tmp_path):
     """In a store with a margin a box's own window is what a tile of the same cells is."""
     fields, model = str(tmp_path / "fields"), str(tmp_path / "model")
@@ -131,6 +132,7 @@ def test_a_network_with_a_context_is_shown_real_neighbours(here, tmp_path):
     assert main(["predict", model, bare, str(tmp_path / "w"), "--isolated"]) == 2
 
 
+@pytest.mark.slow
 def test_group_normalisation_takes_the_statistics_of_the_parent(here, whole, tmp_path):
     """They are held fixed, so that tiles as wide as the reach asks for give one result, whatever their side."""
     model, outs = str(tmp_path / "model"), [str(tmp_path / f"v{tile}") for tile in (34, 40)]
@@ -180,6 +182,7 @@ def test_statistics_of_a_run_that_was_stopped_are_not_taken_anew(whole, tmp_path
         predict_row(0, other)
 
 
+@pytest.mark.slow
 def test_tiles_leave_no_seam(here, tmp_path):
     """Where tiles change, differences between neighbouring cells are as within them; side by side they are not."""
     fields, model, blended, beside = (str(tmp_path / name) for name in ("fields", "model", "blended", "beside"))

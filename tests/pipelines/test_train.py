@@ -124,6 +124,7 @@ def test_the_weights_are_those_of_a_training_here(gpus, fields, whole, tmp_path,
     assert train(gpus, [fields], "model", config).already_done
 
 
+@pytest.mark.slow
 def test_mistakes_are_raised_here(gpus, fields, tmp_path):
     with pytest.raises(StoreError, match="no such file or folder: url="):
         train(gpus, [str(tmp_path / "nothing")], str(tmp_path / "model"), ASKED)

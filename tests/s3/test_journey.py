@@ -57,6 +57,7 @@ def test_painting_from_a_server_that_fails_gives_the_same_bytes(universe, place,
     assert objects(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_requests_of_a_painting(universe, place, proxy, client):
     job = prepare(f"{place}/out.zarr", config(universe))
     proxy.clear()

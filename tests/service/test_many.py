@@ -15,6 +15,7 @@ from velfield.service.cubes import Cube, boxed, spec_of
 from velfield.stores.store import fields_in_memory
 
 
+@pytest.mark.slow
 def test_a_hundred_clients_each_get_their_own_answer(models, cluster, tmp_path):
     cells, clients = 12, 100
     model, asked = load_model(models[0], "cpu"), Cube(**ABOUT)
