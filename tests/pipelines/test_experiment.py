@@ -19,6 +19,7 @@ from velfield.pipelines.experiment_plan import plan
 from velfield.pipelines.experiment_report import write
 from velfield.pipelines.experiment_scale import read_scales
 
+pytestmark = pytest.mark.slow  # universes, trainings, evaluations: tests of each of them are quick
 SCALES = """[tiny]
 title = "tiny universes"
 boxsize = 80
@@ -234,7 +235,6 @@ def chunks(store):
     return {name: data for name, data in found.items() if "/c/" in name and not name.startswith("manifest")}
 
 
-@pytest.mark.slow
 def test_minutes_stop_it_and_it_goes_on_with_stores_that_were_made_again(done, files, tmp_path, monkeypatch):
     folder = tmp_path / "stopped"
     for kind in ("universes", "fields"):
@@ -267,7 +267,6 @@ def test_minutes_stop_it_and_it_goes_on_with_stores_that_were_made_again(done, f
     assert record["settings"]["command"].startswith("velfield train")
 
 
-@pytest.mark.slow
 def test_an_interrupted_universe_is_drawn_again_and_its_finished_stores_are_not_painted_again(
     done, files, tmp_path, monkeypatch
 ):
@@ -303,7 +302,6 @@ def test_an_interrupted_universe_is_drawn_again_and_its_finished_stores_are_not_
     assert not any(label.startswith(("draw", "gravity", "paint")) for label in begun)
 
 
-@pytest.mark.slow
 def test_universes_that_are_there_are_painted_from_and_stay(done, files, tmp_path, monkeypatch):
     shutil.copytree(done / "universes", tmp_path / "universes")
     before = times(tmp_path)

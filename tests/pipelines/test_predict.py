@@ -117,6 +117,7 @@ def test_a_model_that_does_not_fit_is_refused(bundle, tmp_path, capsys):
     assert "the store does not fit the model: cellsize=7.5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_verb_names_what_differs_from_training(client, bundle, fields, tmp_path, capfd):
     changed = str(tmp_path / "fields.zarr")
     shutil.copytree(fields, changed)

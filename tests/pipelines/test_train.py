@@ -29,6 +29,7 @@ from velfield.pipelines import tasks
 from velfield.pipelines.cluster import connect
 from velfield.pipelines.train import train
 
+pytestmark = pytest.mark.slow  # trainings on a cluster: tests of training and of clusters are quick
 STEPS = 240
 ASKED = TrainConfig(
     steps=STEPS, width=4, groups=2, depth=1, batch=3, validate_every=100, checkpoint_every=5, device="cpu", dropout=0.2
@@ -106,7 +107,6 @@ def resumed(watch):
     return [before for label, *_, before in watch.starts if label == "train"]
 
 
-@pytest.mark.slow
 def test_the_weights_are_those_of_a_training_here(gpus, fields, whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     watch, notes = Watch(), []
@@ -124,7 +124,6 @@ def test_the_weights_are_those_of_a_training_here(gpus, fields, whole, tmp_path,
     assert train(gpus, [fields], "model", config).already_done
 
 
-@pytest.mark.slow
 def test_mistakes_are_raised_here(gpus, fields, tmp_path):
     with pytest.raises(StoreError, match="no such file or folder: url="):
         train(gpus, [str(tmp_path / "nothing")], str(tmp_path / "model"), ASKED)
@@ -173,7 +172,6 @@ def test_stopped_before_its_turn_nothing_is_waited_for(gpus, fields, tmp_path):
     assert not storage.exists(str(tmp_path / "model"))
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced(gpus, fields, whole, tmp_path):
     out, notes = str(tmp_path / "model"), []
     pid_of = gpus.run(os.getpid)
@@ -187,7 +185,6 @@ def test_a_killed_worker_is_replaced(gpus, fields, whole, tmp_path):
     assert ", from its last checkpoint, because the one before is gone" in notes[-1]
 
 
-@pytest.mark.slow
 def test_a_worker_that_leaves_hands_over(gpus, fields, whole, tmp_path):
     out, notes = str(tmp_path / "model"), []
     with ThreadPoolExecutor(1) as pool:
@@ -198,7 +195,6 @@ def test_a_worker_that_leaves_hands_over(gpus, fields, whole, tmp_path):
     assert (first, second > 0) == (0, True)
 
 
-@pytest.mark.slow
 def test_seen_on_the_dashboard_and_stopped_when_its_client_is_gone(gpus, cluster, fields, tmp_path):
     out, seen = str(tmp_path / "model"), []
 
