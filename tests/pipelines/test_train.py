@@ -118,7 +118,7 @@ def test_the_weights_are_those_of_a_training_here(gpus, fields, whole, tmp_path,
     assert result.model == str(tmp_path / "model")
     assert watch.starts[-1] == ("train", STEPS, "steps", 0)
     assert watch.count == STEPS
-    assert watch.notes[-1].startswith("loss ")
+    assert watch.notes[-1].startswith("mean loss ")
     assert notes == [f"training on worker={notes[0].rpartition('=')[2]}"]
     assert notes[0].rpartition("=")[2] in gpus.nthreads()
     assert train(gpus, [fields], "model", config).already_done
@@ -211,7 +211,7 @@ def test_seen_on_the_dashboard_and_stopped_when_its_client_is_gone(gpus, cluster
             assert not training.done()
             time.sleep(0.2)
             gpus.sync(_on_the_loop, look)
-        assert re.match(r"train: \d+/40k steps, \S+ steps/s, \d+ s left, loss \d", seen[0])
+        assert re.match(r"train: \d+/40k steps, \S+ steps/s, \d+ s left, mean loss \d", seen[0])
         assert "train" in cluster.scheduler.task_prefixes
         busy = gpus.run(lambda dask_worker: len(dask_worker.active_threads))
         assert not training.done()  # a worker answers while it trains
