@@ -544,7 +544,7 @@ class Stop(Silent):
     steps = 0
 
     def advance(self, amount=1, note="", *, nbytes=0):
-        if note.startswith("loss"):
+        if note.startswith("mean loss"):
             self.steps += 1
             if self.steps == int(stop_at):
                 signal.raise_signal(signal.SIGTERM)
