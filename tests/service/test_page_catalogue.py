@@ -190,7 +190,7 @@ def test_hostile_names_are_text(page, tmp_path):
     assert page.run("[...document.getElementById('catalogue-columns').options].at(-1).value") == evil
     fill(page, **HOW)
     predict(page)
-    page.until(f"{REFUSED} && /missing columns/.test(document.getElementById('refusal').textContent)")
+    page.until(f"{REFUSED} && /no masses to cut by/.test(document.getElementById('refusal').textContent)")
     assert refused(page, "dataset.haloColumn") is not None
     assert evil in text(page, "refusal")
     page.wrong.clear()  # what was refused
