@@ -24,7 +24,7 @@ from velfield.pipelines.paint_job import FIELDS, HELD_BYTES, ROWS, PaintConfig, 
 from velfield.pipelines.receipts import Receipts
 from velfield.pipelines.stages import stage
 
-FETCHES = 3  # of a block whose checksums are wrong, before that is believed
+FETCHES = 4  # of a block whose checksums are wrong, before that is believed
 
 
 @dataclass(frozen=True)

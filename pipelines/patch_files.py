@@ -17,7 +17,7 @@ from velfield.painting.patches import Patch, pack, unpack
 from velfield.pipelines.stages import Stage
 
 AHEAD = 4  # stretches fetched while one is added
-FETCHES = 3  # of a stretch whose checksum is wrong, before that is believed
+FETCHES = 4  # of a stretch whose checksum is wrong, before that is believed
 
 Stretch = tuple[str, int, int, int]  # URL of the file, first byte and the one after the last, CRC-64 of them
 

@@ -299,7 +299,7 @@ def test_a_plan_that_does_not_fit_is_refused(client):
         (["--halos", HALOS, "--min-mass", "1e17"], "no tracers left to paint: .*lower --min-mass"),
         (["--halos", HALOS, "--redshift", "0.5", "--max-shift", "0.5"], "carried too far .* raise --max-shift"),
         (["--halos", HALOS, "--boxsize", "300"], "does not agree on the boxsize: file=.*, given=300, in the file=512"),
-        (["--halos", "nowhere"], "no such file: file=nowhere"),
+        (["--halos", "nowhere"], "nowhere; check the path"),
         (["--halos", HALOS, "--validation", "1.5"], "out of range: validation=1.5"),
         (["--halos", HALOS, "--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
     ],
