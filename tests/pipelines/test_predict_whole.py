@@ -131,6 +131,7 @@ def test_a_network_with_a_context_is_shown_real_neighbours(here, tmp_path):
     assert main(["predict", model, bare, str(tmp_path / "w"), "--isolated"]) == 2
 
 
+@pytest.mark.slow
 def test_group_normalisation_takes_the_statistics_of_the_parent(here, whole, tmp_path):
     """They are held fixed, so that tiles as wide as the reach asks for give one result, whatever their side."""
     model, outs = str(tmp_path / "model"), [str(tmp_path / f"v{tile}") for tile in (34, 40)]
@@ -201,7 +202,7 @@ def test_tiles_leave_no_seam(here, tmp_path):
     assert ratios[1] > 1.8
 
 
-@pytest.mark.parametrize("name", ["linear_whole", "wiener", "linear_halo_padded"])
+@pytest.mark.parametrize("name", ["linear_whole", "linear_halo_padded", pytest.param("wiener", marks=pytest.mark.slow)])
 def test_guides_of_tiles(here, whole, tmp_path, name):
     """A guide of the whole is read from one array; that of a tile sees the tile with its surroundings."""
     model, out = str(tmp_path / "model"), str(tmp_path / "v")
