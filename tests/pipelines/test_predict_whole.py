@@ -204,7 +204,7 @@ def test_tiles_leave_no_seam(here, tmp_path):
     assert ratios[1] > 1.8
 
 
-@pytest.mark.parametrize("name", ["linear_whole", "wiener", "linear_halo_padded"])
+@pytest.mark.parametrize("name", ["linear_whole", "linear_halo_padded", pytest.param("wiener", marks=pytest.mark.slow)])
 def test_guides_of_tiles(here, whole, tmp_path, name):
     """A guide of the whole is read from one array; that of a tile sees the tile with its surroundings."""
     model, out = str(tmp_path / "model"), str(tmp_path / "v")

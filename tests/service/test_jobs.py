@@ -151,7 +151,7 @@ def test_a_full_queue_says_when_to_come_again(models, cluster, tmp_path, monkeyp
         assert httpx.get(f"{service.url}/jobs/{waiting[-1]}/store/zarr.json").status_code == 409
         running = client.cancel(waiting[0])
         assert running["state"] in ("cancelling", "cancelled")
-        until(lambda: client.status(waiting[0])["state"] == "cancelled", 60)
+        until(lambda: client.status(waiting[0])["state"] == "cancelled", 240)
         assert not (tmp_path / "results" / waiting[0]).exists()
         before = client.status(waiting[0])
         assert client.cancel(waiting[0]) == before  # it is over: nothing changes
