@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -132,6 +133,7 @@ def _local(workers: int, threads: int) -> Iterator[Client]:
         try:
             with _interrupts_for_us_alone(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")  # taken since we looked
+                warnings.filterwarnings("ignore", message="unclosed <socket", category=ResourceWarning)
                 local = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=threads,
@@ -140,6 +142,7 @@ def _local(workers: int, threads: int) -> Iterator[Client]:
                     dashboard_address=_dashboard_address(),
                     silence_logs=logging.CRITICAL,
                 )
+                gc.collect()  # where the port was taken, the socket that could not have it is left open
         except (OSError, RuntimeError, TimeoutError) as error:
             cause = error.__cause__ or error
             raise ClusterError(

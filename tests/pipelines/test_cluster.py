@@ -1,6 +1,8 @@
 """The cluster on this machine: as many workers as there are cores for this process."""
 
+import gc
 import resource
+import socket
 import sys
 
 import numpy as np
@@ -47,3 +49,13 @@ def pages_of_the_second():
 def test_workers_keep_memory_that_they_free():
     with cluster.connect(workers=1, quiet=True) as client:
         assert client.submit(pages_of_the_second, pure=False).result() < 500  # of 8192
+
+
+def test_a_port_that_is_taken_since_we_looked_is_no_warning(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(cluster, "_dashboard_address", lambda: f"127.0.0.1:{taken.getsockname()[1]}")
+        with cluster.connect(workers=1, quiet=True) as client:
+            assert client.submit(int, pure=False).result() == 0
+    gc.collect()  # a socket that is left open would be an error here
