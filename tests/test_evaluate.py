@@ -151,6 +151,7 @@ def test_tracer_smoothing_and_filled_cells_reach_the_row(tmp_path, fields):
     assert evaluate("linear", filled, count_filled=False)["linear"]["cells"]["mean"] == 11 * 12**2
 
 
+@pytest.mark.slow
 def test_a_bundle_is_the_row_unet(tmp_path, bundle, unseen):
     from velfield.network.model import load_model
 

@@ -74,7 +74,7 @@ def test_fields_are_the_catalogue_on_a_grid(client, tmp_path):
     assert ds.halo_mass.attrs["mean"] == pytest.approx(mass.mean())
 
 
-@pytest.mark.parametrize("assignment", ["ngp", "tsc"])
+@pytest.mark.parametrize("assignment", ["ngp", pytest.param("tsc", marks=pytest.mark.slow)])
 def test_totals_are_conserved(client, tmp_path, assignment):
     ds = painted(client, tmp_path / "f", rsd="random_radial", assignment=assignment, margin=2)
     core = ds.velfield.core(ds)

@@ -63,6 +63,7 @@ def test_unknown_options_and_protocols():
         storage.exists("foo://x")
 
 
+@pytest.mark.slow
 def test_workers_have_them_also_those_that_join_later_and_forget_them():
     storage.use_options({"endpoint_url": "http://127.0.0.1:9", "secret": "hush-hush"})
     with connect(workers=1, quiet=True) as client:
@@ -74,6 +75,7 @@ def test_workers_have_them_also_those_that_join_later_and_forget_them():
         assert "hush-hush" not in told + logs
 
 
+@pytest.mark.slow
 def test_the_secret_is_nowhere(place, proxy, server, capfd, monkeypatch, caplog):
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
