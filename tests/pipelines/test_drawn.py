@@ -22,6 +22,8 @@ from velfield.pipelines.verify import verify
 from velfield.simulation.simulate import SimulateConfig, simulate
 from velfield.stores import store
 
+pytestmark = pytest.mark.slow  # universes twice, from files and from memory
+
 CONFIG = SimulateConfig(boxsize=160.0, particles=40, redshifts=(0.0, 0.212), seed=3, min_halo_mass=3e11, steps=3)
 PAINTINGS = {
     "seen": {"rsd": "random_radial", "margin": 2},

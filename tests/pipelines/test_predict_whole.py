@@ -271,6 +271,7 @@ def test_the_edge_of_a_parent_that_ends(here, tmp_path):
     assert any("an unknown flag: variable=velocity_flag, box=6" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_bytes_do_not_depend_on_workers_or_interruption(client, whole, local, tmp_path, monkeypatch):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
